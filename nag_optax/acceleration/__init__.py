@@ -1,0 +1,1 @@
+"""The idea of the package: the kernel, its momentum rules, restarts, and the iterate to evaluate."""

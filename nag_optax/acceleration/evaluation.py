@@ -1,0 +1,133 @@
+"""The iterate to evaluate: read x = p + e·w back out of any nesting of Optax wrappers."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nag_optax.acceleration.kernel import AccelerateState, ScaleByNesterovState
+
+_Accelerator = AccelerateState | ScaleByNesterovState
+
+
+def eval_params(
+    opt_state: optax.OptState,
+    params: optax.Params,
+    *,
+    learning_rate: jax.typing.ArrayLike | None = None,
+) -> optax.Params:
+    """The parameters to evaluate, to save and to ship.
+
+    ```
+    x = p + e·w         w in parameter units (accelerate, nag)
+    x = p − lr·e·w      w in gradient units (scale_by_nesterov, nag with accumulate="gradients")
+    ```
+
+    Training moves p, the point where gradients are taken; the theorems are about x. e is −1 for
+    Nesterov's method: x = p − w. Leaves that no accelerator holds are returned as they are.
+
+    Args:
+        opt_state: the optimizer's state, however nested: chain, masked, partition, MultiSteps,
+            inject_hyperparams, apply_if_finite, or `nnx.Optimizer.opt_state` as it is. The
+            accelerator must be the last part that moves the parameters.
+        params: the parameters that go with it, any tree, `nnx.state(model, nnx.Param)` included.
+        learning_rate: the learning rate of the latest step, a scalar. Needed where the state is in
+            gradient units, and exact there while the learning rate is constant; else not used.
+
+    Returns:
+        x, in the tree type and dtypes of `params`. Pure: works inside and outside jit.
+
+    Raises:
+        ValueError: if the state holds no accelerator, if two hold an offset for one leaf, if the
+            state is not that of these parameters, or if a state in gradient units comes without
+            `learning_rate`.
+        TypeError: if `learning_rate` is a schedule; pass its value.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, nag_optax
+        >>> optimizer = nag_optax.nag(0.1, 0.9)
+        >>> params = jnp.array(1.0)
+        >>> state = optimizer.init(params)
+        >>> updates, state = optimizer.update(jnp.array(1.0), state, params)
+        >>> params = optax.apply_updates(params, updates)  # 1 − 0.1·(1 + 0.9)
+        >>> print(f"{params:.2f} {nag_optax.eval_params(state, params):.2f}")
+        0.81 0.90
+
+    Source: the two sequences of Nesterov, 1983; written with one buffer as in the package's kernel.
+    """
+    if callable(learning_rate):
+        raise TypeError(
+            "learning_rate must be a number, not a schedule: pass its value at the latest step"
+        )
+    states = [s for s in jax.tree.leaves(opt_state, is_leaf=_is_accelerator) if _is_accelerator(s)]
+    if not states:
+        raise ValueError(
+            "eval_params found no accelerator in opt_state: the optimizer has neither accelerate, "
+            "scale_by_nesterov nor nag in it, so evaluate params themselves"
+        )
+
+    treedef = jax.tree.structure(params)
+    leaves = _leaves_with_path(params)
+    shifts: dict[Any, jax.Array] = {}
+    for state in states:
+        for path, shift in _shifts(state, learning_rate):
+            if path in shifts:
+                raise ValueError(
+                    f"two accelerators hold an offset for {_name(path)}, so there is no one iterate: "
+                    "keep one accelerator for each leaf"
+                )
+            shifts[path] = shift
+
+    paths = {path: jnp.shape(p) for path, p in leaves}
+    for path, shift in shifts.items():
+        if paths.get(path) != jnp.shape(shift):
+            what = "which params lack" if path not in paths else f"of another shape than {paths[path]}"
+            raise ValueError(
+                f"opt_state holds an offset for {_name(path)} of shape {jnp.shape(shift)}, {what}: "
+                "pass the parameters that this state was made for"
+            )
+    return treedef.unflatten([_add(p, shifts.get(path)) for path, p in leaves])
+
+
+def _is_accelerator(node: Any) -> bool:
+    return isinstance(node, _Accelerator)
+
+
+def _shifts(state: _Accelerator, learning_rate: jax.typing.ArrayLike | None):
+    """(path, e·w) for each leaf that this state holds; paths are those of the parameters."""
+    offsets = _leaves_with_path(state.offset)
+    if not offsets:
+        return
+    # nnx wraps every array of the state: its one leaf is the array.
+    (factor,) = jax.tree.leaves(state.evaluation)
+    if isinstance(state, ScaleByNesterovState):
+        if learning_rate is None:
+            raise ValueError(
+                "the offset of scale_by_nesterov (or nag with accumulate='gradients') is in gradient "
+                "units: pass learning_rate=, the learning rate of the latest step"
+            )
+        factor = -jnp.asarray(learning_rate, factor.dtype) * factor
+    for path, w in offsets:
+        wide = jnp.promote_types(w.dtype, factor.dtype)
+        # A vmapped optimizer has one factor for each lane.
+        lanes = jnp.reshape(factor, factor.shape + (1,) * (w.ndim - factor.ndim))
+        yield path, lanes.astype(wide) * w.astype(wide)
+
+
+def _leaves_with_path(tree: Any) -> list[tuple[Any, jax.Array]]:
+    """Leaves and their paths, less the `.value` with which an nnx tree ends each path."""
+    wrapper = jax.tree_util.GetAttrKey("value")
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [(path[:-1] if path[-1:] == (wrapper,) else path, leaf) for path, leaf in flat]
+
+
+def _add(p: jax.Array, shift: jax.Array | None) -> jax.Array:
+    if shift is None:
+        return p
+    wide = jnp.promote_types(jnp.result_type(p), shift.dtype)
+    return (jnp.asarray(p, wide) + shift.astype(wide)).astype(jnp.result_type(p))
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path) or "the root"

@@ -1,0 +1,274 @@
+"""The kernel: one update for the whole accelerated family.
+
+    w⁺ = β·(w + u) + γ·u      w = p − x, the lookahead offset; u, the incoming step
+    Δ  = u + w⁺               the update that is returned
+
+`accelerate` puts it last in a chain, so that w is in parameter units; `scale_by_nesterov` puts it
+before the learning rate, so that w is in gradient units. A method is a choice of (β, γ): see
+`momentum.py`. The iterate x = p − w is read back by `eval_params`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nag_optax.acceleration import momentum as rules
+from nag_optax.acceleration.restart import Restart, restart_test
+
+
+class AccelerateState(NamedTuple):
+    """State of `accelerate`: the offset w in parameter units.
+
+    Attributes:
+        offset: w, the tree of the parameters; None when momentum is 0.
+        rule_state: what the momentum rule carries.
+        restart_state: what the restart test carries; `()` without one.
+        evaluation: scalar e of the iterate to evaluate, x = p + e·w; None when momentum is 0.
+    """
+
+    offset: optax.Updates | None
+    rule_state: Any
+    restart_state: Any
+    evaluation: jax.Array | None
+
+
+class ScaleByNesterovState(NamedTuple):
+    """State of `scale_by_nesterov`: the same fields, with the offset w in gradient units."""
+
+    offset: optax.Updates | None
+    rule_state: Any
+    restart_state: Any
+    evaluation: jax.Array | None
+
+
+def accelerate(
+    momentum: rules.Momentum = 0.9,
+    *,
+    restart: Restart | None = None,
+    accumulator_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Nesterov acceleration of whatever comes before it; goes last in the chain.
+
+    ```
+    w⁺ = β·(w + u) + γ·u,   Δ = u + w⁺,   x = p − w
+    ```
+
+    Here u is the incoming update, p the parameters (where the gradient is taken), x the iterate to
+    evaluate (`eval_params`). With u = −lr·g, β = momentum, γ = 0 this is Nesterov's method, exact
+    under any learning-rate and momentum schedule, because w is in the units of the parameters.
+
+    Args:
+        momentum: a number in [0, 1); an Optax schedule m_t, evaluated at t + 1, the momentum with
+            which the next gradient is looked up; or a rule of `nag_optax.momentum`. 0 allocates no
+            buffer. Under `optax.inject_hyperparams`, which would evaluate a schedule one step
+            late, name it in `static_args`.
+        restart: drop the offset, and begin the rule again, when the momentum does harm:
+            "gradient" (⟨u, w + u⟩ < 0), "speed" (‖w + u‖ shrinks), "value" (the objective rose;
+            needs `update(..., value=)`), or None. Floats and schedules follow the training step
+            and do not begin again.
+        accumulator_dtype: dtype of w; None takes each parameter's. Use `jnp.float32` with bfloat16
+            parameters.
+
+    Returns:
+        A transformation whose update has the dtype of the incoming update. Its state keeps the
+        dtype of `init`. Extra arguments that it does not know are ignored.
+
+    Raises:
+        ValueError: if momentum is a Python number outside [0, 1), restart or accumulator_dtype is
+            unknown, the tree or a shape of the updates is not that of `init`, or `value=` is missing.
+        TypeError: if momentum is no number, schedule or rule, or a parameter is not of floating or
+            complex dtype.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, nag_optax
+        >>> optimizer = optax.chain(optax.sgd(0.1), nag_optax.accelerate(momentum=0.9))
+        >>> params = jnp.array([1.0, -2.0])
+        >>> state = optimizer.init(params)
+        >>> for _ in range(100):
+        ...     grads = jax.grad(lambda p: jnp.sum(p**2))(params)
+        ...     updates, state = optimizer.update(grads, state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> x = nag_optax.eval_params(state, params)
+        >>> bool(jnp.all(jnp.abs(x) < 1e-3))
+        True
+
+    Source: Nesterov, *A method for solving the convex programming problem with convergence rate
+    O(1/k²)*, 1983; restart after O'Donoghue and Candès, *Adaptive restart for accelerated gradient
+    schemes*, 2015, and Su, Boyd and Candès, *A differential equation for modeling Nesterov's
+    accelerated gradient method*, 2016.
+    """
+    return nesterov_kernel(AccelerateState, momentum, restart, accumulator_dtype)
+
+
+def scale_by_nesterov(
+    momentum: rules.Momentum = 0.9,
+    *,
+    accumulator_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """The same acceleration of raw gradients, for what must follow momentum.
+
+    ```
+    w⁺ = β·(w + g) + γ·g,   Δ = g + w⁺
+    ```
+
+    This is PyTorch's and Optax's Nesterov momentum: the learning rate comes after it, so a change
+    of the learning rate rescales the whole velocity. Prefer `accelerate` after the learning rate;
+    use this one in front of, for example, an orthogonalisation.
+
+    Args:
+        momentum: a number in [0, 1), an Optax schedule or a rule, as in `accelerate`.
+        accumulator_dtype: dtype of w; None takes each parameter's.
+
+    Returns:
+        A transformation, as `accelerate`. `eval_params` needs `learning_rate=` for its state.
+
+    Raises:
+        ValueError, TypeError: as `accelerate`.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, nag_optax
+        >>> optimizer = optax.chain(nag_optax.scale_by_nesterov(0.9), optax.scale(-0.1))
+        >>> params = jnp.array([1.0, -2.0])
+        >>> state = optimizer.init(params)
+        >>> updates, state = optimizer.update(2 * params, state, params)
+        >>> print(updates)
+        [-0.38  0.76]
+
+    Source: Sutskever, Martens, Dahl, Hinton, *On the importance of initialization and momentum in
+    deep learning*, ICML 2013, in the form that PyTorch and Optax use.
+    """
+    return nesterov_kernel(ScaleByNesterovState, momentum, None, accumulator_dtype)
+
+
+def nesterov_kernel(
+    state_type: Callable[..., Any],
+    momentum: rules.Momentum,
+    restart: Restart | None,
+    accumulator_dtype: jax.typing.DTypeLike | None,
+) -> optax.GradientTransformationExtraArgs:
+    """The kernel itself. The type of its state says in which units the offset is."""
+    rule = rules.as_rule(momentum)
+    test = None if restart is None else restart_test(restart)
+    dtype = _accumulator_dtype(accumulator_dtype)
+
+    # Python's own zero only: an array may be traced, or become another value later.
+    if isinstance(momentum, int | float | np.generic) and momentum == 0:
+        return _identity(state_type)
+
+    def evaluation(rule_state: Any) -> jax.Array:
+        factor = rule.evaluation
+        return jnp.asarray(factor(rule_state) if callable(factor) else factor, float)
+
+    def init_fn(params: optax.Params):
+        rule_state = rule.init()
+        return state_type(
+            offset=_zeros_like(params, dtype),
+            rule_state=rule_state,
+            restart_state=() if test is None else test.init(),
+            evaluation=evaluation(rule_state),
+        )
+
+    def update_fn(updates, state, params=None, *, value=None, **extra_args):
+        del params, extra_args
+        _check_tree(updates, state.offset)
+        (beta, gamma), rule_state = rule.coefficients(state.rule_state)
+        restart_state = state.restart_state
+        if test is not None:
+            flag, restart_state = test.triggered(restart_state, updates, state.offset, value)
+            beta, gamma = jnp.where(flag, 0.0, beta), jnp.where(flag, 0.0, gamma)
+            if isinstance(momentum, rules.MomentumRule):
+                rule_state = _select(flag, rule.init(), rule_state)
+        updates, offset = _step(beta, gamma, updates, state.offset)
+        # A constant is handed on: written anew, it would be one more copy in the program.
+        factor = evaluation(rule_state) if callable(rule.evaluation) else state.evaluation
+        return updates, state_type(offset, rule_state, restart_state, factor)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _step(beta, gamma, updates: optax.Updates, offset: optax.Updates):
+    """(u, w) → (u + w⁺, w⁺), leaf by leaf."""
+
+    def leaf(u: jax.Array | None, w: jax.Array):
+        if u is None:
+            return None, w
+        # At least float32: in bfloat16 a momentum of 0.999 would be exactly 1.
+        wide = jnp.promote_types(jnp.promote_types(u.dtype, w.dtype), jnp.float32)
+        b, b_plus_g = jnp.asarray(beta, wide), jnp.asarray(beta + gamma, wide)
+        # β·w + (β+γ)·u, not β·(w + u) + γ·u: with the latter XLA keeps a copy of the buffer.
+        w_next = b * w.astype(wide) + b_plus_g * u.astype(wide)
+        return (u.astype(wide) + w_next).astype(u.dtype), w_next.astype(w.dtype)
+
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+    pairs = [leaf(u, w) for u, w in zip(leaves, treedef.flatten_up_to(offset), strict=True)]
+    return treedef.unflatten([u for u, _ in pairs]), treedef.unflatten([w for _, w in pairs])
+
+
+def _identity(state_type: Callable[..., Any]) -> optax.GradientTransformationExtraArgs:
+    """Momentum 0: plain descent, no buffer, and still an accelerator for `eval_params`."""
+
+    def init_fn(params: optax.Params):
+        del params
+        return state_type(offset=None, rule_state=(), restart_state=(), evaluation=None)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _accumulator_dtype(dtype: jax.typing.DTypeLike | None) -> jnp.dtype | None:
+    if dtype is None:
+        return None
+    dtype = jnp.dtype(dtype)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        raise ValueError(f"accumulator_dtype must be a floating or complex dtype, or None; got {dtype}")
+    return dtype
+
+
+def _zeros_like(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates:
+    def zeros(path, p):
+        own = jnp.result_type(p)
+        if not jnp.issubdtype(own, jnp.inexact):
+            raise TypeError(
+                f"parameter {jax.tree_util.keystr(path) or 'at the root'} has dtype {own}, which "
+                "cannot carry momentum: exclude it with optax.masked, or convert it to a float"
+            )
+        if dtype is None:
+            return jnp.zeros_like(p)
+        # A real accumulator of a complex parameter is the complex dtype of that precision.
+        if jnp.issubdtype(own, jnp.complexfloating):
+            return jnp.zeros_like(p, dtype=jnp.promote_types(dtype, jnp.complex64))
+        return jnp.zeros_like(p, dtype=dtype)
+
+    return jax.tree_util.tree_map_with_path(zeros, params)
+
+
+def _check_tree(updates: optax.Updates, offset: optax.Updates) -> None:
+    """A tree or shape that is not that of `init` would broadcast, or fail far from its cause."""
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(updates, is_leaf=_is_none)
+    try:
+        offsets = treedef.flatten_up_to(offset)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"the updates' tree is not that of the parameters given to init: {error}"
+        ) from None
+    for (path, u), w in zip(leaves, offsets, strict=True):
+        if u is not None and jnp.shape(u) != jnp.shape(w):
+            raise ValueError(
+                f"update {jax.tree_util.keystr(path) or 'at the root'} has shape {jnp.shape(u)}, "
+                f"but its parameter had shape {jnp.shape(w)} at init"
+            )
+
+
+def _select(flag: jax.Array, if_true: Any, if_false: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), if_true, if_false)
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None

@@ -1,0 +1,120 @@
+"""Momentum rules: the two coefficients (β, γ) that make the kernel one method or another.
+
+A rule is a pair of pure functions, in Optax's spirit, and the iterate that its theorem is about:
+
+    init() -> rule_state
+    coefficients(rule_state) -> ((beta, gamma), rule_state)
+    evaluation: x = p + evaluation·w
+
+`accelerate` takes a rule, a float or an Optax schedule; the last two are lifted to rules here.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nag_optax._validate import check_number
+
+Scalar = jax.typing.ArrayLike
+RuleState = Any
+
+
+class MomentumRule(NamedTuple):
+    """What a method is, apart from its step: two coefficients a step.
+
+    The kernel computes `w⁺ = β·(w + u) + γ·u` and returns `u + w⁺`.
+
+    Attributes:
+        init: `init() -> rule_state`, a pytree of arrays of fixed shapes and dtypes.
+        coefficients: `coefficients(rule_state) -> ((beta, gamma), rule_state)`, pure and without a
+            Python branch on an array. Scalars; beta in [0, 1) for every rule of this package.
+        evaluation: the factor e of the iterate to evaluate, `x = p + e·w`. A number, or a function
+            of the rule state after the step for methods whose factor moves. −1 gives the primary
+            iterate of Nesterov's method.
+    """
+
+    init: Callable[[], RuleState]
+    coefficients: Callable[[RuleState], tuple[tuple[Scalar, Scalar], RuleState]]
+    evaluation: Scalar | Callable[[RuleState], Scalar] = -1.0
+
+
+Momentum = Scalar | optax.Schedule | MomentumRule
+
+
+def constant(momentum: Scalar) -> MomentumRule:
+    """The rule β = momentum, γ = 0."""
+
+    def coefficients(rule_state: tuple[()]) -> tuple[tuple[Scalar, Scalar], tuple[()]]:
+        return (momentum, 0.0), rule_state
+
+    return MomentumRule(tuple, coefficients)
+
+
+def scheduled(schedule: optax.Schedule) -> MomentumRule:
+    """The rule β_t = schedule(t + 1), γ = 0, for steps t = 0, 1, …
+
+    The offset after step t is the velocity times the momentum with which the *next* gradient is
+    looked up, hence t + 1: the lookahead is exact.
+    """
+
+    def init() -> jax.Array:
+        return jnp.zeros([], jnp.int32)
+
+    def coefficients(count: jax.Array) -> tuple[tuple[Scalar, Scalar], jax.Array]:
+        count = jnp.asarray(optax.safe_increment(count))
+        return (schedule(count), 0.0), count
+
+    return MomentumRule(init, coefficients)
+
+
+def sutskever(max_momentum: Scalar = 0.99) -> MomentumRule:
+    """Momentum that rises in steps of 250 towards a ceiling (Sutskever et al., 2013).
+
+    ```
+    m_t = min(1 − 2^(−1 − log₂(⌊t/250⌋ + 1)), max_momentum) = min(1 − ½/(⌊t/250⌋ + 1), max_momentum)
+    β_t = m_{t+1},  γ_t = 0
+    ```
+
+    Args:
+        max_momentum: the ceiling, a number in [0, 1); the paper uses 0.9 to 0.999.
+
+    Returns:
+        A `MomentumRule` for `accelerate`, `scale_by_nesterov` or `nag`. As every rule, a restart
+        sends it back to its beginning, t = 0.
+
+    Raises:
+        ValueError: if `max_momentum` is a Python number outside [0, 1).
+        TypeError: if it is neither a number nor an array.
+
+    Example:
+        >>> import nag_optax
+        >>> rule = nag_optax.momentum.sutskever(0.99)
+        >>> (beta, gamma), state = rule.coefficients(rule.init())
+        >>> float(beta), gamma
+        (0.5, 0.0)
+
+    Source: Sutskever, Martens, Dahl, Hinton, *On the importance of initialization and momentum in
+    deep learning*, ICML 2013, equation 5.
+    """
+    check_number("max_momentum", max_momentum, minimum=0, below=1)
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        plateau = jnp.asarray(count) // 250 + 1
+        return jnp.minimum(1.0 - 0.5 / plateau, max_momentum)
+
+    return scheduled(schedule)
+
+
+def as_rule(momentum: Momentum) -> MomentumRule:
+    """Lifts a float or an Optax schedule to a rule; a rule is returned as it is."""
+    if isinstance(momentum, MomentumRule):
+        return momentum
+    if callable(momentum):
+        return scheduled(momentum)
+    check_number(
+        "momentum", momentum, minimum=0, below=1, or_else=", an Optax schedule or a momentum rule"
+    )
+    return constant(momentum)

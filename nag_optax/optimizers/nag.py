@@ -1,0 +1,135 @@
+"""`nag`: Nesterov's accelerated gradient, ready to use."""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nag_optax._validate import check_number, is_python_number
+from nag_optax.acceleration.kernel import AccelerateState, ScaleByNesterovState, nesterov_kernel
+from nag_optax.acceleration.momentum import Momentum
+from nag_optax.acceleration.restart import Restart
+
+Accumulate = Literal["updates", "gradients"]
+Mask = Any | Callable[[optax.Params], Any]
+
+
+def nag(
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: Momentum = 0.9,
+    *,
+    weight_decay: jax.typing.ArrayLike = 0.0,
+    mask: Mask | None = None,
+    accumulate: Accumulate = "updates",
+    restart: Restart | None = None,
+    accumulator_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Nesterov's accelerated gradient, exact under learning-rate and momentum schedules.
+
+    ```
+    accumulate="updates" (the default: Nesterov's own x and y sequences)
+        w⁺ = β·w − (β + γ)·lr·g,   Δ = −lr·g + w⁺ − lr·λ·p,   x = p − w
+    accumulate="gradients" (torch.optim.SGD and optax.sgd with nesterov=True)
+        w⁺ = β·w + (β + γ)·g,      Δ = −lr·(g + w⁺ + λ·p),    x = p + lr·w
+    ```
+
+    β = momentum and γ = 0, unless the momentum is a rule. The two forms agree at a constant
+    learning rate. When it changes, "gradients" rescales the whole velocity, and "updates" does not.
+
+    Args:
+        learning_rate: the step size lr ≥ 0, a number or an Optax schedule.
+        momentum: a number in [0, 1), an Optax schedule or a rule, as in `accelerate`.
+        weight_decay: λ ≥ 0, decoupled: scaled by the learning rate and kept out of the momentum,
+            as in `optax.adamw`. For L2 regularisation, which enters the momentum, use
+            `optax.chain(optax.add_decayed_weights(λ), nag(...))`.
+        mask: tree of booleans, prefix of the parameters, or a function of them that gives one:
+            True where weight decay applies. None decays every parameter.
+        accumulate: what the buffer sums, "updates" or "gradients".
+        restart: "gradient", "speed", "value" or None, as in `accelerate`.
+        accumulator_dtype: dtype of the buffer; None takes each parameter's.
+
+    Returns:
+        A transformation with one buffer, none when momentum is 0. Evaluate the model at
+        `eval_params(opt_state, params)`.
+
+    Raises:
+        ValueError: if a Python number is out of range or an option is unknown.
+        TypeError: if learning_rate or weight_decay is neither a number nor a schedule.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, nag_optax
+        >>> optimizer = nag_optax.nag(optax.cosine_decay_schedule(0.1, 100), 0.9)
+        >>> params = {"w": jnp.array([1.0, -2.0])}
+        >>> state = optimizer.init(params)
+        >>> @jax.jit
+        ... def step(params, state):
+        ...     grads = jax.grad(lambda p: jnp.sum(p["w"] ** 2))(params)
+        ...     updates, state = optimizer.update(grads, state, params)
+        ...     return optax.apply_updates(params, updates), state
+        >>> for _ in range(100):
+        ...     params, state = step(params, state)
+        >>> bool(jnp.all(jnp.abs(nag_optax.eval_params(state, params)["w"]) < 1e-2))
+        True
+
+    Source: Nesterov, *A method for solving the convex programming problem with convergence rate
+    O(1/k²)*, 1983; decoupled decay after Loshchilov and Hutter, *Decoupled weight decay
+    regularization*, ICLR 2019.
+    """
+    if accumulate not in get_args(Accumulate):
+        raise ValueError(f'accumulate must be "updates" or "gradients"; got {accumulate!r}')
+    if not callable(learning_rate):
+        check_number("learning_rate", learning_rate, minimum=0, or_else=" or an Optax schedule")
+    check_number("weight_decay", weight_decay, minimum=0)
+
+    descent = _scale_by_learning_rate(learning_rate)
+    decays = not (is_python_number(weight_decay) and weight_decay == 0)
+    if accumulate == "gradients":
+        decay = [_decay(lambda _: weight_decay, mask)] if decays else []
+        kernel = nesterov_kernel(ScaleByNesterovState, momentum, restart, accumulator_dtype)
+        return optax.chain(kernel, *decay, descent)
+
+    def decay_rate(count: jax.Array) -> jax.Array:
+        rate = learning_rate(count) if callable(learning_rate) else learning_rate
+        return -jnp.asarray(rate) * jnp.asarray(weight_decay)
+
+    decay = [_decay(decay_rate, mask)] if decays else []
+    kernel = nesterov_kernel(AccelerateState, momentum, restart, accumulator_dtype)
+    return optax.chain(descent, kernel, *decay)
+
+
+def _scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Optax's, except that an array keeps the dtype of what it scales."""
+    if callable(learning_rate) or is_python_number(learning_rate):
+        return optax.scale_by_learning_rate(learning_rate)
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(lambda u: -jnp.asarray(learning_rate, u.dtype) * u, updates)
+    )
+
+
+def _decay(
+    rate: Callable[[jax.Array], jax.typing.ArrayLike], mask: Mask | None
+) -> optax.GradientTransformation:
+    """Adds rate(step)·p, at least in float32 and in the dtype of the update, where the mask is True."""
+
+    def init_fn(params: optax.Params) -> optax.ScaleByScheduleState:
+        del params
+        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+
+    def update_fn(updates, state, params=None):
+        if params is None:
+            raise ValueError("weight_decay needs the parameters: call update(grads, state, params)")
+        factor = rate(state.count)
+
+        def leaf(u: jax.Array | None, p: jax.Array) -> jax.Array | None:
+            if u is None:
+                return None
+            wide = jnp.promote_types(jnp.promote_types(u.dtype, p.dtype), jnp.float32)
+            return (u.astype(wide) + jnp.asarray(factor, wide) * p.astype(wide)).astype(u.dtype)
+
+        updates = jax.tree.map(leaf, updates, params, is_leaf=lambda u: u is None)
+        return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
+
+    decay = optax.GradientTransformation(init_fn, update_fn)
+    return decay if mask is None else optax.masked(decay, mask)
