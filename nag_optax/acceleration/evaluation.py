@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nag_optax._dtypes import wide
 from nag_optax.acceleration.kernel import AccelerateState, ScaleByNesterovState
 
 _Accelerator = AccelerateState | ScaleByNesterovState
@@ -57,9 +58,7 @@ def eval_params(
     Source: the two sequences of Nesterov, 1983; written with one buffer as in the package's kernel.
     """
     if callable(learning_rate):
-        raise TypeError(
-            "learning_rate must be a number, not a schedule: pass its value at the latest step"
-        )
+        raise TypeError("learning_rate must be a number, not a schedule: pass its value at the latest step")
     states = [s for s in jax.tree.leaves(opt_state, is_leaf=_is_accelerator) if _is_accelerator(s)]
     if not states:
         raise ValueError(
@@ -109,10 +108,10 @@ def _shifts(state: _Accelerator, learning_rate: jax.typing.ArrayLike | None):
             )
         factor = -jnp.asarray(learning_rate, factor.dtype) * factor
     for path, w in offsets:
-        wide = jnp.promote_types(w.dtype, factor.dtype)
+        dtype = wide(w.dtype, factor.dtype)
         # A vmapped optimizer has one factor for each lane.
         lanes = jnp.reshape(factor, factor.shape + (1,) * (w.ndim - factor.ndim))
-        yield path, lanes.astype(wide) * w.astype(wide)
+        yield path, lanes.astype(dtype) * w.astype(dtype)
 
 
 def _leaves_with_path(tree: Any) -> list[tuple[Any, jax.Array]]:
@@ -125,8 +124,8 @@ def _leaves_with_path(tree: Any) -> list[tuple[Any, jax.Array]]:
 def _add(p: jax.Array, shift: jax.Array | None) -> jax.Array:
     if shift is None:
         return p
-    wide = jnp.promote_types(jnp.result_type(p), shift.dtype)
-    return (jnp.asarray(p, wide) + shift.astype(wide)).astype(jnp.result_type(p))
+    dtype = wide(jnp.result_type(p), shift.dtype)
+    return (jnp.asarray(p, dtype) + shift.astype(dtype)).astype(jnp.result_type(p))
 
 
 def _name(path: Any) -> str:

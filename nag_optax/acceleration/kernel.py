@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental.shard_alike import shard_alike
 
+from nag_optax._dtypes import wide
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.restart import Restart, restart_test
 
@@ -175,6 +177,7 @@ def nesterov_kernel(
     def update_fn(updates, state, params=None, *, value=None, **extra_args):
         del params, extra_args
         _check_tree(updates, state.offset)
+        updates = jax.tree.map(jnp.asarray, updates)
         (beta, gamma), rule_state = rule.coefficients(state.rule_state)
         restart_state = state.restart_state
         if test is not None:
@@ -197,11 +200,11 @@ def _step(beta, gamma, updates: optax.Updates, offset: optax.Updates):
         if u is None:
             return None, w
         # At least float32: in bfloat16 a momentum of 0.999 would be exactly 1.
-        wide = jnp.promote_types(jnp.promote_types(u.dtype, w.dtype), jnp.float32)
-        b, b_plus_g = jnp.asarray(beta, wide), jnp.asarray(beta + gamma, wide)
+        dtype = wide(u.dtype, w.dtype)
+        b, b_plus_g = jnp.asarray(beta, dtype), jnp.asarray(beta + gamma, dtype)
         # β·w + (β+γ)·u, not β·(w + u) + γ·u: with the latter XLA keeps a copy of the buffer.
-        w_next = b * w.astype(wide) + b_plus_g * u.astype(wide)
-        return (u.astype(wide) + w_next).astype(u.dtype), w_next.astype(w.dtype)
+        w_next = b * w.astype(dtype) + b_plus_g * u.astype(dtype)
+        return (u.astype(dtype) + w_next).astype(u.dtype), w_next.astype(w.dtype)
 
     leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
     pairs = [leaf(u, w) for u, w in zip(leaves, treedef.flatten_up_to(offset), strict=True)]
@@ -225,9 +228,13 @@ def _identity(state_type: Callable[..., Any]) -> optax.GradientTransformationExt
 def _accumulator_dtype(dtype: jax.typing.DTypeLike | None) -> jnp.dtype | None:
     if dtype is None:
         return None
-    dtype = jnp.dtype(dtype)
+    allowed = "accumulator_dtype must be a floating or complex dtype, or None"
+    try:
+        dtype = jnp.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"{allowed}; got {dtype!r}") from None
     if not jnp.issubdtype(dtype, jnp.inexact):
-        raise ValueError(f"accumulator_dtype must be a floating or complex dtype, or None; got {dtype}")
+        raise ValueError(f"{allowed}; got {dtype}")
     return dtype
 
 
@@ -239,12 +246,13 @@ def _zeros_like(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates:
                 f"parameter {jax.tree_util.keystr(path) or 'at the root'} has dtype {own}, which "
                 "cannot carry momentum: exclude it with optax.masked, or convert it to a float"
             )
-        if dtype is None:
-            return jnp.zeros_like(p)
+        wanted = own if dtype is None else dtype
         # A real accumulator of a complex parameter is the complex dtype of that precision.
         if jnp.issubdtype(own, jnp.complexfloating):
-            return jnp.zeros_like(p, dtype=jnp.promote_types(dtype, jnp.complex64))
-        return jnp.zeros_like(p, dtype=dtype)
+            wanted = wide(wanted, jnp.complex64)
+        w = jnp.zeros_like(p, dtype=wanted)
+        # Traced zeros depend on nothing: without this, jit would put them on one device.
+        return shard_alike(p, w)[1] if isinstance(p, jax.core.Tracer) else w
 
     return jax.tree_util.tree_map_with_path(zeros, params)
 
@@ -255,14 +263,14 @@ def _check_tree(updates: optax.Updates, offset: optax.Updates) -> None:
     try:
         offsets = treedef.flatten_up_to(offset)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"the updates' tree is not that of the parameters given to init: {error}"
-        ) from None
+        raise ValueError(f"the updates' tree is not that of the parameters given to init: {error}") from None
     for (path, u), w in zip(leaves, offsets, strict=True):
+        name = jax.tree_util.keystr(path) or "at the root"
+        if u is not None and not jax.tree_util.all_leaves([w]):
+            raise ValueError(f"update {name} is an array where the parameters given to init had none: {w}")
         if u is not None and jnp.shape(u) != jnp.shape(w):
             raise ValueError(
-                f"update {jax.tree_util.keystr(path) or 'at the root'} has shape {jnp.shape(u)}, "
-                f"but its parameter had shape {jnp.shape(w)} at init"
+                f"update {name} has shape {jnp.shape(u)}, but its parameter had shape {jnp.shape(w)} at init"
             )
 
 

@@ -102,7 +102,7 @@ def sutskever(max_momentum: Scalar = 0.99) -> MomentumRule:
     check_number("max_momentum", max_momentum, minimum=0, below=1)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        plateau = jnp.asarray(count) // 250 + 1
+        plateau = (jnp.asarray(count) // 250 + 1).astype(float)
         return jnp.minimum(1.0 - 0.5 / plateau, max_momentum)
 
     return scheduled(schedule)
@@ -114,7 +114,5 @@ def as_rule(momentum: Momentum) -> MomentumRule:
         return momentum
     if callable(momentum):
         return scheduled(momentum)
-    check_number(
-        "momentum", momentum, minimum=0, below=1, or_else=", an Optax schedule or a momentum rule"
-    )
+    check_number("momentum", momentum, minimum=0, below=1, or_else=", an Optax schedule or a momentum rule")
     return constant(momentum)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nag_optax._dtypes import wide
+
 Restart = Literal["gradient", "speed", "value"]
 
 
@@ -86,7 +88,7 @@ def _sum_over_leaves(product: Callable, step: optax.Updates, offset: optax.Updat
 
 
 def _widened(u: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
-    dtype = jnp.promote_types(jnp.promote_types(u.dtype, w.dtype), jnp.float32)
+    dtype = wide(u.dtype, w.dtype)
     return u.astype(dtype), w.astype(dtype)
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nag_optax._dtypes import wide
 from nag_optax._validate import check_number, is_python_number
 from nag_optax.acceleration.kernel import AccelerateState, ScaleByNesterovState, nesterov_kernel
 from nag_optax.acceleration.momentum import Momentum
@@ -101,7 +102,10 @@ def nag(
 
 def _scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """Optax's, except that an array keeps the dtype of what it scales."""
-    if callable(learning_rate) or is_python_number(learning_rate):
+    if is_python_number(learning_rate):
+        # float: a NumPy scalar would set the dtype of the product.
+        return optax.scale_by_learning_rate(float(learning_rate))
+    if callable(learning_rate):
         return optax.scale_by_learning_rate(learning_rate)
     return optax.stateless(
         lambda updates, _: jax.tree.map(lambda u: -jnp.asarray(learning_rate, u.dtype) * u, updates)
@@ -125,8 +129,8 @@ def _decay(
         def leaf(u: jax.Array | None, p: jax.Array) -> jax.Array | None:
             if u is None:
                 return None
-            wide = jnp.promote_types(jnp.promote_types(u.dtype, p.dtype), jnp.float32)
-            return (u.astype(wide) + jnp.asarray(factor, wide) * p.astype(wide)).astype(u.dtype)
+            dtype = wide(u.dtype, jnp.result_type(p))
+            return (u.astype(dtype) + jnp.asarray(factor, dtype) * jnp.asarray(p, dtype)).astype(u.dtype)
 
         updates = jax.tree.map(leaf, updates, params, is_leaf=lambda u: u is None)
         return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))

@@ -1,0 +1,111 @@
+"""The command `nag-optax`. Heavy imports live inside the commands, so that --help is fast."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import importlib.util
+import io
+import re
+import sys
+from typing import Annotated
+
+_COMMANDS = ("train", "evaluate")
+_NEEDED = ("flax", "orbax.checkpoint", "sklearn", "tyro", "rich", "matplotlib")
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command and returns its exit code."""
+    if arguments == ["--version"]:
+        print(f"nag-optax {importlib.metadata.version('nag_optax')}")
+        return 0
+    if missing := [name for name in _NEEDED if not _installed(name)]:
+        return _fail(
+            f"the trainer needs {', '.join(missing)}: install the extra, pip install 'nag_optax[train]'",
+            2,
+        )
+    from nag_optax.train.errors import TrainError
+
+    try:
+        config, given = _parse(arguments or ["--help"])
+        return _execute(config, given)
+    except TrainError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("stopped at once; the last complete checkpoint is kept", 130)
+    except BrokenPipeError:
+        return 1
+
+
+def _parse(arguments: list[str]):
+    """The configuration, and the names of the options that were given."""
+    import tyro
+
+    from nag_optax.train.config import EvaluateConfig, TrainConfig
+    from nag_optax.train.errors import InputError
+
+    commands = (
+        Annotated[TrainConfig, tyro.conf.subcommand("train")]
+        | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate"), tyro.conf.arg(name="")]
+    )
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            config = tyro.cli(
+                commands,
+                prog="nag-optax",
+                description="Train image classifiers with Nesterov acceleration.",
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
+            )
+    except SystemExit as exit:
+        if exit.code in (0, None):
+            raise
+        raise InputError(_one_line(errors.getvalue())) from None
+    options = {argument.split("=")[0] for argument in arguments if argument.startswith("--")}
+    names = {option.removeprefix("--").replace("-", "_") for option in options}
+    return config, names & {field.name for field in dataclasses.fields(config)}
+
+
+def _execute(config, given: set[str]) -> int:
+    from nag_optax.train.config import EvaluateConfig
+
+    if isinstance(config, EvaluateConfig):
+        from nag_optax.train.evaluate import evaluate
+
+        evaluate(config)
+    else:
+        from nag_optax.train.run import train, with_stored_options
+
+        train(with_stored_options(config, given))
+    return 0
+
+
+def _one_line(message: str) -> str:
+    """The parser's boxed message as one line that names the option, the value and what is allowed."""
+    from nag_optax.train.config import allowed
+
+    lines = [line.strip(" │\n") for line in message.splitlines() if line.startswith("│")]
+    rule = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
+    text = " ".join(line for line in lines[:rule] if line) or message.strip()
+    value = re.search(r"Error parsing (--[\w-]+):.*?from \['(.*?)'\]", text)
+    if value:
+        name = value[1].removeprefix("--").replace("-", "_")
+        return f"{value[1]} {value[2]}: must be {allowed(name)}"
+    return f"{text.rstrip('.')}; see nag-optax --help"
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"nag-optax: {message}", file=sys.stderr)
+    return code
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False

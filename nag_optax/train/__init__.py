@@ -1,0 +1,1 @@
+"""The trainer behind `nag-optax train`; needs the extra `train`."""

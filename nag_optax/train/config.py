@@ -1,0 +1,259 @@
+"""The configuration of a run: command line, notebook argument and `config.json` in one dataclass."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from nag_optax.train.defaults import DEFAULTS
+from nag_optax.train.errors import InputError
+
+DatasetName = Literal["digits", "mnist"]
+ModelName = Literal["mlp", "cnn"]
+OptimizerName = Literal["nag", "sgd", "momentum", "adam", "adamw"]
+
+DEFAULT_MODEL: dict[str, ModelName] = {"digits": "cnn", "mnist": "mlp"}
+WITH_MOMENTUM = ("nag", "momentum")
+WITH_WEIGHT_DECAY = ("nag", "sgd", "momentum", "adamw")
+
+# How a run is carried out: two runs that differ here alone are the same run.
+_NOT_THE_RUN = ("run_dir", "resume", "overwrite", "data_dir", "device", "num_devices", "train_only")
+# What a command says, and a run's configuration does not.
+_NOT_KEPT = ("run_dir", "resume", "overwrite")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a Flax model on images, and keep everything about the run in one folder.
+
+    An option whose default is None takes it from the table of nag_optax/train/defaults.py, by
+    dataset, model and optimizer; config.json in the run's folder shows what it became.
+    """
+
+    dataset: DatasetName = "digits"
+    """Images to train on: scikit-learn's digits, or any set in MNIST's IDX format."""
+    data_dir: Path | None = None
+    """Folder with the four IDX files, gzipped or not; for --dataset mnist."""
+    model: ModelName | None = None
+    """mlp: one hidden layer of 128. cnn: two convolutions of 64, a dense layer of 512, batch norm."""
+    image_size: int | None = None
+    """Resize images to N x N pixels; None keeps their size."""
+
+    optimizer: OptimizerName = "nag"
+    """nag is this package's; the others are Optax's."""
+    learning_rate: float | None = None
+    """Peak learning rate, above 0."""
+    momentum: float | None = None
+    """In [0, 1); for nag and momentum. Default 0.9."""
+    momentum_schedule: Literal["constant", "sutskever"] = "constant"
+    """sutskever raises the momentum of nag to --momentum in steps of 250."""
+    schedule: Literal["constant", "cosine", "linear"] | None = None
+    """How the learning rate decays, to 0 at the end."""
+    warmup_epochs: float | None = None
+    """Epochs in which the learning rate rises linearly to its peak."""
+    weight_decay: float | None = None
+    """Decoupled weight decay of weight matrices and kernels, at least 0. Default 0, for adamw 1e-4."""
+    smoothing: float = 0.0
+    """Decay of an exponential moving average of the gradients, in [0, 1); 0 is none."""
+    clip_norm: float | None = None
+    """Clip the gradients to this global norm, above 0."""
+    restart: Literal["gradient", "speed", "value"] | None = None
+    """When nag drops its momentum."""
+    num_epochs: int | None = None
+    """Passes over the training data, at least 1."""
+    batch_size: int | None = None
+    """Examples a step, over all devices, at least 1."""
+    seed: int = 0
+    """Seed of the initialisation, the order of the data and dropout; at least 0."""
+
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where to train; auto takes the best that JAX finds."""
+    num_devices: int = 1
+    """Local devices among which each batch is split, at least 1."""
+
+    run_dir: Path | None = None
+    """Folder of the run. Default runs/<dataset>-<model>-<optimizer>-<seed>."""
+    resume: bool = False
+    """Continue the run in --run-dir from its newest checkpoint, with the options it was started with."""
+    overwrite: bool = False
+    """Replace the run that --run-dir holds."""
+    train_only: bool = False
+    """Do not evaluate on the test split."""
+
+    def resolved(self) -> "TrainConfig":
+        """Every None that stands for a default filled in, and every value checked.
+
+        Raises:
+            InputError: names the option, its value and what is allowed.
+        """
+        self._check_types()
+        model = self.model or DEFAULT_MODEL[self.dataset]
+        table = DEFAULTS[self.dataset, model]
+        num_epochs = _or(self.num_epochs, table.num_epochs)
+        config = dataclasses.replace(
+            self,
+            model=model,
+            learning_rate=_or(self.learning_rate, table.learning_rate[self.optimizer]),
+            momentum=_or(self.momentum, 0.9 if self.optimizer in WITH_MOMENTUM else None),
+            weight_decay=_or(self.weight_decay, 1e-4 if self.optimizer == "adamw" else 0.0),
+            schedule=_or(self.schedule, table.schedule),
+            warmup_epochs=_or(self.warmup_epochs, min(table.warmup_epochs, 0.1 * num_epochs)),
+            num_epochs=num_epochs,
+            batch_size=_or(self.batch_size, table.batch_size),
+            run_dir=self.run_dir or Path("runs") / f"{self.dataset}-{model}-{self.optimizer}-{self.seed}",
+        )
+        config._check_values()
+        return config
+
+    @property
+    def steps_per_report(self) -> int:
+        assert self.model is not None
+        return DEFAULTS[self.dataset, self.model].steps_per_report
+
+    def to_json(self) -> str:
+        """What `config.json` keeps."""
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_KEPT}
+        if self.data_dir is not None:
+            fields["data_dir"] = str(self.data_dir.resolve())
+        return json.dumps(fields, indent=2) + "\n"
+
+    def differences(self, other: "TrainConfig") -> list[str]:
+        """The options, with both values, that make `other` another run than this one."""
+        return [
+            f"{_flag(field.name)} {theirs} (it holds {mine})"
+            for field in dataclasses.fields(self)
+            if field.name not in _NOT_THE_RUN
+            and (mine := getattr(self, field.name)) != (theirs := getattr(other, field.name))
+        ]
+
+    def _check_types(self) -> None:
+        for name, hint in get_type_hints(TrainConfig).items():
+            value = getattr(self, name)
+            if not _matches(value, hint):
+                raise InputError(f"{_flag(name)} {value}: must be {allowed(name)}")
+
+    def _check_values(self) -> None:
+        def need(condition: bool, name: str) -> None:
+            if not condition:
+                raise InputError(f"{_flag(name)} {getattr(self, name)}: must be {allowed(name)}")
+
+        def positive(value: float | None) -> bool:
+            return value is None or (math.isfinite(value) and value > 0)
+
+        assert self.warmup_epochs is not None and self.num_epochs is not None
+        assert self.weight_decay is not None
+        need(positive(self.learning_rate), "learning_rate")
+        need(self.momentum is None or 0 <= self.momentum < 1, "momentum")
+        need(math.isfinite(self.weight_decay) and self.weight_decay >= 0, "weight_decay")
+        need(0 <= self.smoothing < 1, "smoothing")
+        need(positive(self.clip_norm), "clip_norm")
+        for name in ("num_epochs", "batch_size", "image_size", "num_devices"):
+            need(positive(getattr(self, name)), name)
+        need(0 <= self.seed < 2**32, "seed")
+        need(0 <= self.warmup_epochs < self.num_epochs, "warmup_epochs")
+
+        self._only_with("momentum", self.momentum is not None, WITH_MOMENTUM)
+        self._only_with("momentum_schedule", self.momentum_schedule != "constant", ("nag",))
+        self._only_with("restart", self.restart is not None, ("nag",))
+        self._only_with("weight_decay", self.weight_decay != 0, WITH_WEIGHT_DECAY)
+        assert self.batch_size is not None
+        if self.batch_size % self.num_devices:
+            raise InputError(
+                f"--batch-size {self.batch_size}: must be a multiple of --num-devices {self.num_devices}"
+            )
+        if self.dataset == "mnist" and self.data_dir is None:
+            raise InputError("--data-dir: --dataset mnist needs the folder that holds its four IDX files")
+        if self.dataset != "mnist" and self.data_dir is not None:
+            raise InputError(
+                f"--data-dir {self.data_dir}: --dataset {self.dataset} is built in; "
+                "--data-dir goes with --dataset mnist"
+            )
+
+    def _only_with(self, name: str, given: bool, optimizers: tuple[str, ...]) -> None:
+        if given and self.optimizer not in optimizers:
+            raise InputError(
+                f"{_flag(name)} {getattr(self, name)}: --optimizer {self.optimizer} has none; "
+                f"it goes with --optimizer {' or '.join(optimizers)}"
+            )
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Load a run and print its accuracy; with --predict, write predictions for other images."""
+
+    run_dir: Path
+    """Folder of the run, as `nag-optax train` wrote it."""
+    predict: Path | None = None
+    """FILE.npy of images (N, height, width[, channels]) on the scale of the training images; the
+    predicted classes are written beside it, to FILE-predictions.npy."""
+    data_dir: Path | None = None
+    """Folder of the IDX files, if it is no longer where it was."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where to evaluate; auto takes the best that JAX finds."""
+
+
+_ALLOWED = {
+    "learning_rate": "a finite number above 0",
+    "momentum": "a number in [0, 1)",
+    "weight_decay": "a finite number of at least 0",
+    "smoothing": "a number in [0, 1)",
+    "clip_norm": "a finite number above 0",
+    "warmup_epochs": "a number of at least 0 and less than the number of epochs",
+    "num_epochs": "a whole number of at least 1",
+    "batch_size": "a whole number of at least 1",
+    "image_size": "a whole number of at least 1",
+    "num_devices": "a whole number of at least 1",
+    "seed": "a whole number from 0 to 4294967295",
+}
+
+
+def allowed(name: str) -> str:
+    """What the option of that name takes, in words."""
+    if name in _ALLOWED:
+        return _ALLOWED[name]
+    choices = _choices(get_type_hints(TrainConfig)[name])
+    return "one of " + ", ".join(map(str, choices)) if choices else "a path"
+
+
+def load_config(path: Path) -> TrainConfig:
+    """The configuration that `config.json` holds.
+
+    Raises:
+        InputError: if the file is missing, damaged, or not a trainer's.
+    """
+    try:
+        fields = json.loads(path.read_text())
+        if fields["data_dir"] is not None:
+            fields["data_dir"] = Path(fields["data_dir"])
+        return TrainConfig(**fields, run_dir=path.parent).resolved()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; name the folder of a run of nag-optax train") from None
+    except (OSError, ValueError, TypeError, KeyError, InputError) as error:
+        raise InputError(f"{path}: not a readable configuration of a run ({error})") from None
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    parts = get_args(hint)
+    if any(get_args(part) for part in parts):  # an optional Literal
+        parts = next(get_args(part) for part in parts if get_args(part))
+    return parts if all(isinstance(part, str) for part in parts) else ()
+
+
+def _matches(value: Any, hint: Any) -> bool:
+    """Whether a value fits the few kinds of hint used above; bool is no number here."""
+    if choices := _choices(hint):
+        return value in choices or (value is None and type(None) in get_args(hint))
+    kinds = get_args(hint) or (hint,)
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, tuple(kinds) + ((int,) if float in kinds else ()))

@@ -1,0 +1,99 @@
+"""Datasets: images and labels in memory, a held-out test split, the training set's statistics."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nag_optax.train.config import TrainConfig
+from nag_optax.train.errors import InputError
+from nag_optax.train.idx import read_idx_pair
+
+
+class Split(NamedTuple):
+    """Images (N, height, width, channels), uint8 or float32 on their own scale; labels (N,), int32."""
+
+    images: Any
+    labels: Any
+
+
+class Dataset(NamedTuple):
+    """Two splits, and the mean and deviation of each channel of the training images."""
+
+    train: Split
+    test: Split
+    mean: np.ndarray
+    std: np.ndarray
+    num_classes: int
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
+
+
+def load_dataset(config: TrainConfig) -> Dataset:
+    """The dataset of a configuration, resized if it asks for that.
+
+    Raises:
+        InputError: names the file or option, what is wrong, and what is expected.
+    """
+    if config.dataset == "digits":
+        train, test = _digits()
+    else:
+        assert config.data_dir is not None
+        train, test = _idx_folder(config.data_dir)
+    if config.image_size is not None:
+        train, test = (Split(resize(s.images, config.image_size), s.labels) for s in (train, test))
+    assert config.batch_size is not None
+    if config.batch_size > len(train.labels):
+        raise InputError(
+            f"--batch-size {config.batch_size}: must be at most {len(train.labels)}, "
+            f"the number of training images of --dataset {config.dataset}"
+        )
+    # In float64: a float32 sum over millions of pixels is wrong in the third digit.
+    mean = train.images.mean((0, 1, 2), dtype=np.float64).astype(np.float32)
+    std = train.images.std((0, 1, 2), dtype=np.float64).astype(np.float32)
+    num_classes = 1 + int(max(train.labels.max(), test.labels.max()))
+    return Dataset(train, test, mean, np.maximum(std, 1e-6), num_classes)
+
+
+def resize(images: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear, antialiased, to (N, size, size, channels), in float32; in pieces, to spare memory."""
+    n, height, width, channels = images.shape
+    if (height, width) == (size, size):
+        return images
+    shape = (size, size, channels)
+    scale = jax.jit(jax.vmap(lambda image: jax.image.resize(image.astype(jnp.float32), shape, "linear")))
+    pieces = [np.asarray(scale(images[i : i + 4096])) for i in range(0, n, 4096)]
+    return np.concatenate(pieces)
+
+
+def _digits() -> tuple[Split, Split]:
+    """scikit-learn's 1797 digits of 8×8 pixels in 0 to 16; a fifth of each class is held out."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    pixels, labels = load_digits(return_X_y=True)
+    everything = Split(pixels.astype(np.uint8).reshape(-1, 8, 8, 1), labels.astype(np.int32))
+    # A fixed split: the seed of a run must not choose its exam.
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=0.2, stratify=everything.labels, random_state=0
+    )
+    return Split(*(part[train] for part in everything)), Split(*(part[test] for part in everything))
+
+
+def _idx_folder(folder: Path) -> tuple[Split, Split]:
+    """MNIST, Fashion-MNIST and every other set of four IDX files."""
+    if not folder.is_dir():
+        raise InputError(f"--data-dir {folder}: no such folder; it must hold the four IDX files")
+    train = Split(*read_idx_pair(folder, "train"))
+    test = Split(*read_idx_pair(folder, "t10k", "test"))
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise InputError(
+            f"--data-dir {folder}: test images are {test.images.shape[1:]}, "
+            f"training images {train.images.shape[1:]}; they must have one shape"
+        )
+    return train, test

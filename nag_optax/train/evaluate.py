@@ -1,0 +1,90 @@
+"""`nag-optax evaluate`: the accuracy of a finished run, and predictions for other images."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from nag_optax.train.checkpoints import Checkpoints
+from nag_optax.train.config import EvaluateConfig, load_config
+from nag_optax.train.data import Dataset, load_dataset, resize
+from nag_optax.train.devices import find_devices
+from nag_optax.train.errors import InputError
+from nag_optax.train.loop import Loop
+from nag_optax.train.run import CHECKPOINTS, CONFIG
+
+
+def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str, Any]:
+    """Prints and returns the accuracy and loss of a run's newest checkpoint, on both splits.
+
+    Raises:
+        InputError: if the folder holds no run, or a file is missing, damaged or of another shape.
+    """
+    console = console or Console()
+    run = load_config(config.run_dir / CONFIG)
+    if config.data_dir is not None:
+        run = dataclasses.replace(run, data_dir=config.data_dir)
+    devices = find_devices(config.device, 1)
+    images = None if config.predict is None else _read_images(config.predict)
+    dataset = load_dataset(run)
+    if images is not None:
+        images = _fitted(images, config.predict, dataset, run.image_size)
+    loop = Loop(run, dataset, devices)
+    restored = Checkpoints(config.run_dir / CHECKPOINTS).restore(loop.init(), console.print)
+    if restored is None:
+        raise InputError(f"{config.run_dir}: holds no complete checkpoint; train it with nag-optax train")
+
+    assert run.num_epochs is not None
+    epochs = restored.step / loop.steps_per_epoch
+    table = Table(title=f"{config.run_dir}, epoch {epochs:g} of {run.num_epochs}", title_justify="left")
+    for column in ("split", "accuracy", "loss", "images"):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    results: dict[str, Any] = {}
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        metrics = loop.evaluate(restored.state, split)
+        results[f"{name}_accuracy"], results[f"{name}_loss"] = metrics
+        table.add_row(name, f"{metrics.accuracy:.2%}", f"{metrics.loss:.4f}", str(len(split.labels)))
+    console.print(table)
+
+    if images is not None:
+        assert config.predict is not None
+        path = config.predict.with_name(config.predict.stem + "-predictions.npy")
+        predictions = np.asarray(loop.logits(restored.state, images).argmax(-1), np.int32)
+        try:
+            np.save(path, predictions)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error})") from None
+        console.print(f"{len(predictions)} predictions written to {path}", highlight=False, soft_wrap=True)
+        results["predictions"] = str(path)
+    return results
+
+
+def _read_images(path: Path) -> np.ndarray:
+    try:
+        images = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"--predict {path}: cannot be read as a .npy array ({error})") from None
+    if not isinstance(images, np.ndarray) or images.dtype.kind not in "uif":
+        raise InputError(f"--predict {path}: must hold one array of numbers")
+    return images
+
+
+def _fitted(images: np.ndarray, path: Path | None, dataset: Dataset, image_size: int | None) -> np.ndarray:
+    """(N, height, width, channels) as the model takes them, or an error that says what it takes."""
+    channels = dataset.image_shape[2]
+    if images.ndim == 3 and channels == 1:
+        images = images[..., None]
+    if images.ndim == 4 and images.shape[3] == channels and len(images):
+        images = images.astype(np.float32)
+        if image_size is not None:
+            images = resize(images, image_size)
+        if images.shape[1:] == dataset.image_shape:
+            return images
+    height, width, channels = dataset.image_shape
+    raise InputError(
+        f"--predict {path}: has shape {images.shape}; must be (N, {height}, {width}, {channels})"
+        + (f" or (N, {height}, {width})" if channels == 1 else "")
+    )

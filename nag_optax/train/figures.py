@@ -1,0 +1,46 @@
+"""The figure of a run: loss and accuracy by epoch."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+_TRAIN, _TEST = "#0072B2", "#D55E00"  # told apart by colour-blind readers too
+
+
+def draw_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
+    """Writes `curves.png` from the rows of `metrics.jsonl`; the file appears complete or not at all."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [row["epoch"] for row in rows]
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    for axes, name, scale in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
+        for split, color, label, line in (
+            ("train", _TRAIN, "train, while training", "--"),
+            ("test", _TEST, "test", "-"),
+        ):
+            values = [row[f"{split}_{name}"] for row in rows]
+            if values and values[0] is not None:
+                marker = "o" if len(rows) <= 30 else None
+                axes.plot(
+                    epochs,
+                    [scale * v for v in values],
+                    line,
+                    color=color,
+                    label=label,
+                    marker=marker,
+                    ms=4,
+                )
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    loss.set_yscale("log")
+    loss.set_title("cross-entropy loss")
+    accuracy.set_title("accuracy in %")
+    accuracy.legend(frameon=False, loc="lower right")
+    figure.suptitle(title)
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, dpi=150, format="png")
+    os.replace(partial, path)

@@ -1,0 +1,83 @@
+"""The IDX format of MNIST's files: magic number, sizes, then bytes; gzipped or not."""
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from nag_optax.train.errors import InputError
+
+_UNSIGNED_BYTE = 0x08
+
+
+def read_idx_pair(folder: Path, *prefixes: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, height, width, channels) uint8 and labels (N,) int32 of one split.
+
+    Raises:
+        InputError: if a file is missing, ambiguous, damaged or no IDX file, or the counts differ.
+    """
+    images_path = _find(folder, prefixes, "images", "idx3")
+    labels_path = _find(folder, prefixes, "labels", "idx1")
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    if images.ndim not in (3, 4):
+        raise InputError(f"{images_path}: has {images.ndim} dimensions; images have 3, or 4 with channels")
+    if labels.ndim != 1:
+        raise InputError(f"{labels_path}: has {labels.ndim} dimensions; labels have 1")
+    if len(images) != len(labels):
+        raise InputError(
+            f"{labels_path}: holds {len(labels)} labels, but {images_path.name} holds "
+            f"{len(images)} images; the counts must be equal"
+        )
+    if images.size == 0:
+        raise InputError(f"{images_path}: holds no images")
+    if images.ndim == 3:
+        images = images[..., None]
+    return images, labels.astype(np.int32)
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The array of unsigned bytes in an IDX file.
+
+    Raises:
+        InputError: if the file cannot be read, is no IDX file of bytes, or is cut short.
+    """
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read ({error}); fetch the file again") from None
+    if len(content) < 4 or content[:2] != b"\0\0":
+        raise InputError(f"{path}: is no IDX file; it must begin with two zero bytes, gzipped or not")
+    kind, ndim = content[2], content[3]
+    if kind != _UNSIGNED_BYTE:
+        raise InputError(f"{path}: holds values of type 0x{kind:02x}; only unsigned bytes (0x08) are read")
+    start = 4 + 4 * ndim
+    if len(content) < start:
+        raise InputError(f"{path}: ends in its header; fetch the file again")
+    shape = struct.unpack(f">{ndim}I", content[4:start])
+    expected = math.prod(shape)
+    if len(content) - start != expected:
+        raise InputError(
+            f"{path}: holds {len(content) - start} bytes of values, but its header says {expected}; "
+            "fetch the file again"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _find(folder: Path, prefixes: tuple[str, ...], what: str, kind: str) -> Path:
+    names = [f"*{prefix}-{what}[-.]{kind}-ubyte{end}" for prefix in prefixes for end in ("", ".gz")]
+    found = sorted({path for name in names for path in folder.glob(name)})
+    # The same file, gzipped and not, is one.
+    stems = {path.name.removesuffix(".gz") for path in found}
+    if len(stems) > 1:
+        raise InputError(
+            f"--data-dir {folder}: holds several sets ({', '.join(sorted(stems))}); "
+            "put one in a folder of its own"
+        )
+    if not found:
+        raise InputError(f"--data-dir {folder}: {prefixes[0]}-{what}-{kind}-ubyte[.gz] is missing")
+    return found[0]

@@ -1,0 +1,187 @@
+"""The training loop: one compiled scan over a chunk of steps, with donated state.
+
+A batch is a pure function of (seed, step): the order of an epoch is drawn from (seed, epoch), the
+dropout of a step from (seed, step). So a resumed run is bit-equal to an uninterrupted one.
+"""
+
+import time
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import nag_optax
+from nag_optax.train.config import TrainConfig
+from nag_optax.train.data import Dataset, Split
+from nag_optax.train.devices import Device
+from nag_optax.train.models import make_model
+from nag_optax.train.optimizer import make_optimizer
+
+_EVALUATION_BATCH = 500
+
+
+class TrainState(NamedTuple):
+    """All that a step reads and writes, and all that a checkpoint keeps."""
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    loss_sum: jax.Array  # over the examples of this epoch
+    correct: jax.Array
+
+
+class Metrics(NamedTuple):
+    """Means over a set of examples."""
+
+    loss: float
+    accuracy: float
+
+
+class Loop:
+    """The compiled programs of one run: initial state, a chunk of steps, evaluation, prediction."""
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, devices: list[Device]):
+        assert config.model is not None and config.batch_size is not None
+        self._mesh = Mesh(np.array(devices), ("batch",))
+        self._replicated = NamedSharding(self._mesh, PartitionSpec())
+        self._sharded = NamedSharding(self._mesh, PartitionSpec("batch"))
+        self._config, self._dataset = config, dataset
+        self.num_examples = len(dataset.train.labels)
+        self.batch_size = config.batch_size
+        # The last batch of an epoch is filled up from the epoch's first examples.
+        self.steps_per_epoch = -(-self.num_examples // self.batch_size)
+        model = make_model(config.model, dataset.image_shape, dataset.num_classes, config.seed)
+        self._graphdef, self._params, self._rest = nnx.split(model, nnx.Param, ...)
+        self._optimizer = make_optimizer(config, self.steps_per_epoch)
+        self._train = jax.device_put(dataset.train, self._replicated)
+        self._order: tuple[int, jax.Array] | None = None
+        self._programs: dict[int, Any] = {}
+        self.compile_seconds = 0.0
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(p.size for p in jax.tree.leaves(self._params))
+
+    def init(self) -> TrainState:
+        """The state before the first step."""
+        params, rest = nnx.to_pure_dict(self._params), nnx.to_pure_dict(self._rest)
+        state = TrainState(
+            step=jnp.zeros([], jnp.int32),
+            params=params,
+            batch_stats=rest,
+            opt_state=self._optimizer.init(params),
+            loss_sum=jnp.zeros([], jnp.float32),
+            correct=jnp.zeros([], jnp.int32),
+        )
+        return jax.device_put(state, self._replicated)
+
+    def run_chunk(self, state: TrainState, num_steps: int) -> TrainState:
+        """Takes `num_steps` steps within one epoch; the state passed in is given up."""
+        epoch = int(state.step) // self.steps_per_epoch
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, self._epoch_order(epoch))
+        if num_steps not in self._programs:
+            started = time.perf_counter()
+            program = jax.jit(partial(self._chunk, num_steps), donate_argnums=0)
+            self._programs[num_steps] = program.lower(state, self._order[1], self._train).compile()
+            self.compile_seconds += time.perf_counter() - started
+        return jax.block_until_ready(self._programs[num_steps](state, self._order[1], self._train))
+
+    def eval_state(self, state: TrainState) -> tuple[Any, Any]:
+        """The parameters to evaluate and the batch statistics."""
+        params = state.params
+        if self._config.optimizer == "nag":
+            params = jax.jit(nag_optax.eval_params)(state.opt_state, params)
+        return params, state.batch_stats
+
+    def is_finite(self, state: TrainState) -> bool:
+        """Whether every parameter is a finite number."""
+        return all(bool(jnp.all(jnp.isfinite(p))) for p in jax.tree.leaves(state.params))
+
+    def evaluate(self, state: TrainState, split: Split) -> Metrics:
+        """Loss and accuracy at the iterate to evaluate, dropout off, running batch statistics."""
+        logits = self.logits(state, split.images)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, split.labels)
+        correct = jnp.argmax(logits, -1) == split.labels
+        return Metrics(float(jnp.mean(losses)), float(jnp.mean(correct)))
+
+    def logits(self, state: TrainState, images: np.ndarray) -> jax.Array:
+        """(N, classes), computed in pieces of one shape, so that one program serves every N."""
+        weights = self.eval_state(state)
+        pieces = []
+        for start in range(0, len(images), _EVALUATION_BATCH):
+            piece = images[start : start + _EVALUATION_BATCH]
+            missing = _EVALUATION_BATCH - len(piece)
+            padded = np.pad(piece, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
+            pieces.append(self._predict(weights, padded)[: len(piece)])
+        return jnp.concatenate(pieces)
+
+    @partial(jax.jit, static_argnums=0)
+    def _predict(self, weights: tuple[Any, Any], images: jax.Array) -> jax.Array:
+        model = nnx.merge(self._graphdef, *weights)
+        return model(self._standardise(images), train=False)
+
+    def _standardise(self, images: jax.Array) -> jax.Array:
+        return (images.astype(jnp.float32) - self._dataset.mean) / self._dataset.std
+
+    def _epoch_order(self, epoch: int) -> jax.Array:
+        order = np.random.default_rng([self._config.seed, epoch]).permutation(self.num_examples)
+        order = np.resize(order, self.steps_per_epoch * self.batch_size)
+        return jax.device_put(order.astype(np.int32), self._replicated)
+
+    def _chunk(self, num_steps: int, state: TrainState, order: jax.Array, train: Split) -> TrainState:
+        def body(state: TrainState, _: None) -> tuple[TrainState, None]:
+            first = state.step % self.steps_per_epoch * self.batch_size
+            indices = jax.lax.dynamic_slice(order, (first,), (self.batch_size,))
+            indices = jax.lax.with_sharding_constraint(indices, self._sharded)
+            return self._step(state, train.images[indices], train.labels[indices]), None
+
+        # Sums are those of one epoch.
+        fresh = state.step % self.steps_per_epoch == 0
+        state = state._replace(
+            loss_sum=jnp.where(fresh, 0.0, state.loss_sum), correct=jnp.where(fresh, 0, state.correct)
+        )
+        return jax.lax.scan(body, state, None, length=num_steps)[0]
+
+    def _step(self, state: TrainState, images: jax.Array, labels: jax.Array) -> TrainState:
+        key = jax.random.fold_in(jax.random.key(self._config.seed), state.step)
+
+        def loss_fn(params: Any):
+            model = nnx.merge(self._graphdef, params, state.batch_stats)
+            logits = model(self._standardise(images), train=True, rngs=nnx.Rngs(dropout=key))
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            correct = jnp.sum(jnp.argmax(logits, -1) == labels)
+            batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+            return jnp.mean(losses), (correct, batch_stats)
+
+        (loss, (correct, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params, value=loss)
+        return TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            loss_sum=state.loss_sum + loss * self.batch_size,
+            correct=state.correct + correct,
+        )
+
+
+def chunk_lengths(start: int, steps_per_epoch: int, target: int) -> list[int]:
+    """How the rest of an epoch, from step `start` of it, is cut: fixed by the epoch, not by `start`.
+
+    A length that divides the epoch is preferred: another length is another compiled program.
+    """
+    count = -(-steps_per_epoch // target)
+    for candidate in range(count, 3 * count + 1):
+        if steps_per_epoch % candidate == 0:
+            count = candidate
+            break
+    length = -(-steps_per_epoch // count)
+    bounds = [*range(0, steps_per_epoch, length), steps_per_epoch]
+    return [b - a for a, b in zip(bounds, bounds[1:], strict=False) if a >= start]

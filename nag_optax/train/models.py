@@ -1,0 +1,68 @@
+"""The models: what the trainer trains, and the smallest image that each can take."""
+
+from typing import Literal, get_args
+
+import jax
+from flax import nnx
+
+from nag_optax.train.convolution import conv_general_dilated, max_pool_2x2
+
+ModelName = Literal["mlp", "cnn"]
+MODEL_NAMES: tuple[str, ...] = get_args(ModelName)
+
+# Two halvings by pooling must leave at least one pixel.
+MIN_IMAGE_SIZE = {"mlp": 1, "cnn": 4}
+
+
+class MLP(nnx.Module):
+    """One hidden layer of 128, ReLU, dropout 0.2."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, rngs: nnx.Rngs):
+        height, width, channels = image_shape
+        self.hidden = nnx.Linear(height * width * channels, 128, rngs=rngs)
+        self.dropout = nnx.Dropout(0.2)
+        self.head = nnx.Linear(128, num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
+        x = images.reshape(images.shape[0], -1)
+        x = nnx.relu(self.hidden(x))
+        x = self.dropout(x, deterministic=not train, rngs=rngs)
+        return self.head(x)
+
+
+class CNN(nnx.Module):
+    """Two 3×3 convolutions of 64 and a dense layer of 512, each batch-normalised, then ReLU."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, rngs: nnx.Rngs):
+        height, width, channels = image_shape
+        self.conv1 = _conv3x3(channels, rngs)
+        self.norm1 = nnx.BatchNorm(64, momentum=0.9, rngs=rngs)
+        self.conv2 = _conv3x3(64, rngs)
+        self.norm2 = nnx.BatchNorm(64, momentum=0.9, rngs=rngs)
+        self.dense = nnx.Linear((height // 4) * (width // 4) * 64, 512, use_bias=False, rngs=rngs)
+        self.norm3 = nnx.BatchNorm(512, momentum=0.9, rngs=rngs)
+        self.head = nnx.Linear(512, num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
+        del rngs
+        x = self._block(images, self.conv1, self.norm1, train)
+        x = self._block(x, self.conv2, self.norm2, train)
+        x = x.reshape(x.shape[0], -1)
+        x = nnx.relu(self.norm3(self.dense(x), use_running_average=not train))
+        return self.head(x)
+
+    def _block(self, x: jax.Array, conv: nnx.Conv, norm: nnx.BatchNorm, train: bool) -> jax.Array:
+        return max_pool_2x2(nnx.relu(norm(conv(x), use_running_average=not train)))
+
+
+def _conv3x3(channels: int, rngs: nnx.Rngs) -> nnx.Conv:
+    # The bias is the batch normalisation's.
+    return nnx.Conv(
+        channels, 64, (3, 3), use_bias=False, conv_general_dilated=conv_general_dilated, rngs=rngs
+    )
+
+
+def make_model(name: ModelName, image_shape: tuple[int, int, int], num_classes: int, seed: int) -> MLP | CNN:
+    """A freshly initialised model; its parameters are a function of the seed alone."""
+    model = {"mlp": MLP, "cnn": CNN}[name]
+    return model(image_shape, num_classes, rngs=nnx.Rngs(params=seed))

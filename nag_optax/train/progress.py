@@ -1,0 +1,99 @@
+"""What a person sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+
+class RunProgress:
+    """Use as a context manager around the run; `advance` after each chunk, `epoch` after each epoch."""
+
+    def __init__(self, console: Console, num_epochs: int, steps_per_epoch: int, start_step: int):
+        self._console = console
+        self._num_epochs = num_epochs
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            expand=True,
+        )
+        self._task = self._bar.add_task(
+            "compiling", total=num_epochs * steps_per_epoch, completed=start_step, loss=""
+        )
+
+    def __enter__(self) -> "RunProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, step: int, epoch: int, loss: float) -> None:
+        self._bar.update(
+            self._task,
+            completed=step,
+            description=f"epoch {epoch}/{self._num_epochs}",
+            loss=f"loss {loss:.4f}",
+        )
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """One line an epoch, above the bar."""
+        test = "" if row["test_accuracy"] is None else f"  test {row['test_accuracy']:7.2%}"
+        self.say(
+            f"epoch {row['epoch']:>3}/{self._num_epochs}  loss {row['train_loss']:.4f}  "
+            f"train {row['train_accuracy']:7.2%}{test}  {row['seconds']:6.2f} s"
+        )
+
+    def say(self, line: str) -> None:
+        self._bar.console.print(line, highlight=False, soft_wrap=True)
+
+
+def summary_table(summary: dict[str, Any], run_dir: str) -> Table:
+    """The table that ends a run."""
+
+    def percent(value: float | None) -> str:
+        return "not evaluated" if value is None else f"{value:.2%}"
+
+    def loss(value: float | None) -> str:
+        return "" if value is None else f"{value:.4f}"
+
+    table = Table(show_header=False, title="Result", title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_column()
+    table.add_row("train accuracy", percent(summary["train_accuracy"]), f"loss {loss(summary['train_loss'])}")
+    if summary["test_accuracy"] is not None:
+        table.add_row(
+            "test accuracy", percent(summary["test_accuracy"]), f"loss {loss(summary['test_loss'])}"
+        )
+    table.add_row(
+        "speed",
+        f"{summary['steps_per_second']:.0f} steps/s",
+        f"{summary['seconds_per_epoch']:.2f} s an epoch",
+    )
+    table.add_row(
+        "time", f"{summary['wall_seconds']:.1f} s", f"of it {summary['compile_seconds']:.1f} s compiling"
+    )
+    table.add_row("model", f"{summary['parameters']:,} parameters", f"{summary['steps']:,} steps")
+    table.add_row("saved in", run_dir, "")
+    return table
