@@ -1,9 +1,37 @@
 """Nesterov acceleration for JAX and Optax: one transformation, exact and proven."""
 
-from nag_optax.acceleration import momentum as momentum
-from nag_optax.acceleration.evaluation import eval_params as eval_params
-from nag_optax.acceleration.kernel import AccelerateState as AccelerateState
-from nag_optax.acceleration.kernel import ScaleByNesterovState as ScaleByNesterovState
-from nag_optax.acceleration.kernel import accelerate as accelerate
-from nag_optax.acceleration.kernel import scale_by_nesterov as scale_by_nesterov
-from nag_optax.optimizers.nag import nag as nag
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nag_optax.acceleration import momentum as momentum
+    from nag_optax.acceleration.evaluation import eval_params as eval_params
+    from nag_optax.acceleration.kernel import AccelerateState as AccelerateState
+    from nag_optax.acceleration.kernel import ScaleByNesterovState as ScaleByNesterovState
+    from nag_optax.acceleration.kernel import accelerate as accelerate
+    from nag_optax.acceleration.kernel import scale_by_nesterov as scale_by_nesterov
+    from nag_optax.optimizers.nag import nag as nag
+
+# Where each public name lives. They are imported on first use, so that the command line answers
+# --help without waiting for JAX.
+_HOMES = {
+    "AccelerateState": "nag_optax.acceleration.kernel",
+    "ScaleByNesterovState": "nag_optax.acceleration.kernel",
+    "accelerate": "nag_optax.acceleration.kernel",
+    "eval_params": "nag_optax.acceleration.evaluation",
+    "momentum": "nag_optax.acceleration",
+    "nag": "nag_optax.optimizers.nag",
+    "scale_by_nesterov": "nag_optax.acceleration.kernel",
+}
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] (the names above)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -9,7 +9,6 @@ import re
 import sys
 from typing import Annotated
 
-_COMMANDS = ("train", "evaluate")
 _NEEDED = ("flax", "orbax.checkpoint", "sklearn", "tyro", "rich", "matplotlib")
 
 
@@ -46,11 +45,12 @@ def _parse(arguments: list[str]):
     import tyro
 
     from nag_optax.train.config import EvaluateConfig, TrainConfig
+    from nag_optax.train.defaults import defaults_table
     from nag_optax.train.errors import InputError
 
     commands = (
         Annotated[TrainConfig, tyro.conf.subcommand("train")]
-        | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate"), tyro.conf.arg(name="")]
+        | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
     )
     errors = io.StringIO()
     try:
@@ -64,6 +64,10 @@ def _parse(arguments: list[str]):
             )
     except SystemExit as exit:
         if exit.code in (0, None):
+            if arguments[0] == "train":
+                print(
+                    f"Defaults by dataset and model, the learning rates by optimizer:\n\n{defaults_table()}"
+                )
             raise
         raise InputError(_one_line(errors.getvalue())) from None
     options = {argument.split("=")[0] for argument in arguments if argument.startswith("--")}
@@ -92,10 +96,14 @@ def _one_line(message: str) -> str:
     lines = [line.strip(" │\n") for line in message.splitlines() if line.startswith("│")]
     rule = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
     text = " ".join(line for line in lines[:rule] if line) or message.strip()
-    value = re.search(r"Error parsing (--[\w-]+):.*?from \['(.*?)'\]", text)
-    if value:
-        name = value[1].removeprefix("--").replace("-", "_")
-        return f"{value[1]} {value[2]}: must be {allowed(name)}"
+    for pattern in (
+        r"Error parsing (?P<option>--[\w-]+): .*from \['(?P<value>.*?)'\]",
+        r"Error parsing (?P<option>--[\w-]+): .*: '(?P<value>.*?)'",
+        r"invalid choice '(?P<value>.*?)' for argument '(?P<option>--[\w-]+)'",
+    ):
+        if found := re.search(pattern, text):
+            name = found["option"].removeprefix("--").replace("-", "_")
+            return f"{found['option']} {found['value']}: must be {allowed(name)}"
     return f"{text.rstrip('.')}; see nag-optax --help"
 
 
@@ -109,3 +117,7 @@ def _installed(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
+
+
+if __name__ == "__main__":
+    main()

@@ -132,8 +132,12 @@ def _decay(
             dtype = wide(u.dtype, jnp.result_type(p))
             return (u.astype(dtype) + jnp.asarray(factor, dtype) * jnp.asarray(p, dtype)).astype(u.dtype)
 
-        updates = jax.tree.map(leaf, updates, params, is_leaf=lambda u: u is None)
+        def subtree(decays: bool, u: optax.Updates, p: optax.Params) -> optax.Updates:
+            return jax.tree.map(leaf, u, p, is_leaf=lambda u: u is None) if decays else u
+
+        # Of the parameters, not of the updates as optax.masked would: those may hold None.
+        decays = True if mask is None else mask(params) if callable(mask) else mask
+        updates = jax.tree.map(subtree, decays, updates, params)
         return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
 
-    decay = optax.GradientTransformation(init_fn, update_fn)
-    return decay if mask is None else optax.masked(decay, mask)
+    return optax.GradientTransformation(init_fn, update_fn)

@@ -1,17 +1,18 @@
-"""Checkpoints of a run: complete or absent, verified when read, the one before if the newest is damaged."""
+"""Checkpoints of a run: complete or absent, verified when read; a damaged one gives way to the one before."""
 
 import hashlib
+import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from nag_optax.train.errors import InputError, TrainError
+from nag_optax.train.errors import InputError
 
 _KEEP = 3
 
@@ -25,32 +26,44 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints in one folder. Orbax writes beside the folder's name and renames when complete."""
+    """The checkpoints in one folder.
+
+    Orbax writes `<step>/`; then `<step>.json` is written, with a digest of each file and the notes.
+    That second file makes the checkpoint complete, and shows damage before Orbax meets it.
+    """
 
     def __init__(self, folder: Path):
-        logging.getLogger("absl").setLevel(logging.ERROR)
         self._folder = folder.resolve()  # Orbax takes absolute paths alone
+        # Their news are for Orbax's developers; what concerns a run is raised, and said in one line.
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
         """Writes `state` as the newest checkpoint and drops all but the last three.
 
         Raises:
-            TrainError: if the disk is full or cannot be written; what is there already stays.
+            InputError: if the disk is full or cannot be written; the checkpoints before it stay.
         """
-        keep = ocp.training.preservation_policies.LatestN(_KEEP)
-        metadata = {"digest": _digest(state), "notes": notes}
         try:
-            # A checkpoint ahead of this one was damaged, or is of a future that did not happen.
-            for newer in (s for s in self.steps() if s > step):
-                shutil.rmtree(self._folder / str(newer))
-            with ocp.training.Checkpointer(
-                str(self._folder), preservation_policy=keep, cleanup_tmp_directories=True
-            ) as checkpointer:
-                checkpointer.save(step, state, custom_metadata=metadata, overwrite=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._check_space(state)
+            # Ahead of this step there can only be a damaged one, or one that was not completed.
+            for path in self._folder.iterdir():
+                if path.name.split(".")[0].isdecimal() and int(path.name.split(".")[0]) >= step:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with ocp.training.Checkpointer(str(self._folder)) as checkpointer:
+                checkpointer.save(step, state)
+            record = {"files": _digests(self._folder / str(step)), "notes": notes}
+            partial = self._record(step).with_suffix(".partial")
+            partial.write_text(json.dumps(record))
+            os.replace(partial, self._record(step))
+            for old in self.steps()[_KEEP:]:
+                self._record(old).unlink()
+                shutil.rmtree(self._folder / str(old))
         except Exception as error:  # Orbax passes on the errors of several storage layers.
             raise InputError(
-                f"{self._folder}: checkpoint {step} could not be written ({_first_line(error)}); "
-                "make room or choose another --run-dir, then --resume"
+                f"{self._folder}: the checkpoint of step {step} could not be written ({_reason(error)}); "
+                "make room there, then --resume"
             ) from error
 
     def restore(self, like: Any, say: Callable[[str], None]) -> Restored | None:
@@ -68,41 +81,48 @@ class Checkpoints:
             try:
                 restored = self._load(step, like)
             except Exception as error:  # Any error at all means: not this one.
-                damaged.append(f"{self._folder / str(step)} ({_first_line(error)})")
+                damaged.append(f"checkpoint {self._folder / str(step)} is damaged ({_reason(error)})")
                 continue
             for what in damaged:
-                say(f"checkpoint {what} is damaged; using the one before, of step {step}")
+                say(f"{what}; using the one before, of step {step}")
             return restored
         if damaged:
-            raise InputError(f"no checkpoint can be read: {'; '.join(damaged)}; start again with --overwrite")
+            raise InputError(f"{'; '.join(damaged)}; none is left: start again with --overwrite")
         return None
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, newest first."""
-        if not self._folder.is_dir():
-            return []
-        names = (path.name for path in self._folder.iterdir() if path.is_dir())
-        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+        records = self._folder.glob("*.json") if self._folder.is_dir() else ()
+        return sorted((int(path.stem) for path in records if path.stem.isdecimal()), reverse=True)
 
     def _load(self, step: int, like: Any) -> Restored:
+        record = json.loads(self._record(step).read_text())
+        if _digests(self._folder / str(step)) != record["files"]:
+            raise ValueError("its files are not those that were written")
         with ocp.training.Checkpointer(str(self._folder)) as checkpointer:
-            metadata = checkpointer.metadata(step).custom_metadata
-            state = checkpointer.load(step, like)
-        if not isinstance(metadata, dict) or metadata.get("digest") != _digest(state):
-            raise TrainError("its contents do not match their digest")
-        return Restored(step, state, metadata["notes"])
+            return Restored(step, checkpointer.load(step, like), record["notes"])
+
+    def _record(self, step: int) -> Path:
+        return self._folder / f"{step}.json"
+
+    def _check_space(self, state: Any) -> None:
+        """Beforehand, because Orbax's threads report a full disk with pages of tracebacks."""
+        # Twice the arrays: Orbax writes each file, then merges them.
+        needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 100_000
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise OSError(f"the disk has {free / 1e6:.1f} MB left, a checkpoint needs {needed / 1e6:.1f} MB")
 
 
-def _digest(state: Any) -> str:
-    """A digest over paths, dtypes and bytes: Orbax itself does not notice a flipped bit in every file."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+def _digests(folder: Path) -> dict[str, str]:
+    """A digest of each file below the folder, by its relative path."""
+    return {
+        str(path.relative_to(folder)): hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200]
+    return lines[0] if lines else type(error).__name__

@@ -5,7 +5,9 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import tyro
 
 from nag_optax.train.defaults import DEFAULTS
 from nag_optax.train.errors import InputError
@@ -18,6 +20,14 @@ DEFAULT_MODEL: dict[str, ModelName] = {"digits": "cnn", "mnist": "mlp"}
 WITH_MOMENTUM = ("nag", "momentum")
 WITH_WEIGHT_DECAY = ("nag", "sgd", "momentum", "adamw")
 
+# How an option reads in --help: what it takes, and no default where the text says it.
+_Float = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+_Int = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+_Path = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+_TABLE = "(default: by dataset and model)"
+_FloatInTable = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=_TABLE)]
+_IntInTable = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=_TABLE)]
+
 # How a run is carried out: two runs that differ here alone are the same run.
 _NOT_THE_RUN = ("run_dir", "resume", "overwrite", "data_dir", "device", "num_devices", "train_only")
 # What a command says, and a run's configuration does not.
@@ -28,42 +38,50 @@ _NOT_KEPT = ("run_dir", "resume", "overwrite")
 class TrainConfig:
     """Train a Flax model on images, and keep everything about the run in one folder.
 
-    An option whose default is None takes it from the table of nag_optax/train/defaults.py, by
-    dataset, model and optimizer; config.json in the run's folder shows what it became.
+    None stands for the default of the table in `defaults.py`, by dataset, model and optimizer.
     """
 
     dataset: DatasetName = "digits"
     """Images to train on: scikit-learn's digits, or any set in MNIST's IDX format."""
-    data_dir: Path | None = None
+    data_dir: _Path = None
     """Folder with the four IDX files, gzipped or not; for --dataset mnist."""
-    model: ModelName | None = None
+    model: Annotated[
+        ModelName | None,
+        tyro.conf.arg(metavar="{mlp,cnn}", help_behavior_hint="(default: cnn for digits, mlp for mnist)"),
+    ] = None
     """mlp: one hidden layer of 128. cnn: two convolutions of 64, a dense layer of 512, batch norm."""
-    image_size: int | None = None
-    """Resize images to N x N pixels; None keeps their size."""
+    image_size: _Int = None
+    """Resize images to N x N pixels; by default they keep their size."""
 
     optimizer: OptimizerName = "nag"
     """nag is this package's; the others are Optax's."""
-    learning_rate: float | None = None
+    learning_rate: _FloatInTable = None
     """Peak learning rate, above 0."""
-    momentum: float | None = None
-    """In [0, 1); for nag and momentum. Default 0.9."""
+    momentum: _Float = None
+    """In [0, 1); for nag and momentum, by default 0.9."""
     momentum_schedule: Literal["constant", "sutskever"] = "constant"
     """sutskever raises the momentum of nag to --momentum in steps of 250."""
-    schedule: Literal["constant", "cosine", "linear"] | None = None
+    schedule: Annotated[
+        Literal["constant", "cosine", "linear"] | None,
+        tyro.conf.arg(metavar="{constant,cosine,linear}", help_behavior_hint=_TABLE),
+    ] = None
     """How the learning rate decays, to 0 at the end."""
-    warmup_epochs: float | None = None
+    warmup_epochs: _FloatInTable = None
     """Epochs in which the learning rate rises linearly to its peak."""
-    weight_decay: float | None = None
-    """Decoupled weight decay of weight matrices and kernels, at least 0. Default 0, for adamw 1e-4."""
+    weight_decay: _Float = None
+    """Decoupled weight decay of weight matrices and kernels, at least 0; by default 0, with adamw 1e-4."""
     smoothing: float = 0.0
     """Decay of an exponential moving average of the gradients, in [0, 1); 0 is none."""
-    clip_norm: float | None = None
+    clip_norm: _Float = None
     """Clip the gradients to this global norm, above 0."""
-    restart: Literal["gradient", "speed", "value"] | None = None
-    """When nag drops its momentum."""
-    num_epochs: int | None = None
+    restart: Annotated[
+        Literal["gradient", "speed", "value"] | None,
+        tyro.conf.arg(metavar="{gradient,speed,value}", help_behavior_hint="(default: never)"),
+    ] = None
+    """When nag drops its momentum: it points uphill, it slows down, or the loss rose."""
+    num_epochs: _IntInTable = None
     """Passes over the training data, at least 1."""
-    batch_size: int | None = None
+    batch_size: _IntInTable = None
     """Examples a step, over all devices, at least 1."""
     seed: int = 0
     """Seed of the initialisation, the order of the data and dropout; at least 0."""
@@ -73,8 +91,8 @@ class TrainConfig:
     num_devices: int = 1
     """Local devices among which each batch is split, at least 1."""
 
-    run_dir: Path | None = None
-    """Folder of the run. Default runs/<dataset>-<model>-<optimizer>-<seed>."""
+    run_dir: _Path = None
+    """Folder of the run, by default runs/<dataset>-<model>-<optimizer>-<seed>."""
     resume: bool = False
     """Continue the run in --run-dir from its newest checkpoint, with the options it was started with."""
     overwrite: bool = False
@@ -183,12 +201,12 @@ class TrainConfig:
 class EvaluateConfig:
     """Load a run and print its accuracy; with --predict, write predictions for other images."""
 
-    run_dir: Path
-    """Folder of the run, as `nag-optax train` wrote it."""
-    predict: Path | None = None
-    """FILE.npy of images (N, height, width[, channels]) on the scale of the training images; the
-    predicted classes are written beside it, to FILE-predictions.npy."""
-    data_dir: Path | None = None
+    run_dir: Annotated[Path, tyro.conf.arg(metavar="RUN_DIR")]
+    """Folder of the run, as nag-optax train wrote it."""
+    predict: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npy", help_behavior_hint="")] = None
+    """Images (N, height, width[, channels]) on the scale of the training images; the predicted
+    classes are written beside it, to FILE-predictions.npy."""
+    data_dir: _Path = None
     """Folder of the IDX files, if it is no longer where it was."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to evaluate; auto takes the best that JAX finds."""

@@ -34,17 +34,31 @@ DEFAULTS: dict[tuple[str, str], Defaults] = {
     ("mnist", "mlp"): Defaults(
         num_epochs=5,
         batch_size=64,
-        schedule="cosine",
-        warmup_epochs=0.0,
-        learning_rate={"nag": 0.1, "sgd": 0.1, "momentum": 0.1, "adam": 1e-3, "adamw": 1e-3},
+        schedule="linear",
+        warmup_epochs=0.5,
+        learning_rate={"nag": 0.04, "sgd": 0.2, "momentum": 0.04, "adam": 1e-3, "adamw": 1e-3},
         steps_per_report=100,
     ),
     ("mnist", "cnn"): Defaults(
         num_epochs=3,
         batch_size=64,
-        schedule="cosine",
-        warmup_epochs=0.0,
+        schedule="linear",
+        warmup_epochs=0.5,
         learning_rate={"nag": 0.05, "sgd": 0.1, "momentum": 0.05, "adam": 1e-3, "adamw": 1e-3},
         steps_per_report=20,
     ),
 }
+
+
+def defaults_table() -> str:
+    """The table in plain text, for --help."""
+    optimizers = list(next(iter(DEFAULTS.values())).learning_rate)
+    rows = [["dataset", "model", "epochs", "batch", "schedule", "warm-up", *optimizers]]
+    for (dataset, model), d in DEFAULTS.items():
+        rates = [f"{d.learning_rate[name]:g}" for name in optimizers]
+        rows.append(
+            [dataset, model, str(d.num_epochs), str(d.batch_size), d.schedule, f"{d.warmup_epochs:g}", *rates]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)

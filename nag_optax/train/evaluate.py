@@ -33,7 +33,11 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str
     if images is not None:
         images = _fitted(images, config.predict, dataset, run.image_size)
     loop = Loop(run, dataset, devices)
-    restored = Checkpoints(config.run_dir / CHECKPOINTS).restore(loop.init(), console.print)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
+    restored = Checkpoints(config.run_dir / CHECKPOINTS).restore(loop.init(), say)
     if restored is None:
         raise InputError(f"{config.run_dir}: holds no complete checkpoint; train it with nag-optax train")
 
@@ -57,7 +61,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str
             np.save(path, predictions)
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error})") from None
-        console.print(f"{len(predictions)} predictions written to {path}", highlight=False, soft_wrap=True)
+        say(f"{len(predictions)} predictions written to {path}")
         results["predictions"] = str(path)
     return results
 
@@ -69,6 +73,8 @@ def _read_images(path: Path) -> np.ndarray:
         raise InputError(f"--predict {path}: cannot be read as a .npy array ({error})") from None
     if not isinstance(images, np.ndarray) or images.dtype.kind not in "uif":
         raise InputError(f"--predict {path}: must hold one array of numbers")
+    if not np.isfinite(images).all():
+        raise InputError(f"--predict {path}: holds values that are not finite; give numbers for all pixels")
     return images
 
 

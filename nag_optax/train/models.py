@@ -1,14 +1,11 @@
 """The models: what the trainer trains, and the smallest image that each can take."""
 
-from typing import Literal, get_args
-
 import jax
 from flax import nnx
 
+from nag_optax.train.config import ModelName
 from nag_optax.train.convolution import conv_general_dilated, max_pool_2x2
-
-ModelName = Literal["mlp", "cnn"]
-MODEL_NAMES: tuple[str, ...] = get_args(ModelName)
+from nag_optax.train.errors import InputError
 
 # Two halvings by pooling must leave at least one pixel.
 MIN_IMAGE_SIZE = {"mlp": 1, "cnn": 4}
@@ -63,6 +60,15 @@ def _conv3x3(channels: int, rngs: nnx.Rngs) -> nnx.Conv:
 
 
 def make_model(name: ModelName, image_shape: tuple[int, int, int], num_classes: int, seed: int) -> MLP | CNN:
-    """A freshly initialised model; its parameters are a function of the seed alone."""
+    """A freshly initialised model; its parameters are a function of the seed alone.
+
+    Raises:
+        InputError: if the images are too small for the model.
+    """
     model = {"mlp": MLP, "cnn": CNN}[name]
+    if min(image_shape[:2]) < MIN_IMAGE_SIZE[name]:
+        raise InputError(
+            f"--image-size: --model {name} needs images of at least {MIN_IMAGE_SIZE[name]} pixels a side; "
+            f"these are {image_shape[0]} x {image_shape[1]}"
+        )
     return model(image_shape, num_classes, rngs=nnx.Rngs(params=seed))

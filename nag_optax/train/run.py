@@ -92,6 +92,10 @@ class _Run:
         state = self._begin()
         loop = self._loop
         total = self._num_epochs * loop.steps_per_epoch
+        if int(state.step) == total and (summary := _read_summary(self._folder / SUMMARY)):
+            self._say(f"{self._folder} is finished already")
+            self._console.print(summary_table(summary, str(self._folder)))
+            return summary
         with RunProgress(
             self._console, self._num_epochs, loop.steps_per_epoch, int(state.step)
         ) as self._progress:
@@ -290,6 +294,10 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
             except ValueError:
                 break
     return rows
+
+
+def _read_summary(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _write(path: Path, text: str) -> None:
