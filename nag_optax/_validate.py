@@ -1,14 +1,14 @@
 """Checks of arguments: what Python can see is checked, what is traced or on a device passes."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import numpy as np
 
 
-def is_python_number(value: object) -> bool:
+def is_python_number(value: object) -> TypeGuard[int | float | np.number]:
     """True for numbers that Python may branch on; False for arrays, which may be traced."""
-    return isinstance(value, int | float | np.generic) and not isinstance(value, bool | np.bool_)
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def check_number(

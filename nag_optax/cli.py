@@ -5,8 +5,10 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import io
+import itertools
 import re
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 _NEEDED = ("flax", "orbax.checkpoint", "sklearn", "tyro", "rich", "matplotlib")
@@ -52,6 +54,8 @@ def _parse(arguments: list[str]):
         Annotated[TrainConfig, tyro.conf.subcommand("train")]
         | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
     )
+    if not arguments[0].startswith("-") and arguments[0] not in ("train", "evaluate"):
+        raise InputError(f"{arguments[0]}: no such command; must be train or evaluate")
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -93,9 +97,10 @@ def _one_line(message: str) -> str:
     """The parser's boxed message as one line that names the option, the value and what is allowed."""
     from nag_optax.train.config import allowed
 
-    lines = [line.strip(" │\n") for line in message.splitlines() if line.startswith("│")]
-    rule = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
-    text = " ".join(line for line in lines[:rule] if line) or message.strip()
+    # The box is drawn in Unicode or in ASCII; its rules part a title, the message and a hint.
+    lines = [line.strip(" │|\n") for line in message.splitlines()]
+    parts = [" ".join(part) for rule, part in _runs(lines) if not rule]
+    text = parts[1] if len(parts) > 1 and not message.startswith("╭") else parts[0]
     for pattern in (
         r"Error parsing (?P<option>--[\w-]+): .*from \['(?P<value>.*?)'\]",
         r"Error parsing (?P<option>--[\w-]+): .*: '(?P<value>.*?)'",
@@ -105,6 +110,16 @@ def _one_line(message: str) -> str:
             name = found["option"].removeprefix("--").replace("-", "_")
             return f"{found['option']} {found['value']}: must be {allowed(name)}"
     return f"{text.rstrip('.')}; see nag-optax --help"
+
+
+def _runs(lines: list[str]) -> Iterator[tuple[bool, list[str]]]:
+    """Runs of rules and of text, without the empty lines."""
+    return (
+        (rule, list(run))
+        for rule, run in itertools.groupby(
+            filter(None, lines), key=lambda line: line[0] in "╭╰+" or not line.strip("─-")
+        )
+    )
 
 
 def _fail(message: str, code: int) -> int:

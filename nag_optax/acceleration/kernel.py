@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jax.experimental.shard_alike import shard_alike
 
 from nag_optax._dtypes import wide
@@ -229,6 +230,9 @@ def _accumulator_dtype(dtype: jax.typing.DTypeLike | None) -> jnp.dtype | None:
     if dtype is None:
         return None
     allowed = "accumulator_dtype must be a floating or complex dtype, or None"
+    if isinstance(dtype, jax.Array):
+        # inject_hyperparams takes jnp.float32, which is callable, for a schedule.
+        raise ValueError(f"{allowed}; got an array: name it in inject_hyperparams' static_args")
     try:
         dtype = jnp.dtype(dtype)
     except TypeError:
@@ -252,7 +256,7 @@ def _zeros_like(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates:
             wanted = wide(wanted, jnp.complex64)
         w = jnp.zeros_like(p, dtype=wanted)
         # Traced zeros depend on nothing: without this, jit would put them on one device.
-        return shard_alike(p, w)[1] if isinstance(p, jax.core.Tracer) else w
+        return shard_alike(p, w)[1] if isinstance(p, Tracer) else w
 
     return jax.tree_util.tree_map_with_path(zeros, params)
 

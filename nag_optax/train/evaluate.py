@@ -49,7 +49,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str
     results: dict[str, Any] = {}
     for name, split in (("train", dataset.train), ("test", dataset.test)):
         metrics = loop.evaluate(restored.state, split)
-        results[f"{name}_accuracy"], results[f"{name}_loss"] = metrics
+        results[f"{name}_accuracy"], results[f"{name}_loss"] = metrics.accuracy, metrics.loss
         table.add_row(name, f"{metrics.accuracy:.2%}", f"{metrics.loss:.4f}", str(len(split.labels)))
     console.print(table)
 

@@ -51,7 +51,7 @@ class Loop:
         self._mesh = Mesh(np.array(devices), ("batch",))
         self._replicated = NamedSharding(self._mesh, PartitionSpec())
         self._sharded = NamedSharding(self._mesh, PartitionSpec("batch"))
-        self._config, self._dataset = config, dataset
+        self._config, self.dataset = config, dataset
         self.num_examples = len(dataset.train.labels)
         self.batch_size = config.batch_size
         # The last batch of an epoch is filled up from the epoch's first examples.
@@ -70,7 +70,8 @@ class Loop:
 
     def init(self) -> TrainState:
         """The state before the first step."""
-        params, rest = nnx.to_pure_dict(self._params), nnx.to_pure_dict(self._rest)
+        # Copies: the state is donated, and there may be a second one.
+        params, rest = (jax.tree.map(jnp.copy, nnx.to_pure_dict(s)) for s in (self._params, self._rest))
         state = TrainState(
             step=jnp.zeros([], jnp.int32),
             params=params,
@@ -128,7 +129,7 @@ class Loop:
         return model(self._standardise(images), train=False)
 
     def _standardise(self, images: jax.Array) -> jax.Array:
-        return (images.astype(jnp.float32) - self._dataset.mean) / self._dataset.std
+        return (images.astype(jnp.float32) - self.dataset.mean) / self.dataset.std
 
     def _epoch_order(self, epoch: int) -> jax.Array:
         order = np.random.default_rng([self._config.seed, epoch]).permutation(self.num_examples)

@@ -1,0 +1,151 @@
+"""The command itself: exit codes, one line for each mistake, a run that is killed and goes on."""
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from rich.console import Console
+
+from nag_optax.cli import run
+from nag_optax.train.config import TrainConfig
+from nag_optax.train.run import train
+
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "nag_optax.cli", *map(str, arguments)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("train --optimizer lion", "--optimizer lion: must be one of nag, sgd, momentum, adam, adamw"),
+        ("train --model vit", "--model vit: must be one of mlp, cnn"),
+        ("train --batch-size many", "--batch-size many: must be a whole number of at least 1"),
+        ("train --num-epochs 1.5", "--num-epochs 1.5: must be a whole number of at least 1"),
+        ("train --learning-rate fast", "--learning-rate fast: must be a finite number above 0"),
+        ("train --learning-rate nan", "--learning-rate nan: must be a finite number above 0"),
+        ("train --momentum 1", "--momentum 1.0: must be a number in [0, 1)"),
+        ("train --momentum=1", "--momentum 1.0: must be a number in [0, 1)"),
+        ("train --seed", "Missing value for argument '--seed'"),
+        ("train --speed 3", "Unrecognized options: --speed"),
+        ("trian", "trian: no such command; must be train or evaluate"),
+        ("evaluate", "RUN_DIR"),
+        ("evaluate nowhere", "nowhere/config.json: no such file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert captured.err.startswith("nag-optax: ") and line in captured.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_names_every_command_option_and_default(capsys):
+    for arguments in ([], ["--help"]):
+        with pytest.raises(SystemExit) as exited:
+            run(arguments)
+        assert exited.value.code == 0
+        text = capsys.readouterr().out
+        assert "train" in text and "evaluate" in text
+    with pytest.raises(SystemExit):
+        run(["train", "--help"])
+    text = capsys.readouterr().out
+    for option in ("--dataset", "--warmup-epochs", "--momentum-schedule", "--resume", "--num-devices"):
+        assert option in text
+    assert re.search(r"mnist +mlp +5 +64 +linear +0\.5 +0\.04", text)
+
+
+def test_version_and_a_missing_extra(capsys, monkeypatch):
+    assert run(["--version"]) == 0
+    assert re.fullmatch(r"nag-optax \d+\.\d+\.\d+\n", capsys.readouterr().out)
+    monkeypatch.setattr("nag_optax.cli._installed", lambda name: name != "flax")
+    assert run(["train"]) == 2
+    assert "needs flax: install the extra" in capsys.readouterr().err
+
+
+def test_help_imports_neither_jax_nor_flax():
+    code = (
+        "import sys, nag_optax.cli\n"
+        "try: nag_optax.cli.run(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'jax', 'flax', 'sklearn', 'numpy'} & set(sys.modules), 'heavy import'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
+
+
+def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_checkpoint(tmp_path, standard_promotion):
+    """SIGKILL, twice, at moments that the clock chooses; then the same end as an unbroken run."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    config = TrainConfig(model="mlp", num_epochs=12, batch_size=64, run_dir=whole)
+    train(config, Console(file=io.StringIO()))
+    options = ["train", "--model", "mlp", "--num-epochs", "12", "--batch-size", "64"]
+    for epochs in (2, 6):
+        process = subprocess.Popen(
+            command(*options, "--run-dir", broken, "--resume"), env=ENVIRONMENT, stdout=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 120
+        metrics = broken / "metrics.jsonl"
+        while not (metrics.exists() and metrics.read_text().count("\n") >= epochs):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    resumed = subprocess.run(
+        command("train", "--resume", "--run-dir", broken),
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert re.search(r"from step (\d+)", resumed.stdout), resumed.stdout
+
+    def rows(folder):
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        return [re.sub(r', "seconds": .*', "", line) for line in lines]
+
+    assert rows(broken) == rows(whole) and len(rows(whole)) == 12
+    last = max((whole / "checkpoints").glob("*.json"), key=lambda path: int(path.stem)).stem
+    assert (broken / "checkpoints" / f"{last}.json").exists()
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    process = subprocess.Popen(
+        command("train", "--model", "mlp", "--num-epochs", "2000", "--run-dir", tmp_path / "run"),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("epoch")
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.fullmatch(
+        r"nag-optax: stopped by SIGINT at step \d+, which is saved; "
+        rf"continue with: nag-optax train --resume --run-dir {tmp_path}/run\n",
+        error,
+    )
+
+
+def test_files_too_large_for_the_disk_are_one_line(tmp_path):
+    """A limit on file size stands for a disk that fills up while a checkpoint is written."""
+    limited = ["bash", "-c", 'ulimit -f 20; exec "$@"', "bash"]
+    result = subprocess.run(
+        limited + command("train", "--model", "mlp", "--num-epochs", "1", "--run-dir", tmp_path / "run"),
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert "could not be written" in result.stderr and "--resume" in result.stderr
+    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr

@@ -1,0 +1,92 @@
+"""The configuration: defaults from the table, checks, and its way to config.json and back."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nag_optax.train.config import TrainConfig, load_config
+from nag_optax.train.defaults import DEFAULTS
+from nag_optax.train.errors import InputError
+
+
+@pytest.mark.parametrize(("dataset", "model"), DEFAULTS)
+@pytest.mark.parametrize("optimizer", ["nag", "sgd", "momentum", "adam", "adamw"])
+def test_defaults_come_from_the_table(dataset, model, optimizer, tmp_path):
+    data_dir = tmp_path if dataset == "mnist" else None
+    config = TrainConfig(dataset=dataset, model=model, optimizer=optimizer, data_dir=data_dir).resolved()
+    table = DEFAULTS[dataset, model]
+    assert config.learning_rate == table.learning_rate[optimizer]
+    assert (config.num_epochs, config.batch_size) == (table.num_epochs, table.batch_size)
+    assert config.momentum == (0.9 if optimizer in ("nag", "momentum") else None)
+    assert config.run_dir == Path(f"runs/{dataset}-{model}-{optimizer}-0")
+
+
+def test_given_values_stay():
+    config = TrainConfig(model="mlp", learning_rate=0.5, momentum=0.0, num_epochs=1, batch_size=7).resolved()
+    assert (config.learning_rate, config.momentum, config.num_epochs, config.batch_size) == (0.5, 0.0, 1, 7)
+    assert config.resolved() == config
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"dataset": "imagenet"}, "--dataset imagenet: must be one of digits, mnist"),
+    ({"model": "vit"}, "--model vit: must be one of mlp, cnn"),
+    ({"optimizer": "lion"}, "--optimizer lion: must be one of"),
+    ({"schedule": "step"}, "--schedule step: must be one of constant, cosine, linear"),
+    ({"restart": "never"}, "--restart never: must be one of gradient, speed, value"),
+    ({"batch_size": 0}, "--batch-size 0: must be a whole number of at least 1"),
+    ({"batch_size": -3}, "--batch-size -3: must be"),
+    ({"batch_size": 2.5}, "--batch-size 2.5: must be"),
+    ({"batch_size": True}, "--batch-size True: must be"),
+    ({"num_epochs": 0}, "--num-epochs 0: must be a whole number of at least 1"),
+    ({"num_epochs": -1}, "--num-epochs -1: must be"),
+    ({"momentum": 1.0}, r"--momentum 1.0: must be a number in \[0, 1\)"),
+    ({"momentum": -0.1}, "--momentum -0.1: must be"),
+    ({"momentum": float("nan")}, "--momentum nan: must be"),
+    ({"learning_rate": float("inf")}, "--learning-rate inf: must be a finite number above 0"),
+    ({"learning_rate": float("nan")}, "--learning-rate nan: must be"),
+    ({"learning_rate": 0.0}, "--learning-rate 0.0: must be"),
+    ({"weight_decay": -1.0}, "--weight-decay -1.0: must be"),
+    ({"smoothing": 1.0}, "--smoothing 1.0: must be"),
+    ({"clip_norm": 0.0}, "--clip-norm 0.0: must be"),
+    ({"image_size": 0}, "--image-size 0: must be"),
+    ({"warmup_epochs": 5.0, "num_epochs": 5}, "--warmup-epochs 5.0: must be"),
+    ({"seed": -1}, "--seed -1: must be"),
+    ({"num_devices": 0}, "--num-devices 0: must be"),
+    ({"num_devices": 3, "batch_size": 64}, "--batch-size 64: must be a multiple of --num-devices 3"),
+    ({"optimizer": "adam", "momentum": 0.5}, "--momentum 0.5: --optimizer adam has none"),
+    ({"optimizer": "sgd", "restart": "speed"}, "--restart speed: --optimizer sgd has none"),
+    ({"optimizer": "momentum", "momentum_schedule": "sutskever"}, "--momentum-schedule sutskever: --opt"),
+    ({"optimizer": "adam", "weight_decay": 0.1}, "--weight-decay 0.1: --optimizer adam has none"),
+    ({"dataset": "mnist"}, "--data-dir: --dataset mnist needs the folder"),
+    ({"data_dir": Path("x")}, "--data-dir x: --dataset digits is built in"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), BAD)
+def test_a_bad_value_is_named_with_what_is_allowed(fields, message):
+    with pytest.raises(InputError, match=message):
+        TrainConfig(**fields).resolved()
+
+
+def test_config_json_gives_the_configuration_back(tmp_path):
+    config = TrainConfig(optimizer="momentum", clip_norm=1.0, seed=3, run_dir=tmp_path).resolved()
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert load_config(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"data_dir": null, "model": "vit"}', '{"data_dir": 3}'])
+def test_a_damaged_config_json_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config.json: not a readable configuration"):
+        load_config(tmp_path / "config.json")
+
+
+def test_how_a_run_is_carried_out_makes_no_other_run():
+    config = TrainConfig().resolved()
+    same = dataclasses.replace(config, device="cpu", num_devices=2, train_only=True, run_dir=Path("x"))
+    assert config.differences(same) == []
+    assert config.differences(dataclasses.replace(config, seed=7)) == ["--seed 7 (it holds 0)"]
+    assert "seed" in json.loads(config.to_json())

@@ -1,0 +1,122 @@
+"""Datasets: what is loaded, its statistics, and what is said of damaged files."""
+
+import dataclasses
+import gzip
+import struct
+
+import numpy as np
+import pytest
+
+from nag_optax.train.config import TrainConfig
+from nag_optax.train.data import load_dataset, resize
+from nag_optax.train.errors import InputError
+from nag_optax.train.idx import read_idx
+from tests.train.conftest import write_idx
+
+
+def idx_config(folder) -> TrainConfig:
+    return TrainConfig(dataset="mnist", model="mlp", data_dir=folder, batch_size=8).resolved()
+
+
+def test_digits_are_split_by_class_and_disjoint():
+    dataset = load_dataset(TrainConfig().resolved())
+    assert (len(dataset.train.labels), len(dataset.test.labels)) == (1437, 360)
+    assert dataset.image_shape == (8, 8, 1) and dataset.num_classes == 10
+    assert np.bincount(dataset.test.labels).min() >= 34  # a fifth of each class of about 180
+    everything = np.concatenate([dataset.train.images, dataset.test.images]).reshape(1797, -1)
+    from sklearn.datasets import load_digits
+
+    pixels, _ = load_digits(return_X_y=True)
+    assert sorted(map(bytes, everything)) == sorted(map(bytes, pixels.astype(np.uint8)))
+
+
+def test_statistics_are_those_of_the_training_images(idx_folder):
+    dataset = load_dataset(idx_config(idx_folder))
+    images = dataset.train.images.astype(np.float64)
+    np.testing.assert_allclose(dataset.mean, [images.mean()], rtol=1e-6)
+    np.testing.assert_allclose(dataset.std, [images.std()], rtol=1e-6)
+
+
+def test_idx_files_are_read_gzipped_or_not(idx_folder):
+    dataset = load_dataset(idx_config(idx_folder))
+    assert dataset.train.images.shape == (64, 6, 5, 1) and dataset.test.images.shape == (20, 6, 5, 1)
+    assert dataset.num_classes == 2 and dataset.train.labels.dtype == np.int32
+    bright = dataset.test.images.mean((1, 2, 3)) > 110
+    assert (bright == dataset.test.labels).all()
+
+
+def test_colour_images_and_other_prefixes_are_read(tmp_path):
+    rng = np.random.default_rng(0)
+    for prefix, count in (("my-train", 12), ("my-test", 5)):
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", rng.integers(0, 255, (count, 4, 4, 3)))
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", rng.integers(0, 3, count))
+    dataset = load_dataset(idx_config(tmp_path))
+    assert dataset.image_shape == (4, 4, 3) and dataset.mean.shape == (3,)
+
+
+def test_resize_is_to_the_size_asked_for(idx_folder):
+    config = dataclasses.replace(idx_config(idx_folder), image_size=8)
+    dataset = load_dataset(config)
+    assert dataset.image_shape == (8, 8, 1)
+    constant = resize(np.full((3, 6, 5, 1), 7, np.uint8), 12)
+    np.testing.assert_allclose(constant, 7.0, rtol=1e-6)
+
+
+def damage(name, content):
+    def apply(folder):
+        (folder / name).write_bytes(content((folder / name).read_bytes()))
+
+    return apply
+
+
+LABELS = "t10k-labels-idx1-ubyte"
+FAULTS = {
+    "missing": (lambda folder: (folder / LABELS).unlink(), "t10k-labels-idx1-ubyte.* is missing"),
+    "truncated": (damage(LABELS, lambda b: b[:-3]), "holds 17 bytes of values, but its header says 20"),
+    "too long": (damage(LABELS, lambda b: b + b"x"), "holds 21 bytes of values"),
+    "no idx": (damage(LABELS, lambda b: b"hello"), "is no IDX file"),
+    "empty": (damage(LABELS, lambda b: b""), "is no IDX file"),
+    "header": (damage(LABELS, lambda b: b[:6]), "ends in its header"),
+    "floats": (damage(LABELS, lambda b: b[:2] + b"\x0d" + b[3:]), "type 0x0d; only unsigned bytes"),
+    "gzip cut": (damage("train-images-idx3-ubyte.gz", lambda b: b[:50]), "cannot be read"),
+    "counts": (
+        lambda folder: write_idx(folder / LABELS, np.zeros(19)),
+        "holds 19 labels, but t10k-images-idx3-ubyte holds 20 images; the counts must be equal",
+    ),
+    "dimensions": (lambda folder: write_idx(folder / LABELS, np.zeros((20, 2))), "has 2 dimensions"),
+    "shapes": (
+        lambda folder: write_idx(folder / "t10k-images-idx3-ubyte", np.zeros((20, 7, 5))),
+        "they must have one shape",
+    ),
+    "two sets": (
+        lambda folder: write_idx(folder / "other-t10k-labels-idx1-ubyte", np.zeros(20)),
+        "holds several sets",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_a_file_is_said_in_one_line(idx_folder, fault):
+    apply, message = FAULTS[fault]
+    apply(idx_folder)
+    with pytest.raises(InputError, match=message) as raised:
+        load_dataset(idx_config(idx_folder))
+    assert str(idx_folder) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_missing_folder_and_too_large_a_batch_are_named(idx_folder):
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        load_dataset(idx_config(idx_folder / "nowhere"))
+    with pytest.raises(InputError, match="--batch-size 65: must be at most 64"):
+        load_dataset(dataclasses.replace(idx_config(idx_folder), batch_size=65))
+
+
+def test_a_gzipped_and_a_plain_copy_are_one_file(idx_folder):
+    content = (idx_folder / LABELS).read_bytes()
+    (idx_folder / f"{LABELS}.gz").write_bytes(gzip.compress(content))
+    assert len(load_dataset(idx_config(idx_folder)).test.labels) == 20
+
+
+def test_read_idx_takes_the_sizes_from_the_header(tmp_path):
+    (tmp_path / "x").write_bytes(struct.pack(">HBB2I", 0, 8, 2, 2, 3) + bytes(range(6)))
+    np.testing.assert_array_equal(read_idx(tmp_path / "x"), [[0, 1, 2], [3, 4, 5]])

@@ -1,0 +1,66 @@
+"""`nag-optax evaluate`: the run's own figures, predictions beside the file, and clear refusals."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from nag_optax.train.config import EvaluateConfig
+from nag_optax.train.errors import InputError
+from nag_optax.train.evaluate import evaluate
+from tests.train.conftest import output
+
+
+def test_the_accuracy_is_that_of_the_run(finished_run, console):
+    results = evaluate(EvaluateConfig(finished_run), console)
+    summary = json.loads((finished_run / "summary.json").read_text())
+    for key in ("train_accuracy", "test_accuracy", "train_loss", "test_loss"):
+        assert results[key] == summary[key]
+    assert f"{summary['test_accuracy']:.2%}" in output(console) and "epoch 3 of 3" in output(console)
+
+
+@pytest.mark.parametrize("with_channels", [False, True])
+def test_predictions_are_written_beside_the_file(finished_run, tmp_path, console, with_channels):
+    pixels, labels = load_digits(return_X_y=True)
+    images = pixels.reshape(-1, 8, 8, 1) if with_channels else pixels.reshape(-1, 8, 8)
+    np.save(tmp_path / "digits.npy", images)
+    evaluate(EvaluateConfig(finished_run, predict=tmp_path / "digits.npy"), console)
+    predictions = np.load(tmp_path / "digits-predictions.npy")
+    summary = json.loads((finished_run / "summary.json").read_text())
+    correct = 1437 * summary["train_accuracy"] + 360 * summary["test_accuracy"]
+    assert (predictions == labels).sum() == round(correct)
+    assert "1797 predictions written to" in output(console)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.zeros((3, 9, 9)), r"has shape \(3, 9, 9, 1\); must be \(N, 8, 8, 1\) or \(N, 8, 8\)"),
+        (np.zeros((3, 8, 8, 3)), r"must be \(N, 8, 8, 1\)"),
+        (np.zeros((0, 8, 8)), "must be"),
+        (np.full((3, 8, 8), np.nan), "not finite"),
+        (np.array([["a"]]), "must hold one array of numbers"),
+        (b"no array", "cannot be read as a .npy array"),
+        (None, "cannot be read as a .npy array"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused(finished_run, tmp_path, console, content, message):
+    path = tmp_path / "x.npy"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    with pytest.raises(InputError, match=message) as raised:
+        evaluate(EvaluateConfig(finished_run, predict=path), console)
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+    assert not (tmp_path / "x-predictions.npy").exists()
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path, console, finished_run):
+    with pytest.raises(InputError, match="config.json: no such file"):
+        evaluate(EvaluateConfig(tmp_path), console)
+    shutil.copy(finished_run / "config.json", tmp_path)
+    with pytest.raises(InputError, match="holds no complete checkpoint"):
+        evaluate(EvaluateConfig(tmp_path), console)

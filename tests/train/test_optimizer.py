@@ -1,0 +1,101 @@
+"""The optimizer of a configuration: schedules by their formula, and each part where it belongs."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import nag_optax
+from nag_optax.train.config import TrainConfig
+from nag_optax.train.optimizer import make_optimizer, make_schedule
+
+STEPS = 20  # an epoch
+
+
+def config(**fields) -> TrainConfig:
+    base = {
+        "model": "mlp",
+        "num_epochs": 4,
+        "learning_rate": 0.1,
+        "warmup_epochs": 0.0,
+        "schedule": "constant",
+    }
+    return TrainConfig(**{**base, **fields}).resolved()
+
+
+@pytest.mark.parametrize("warmup", [0.0, 1.5])
+@pytest.mark.parametrize("name", ["constant", "cosine", "linear"])
+def test_schedules_follow_their_formula(name, warmup):
+    schedule = make_schedule(config(schedule=name, warmup_epochs=warmup), STEPS)
+    rise = int(warmup * STEPS)
+    rest = 4 * STEPS - rise
+    for t in range(4 * STEPS + 1):
+        done = (t - rise) / rest
+        decayed = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[name]
+        expected = 0.1 * ((t + 1) / (rise + 1) if t < rise else decayed)
+        np.testing.assert_allclose(schedule(t), expected, rtol=1e-5, atol=1e-8)
+
+
+PARAMS = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([0.5])}
+GRADS = {"kernel": jnp.array([[0.3, 4.0]]), "bias": jnp.array([-2.0])}
+
+
+def trajectory(optimizer, steps=4, **extra):
+    optimizer = optax.with_extra_args_support(optimizer)
+    params, state = PARAMS, optimizer.init(PARAMS)
+    for t in range(steps):
+        grads = jax.tree.map(lambda g, t=t: g * (t + 1.0), GRADS)
+        updates, state = optimizer.update(grads, state, params, **extra)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def kernels(params):
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+EXPECTED = {
+    "nag": ({}, nag_optax.nag(0.1, 0.9)),
+    "nag, sutskever": (
+        {"momentum_schedule": "sutskever", "momentum": 0.95},
+        nag_optax.nag(0.1, nag_optax.momentum.sutskever(0.95)),
+    ),
+    "nag, restart": ({"restart": "gradient"}, nag_optax.nag(0.1, 0.9, restart="gradient")),
+    "nag, decay": ({"weight_decay": 0.3}, nag_optax.nag(0.1, 0.9, weight_decay=0.3, mask=kernels)),
+    "sgd": ({"optimizer": "sgd"}, optax.sgd(0.1)),
+    "momentum": ({"optimizer": "momentum", "momentum": 0.8}, optax.sgd(0.1, 0.8)),
+    "adam": ({"optimizer": "adam"}, optax.adam(0.1)),
+    "adamw": (
+        {"optimizer": "adamw", "weight_decay": 0.2},
+        optax.adamw(0.1, weight_decay=0.2, mask=kernels),
+    ),
+    "clip": ({"clip_norm": 1.0}, optax.chain(optax.clip_by_global_norm(1.0), nag_optax.nag(0.1, 0.9))),
+    "smoothing": (
+        {"smoothing": 0.7, "optimizer": "adam"},
+        optax.chain(optax.ema(0.7), optax.adam(0.1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_chain_is_the_one_asked_for(name):
+    fields, expected = EXPECTED[name]
+    actual = trajectory(make_optimizer(config(**fields), STEPS), value=jnp.float32(1.0))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), actual, trajectory(expected, value=1.0)
+    )
+
+
+def test_decay_of_sgd_and_momentum_is_decoupled_and_spares_biases():
+    for name in ("sgd", "momentum"):
+        optimizer = make_optimizer(config(optimizer=name, weight_decay=0.5), STEPS)
+        params, state = PARAMS, optimizer.init(PARAMS)
+        zero = jax.tree.map(jnp.zeros_like, PARAMS)
+        for _ in range(3):
+            updates, state = optimizer.update(zero, state, params)
+            params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(params["kernel"], PARAMS["kernel"] * (1 - 0.1 * 0.5) ** 3, rtol=1e-5)
+        np.testing.assert_array_equal(params["bias"], PARAMS["bias"])

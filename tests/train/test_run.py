@@ -1,0 +1,237 @@
+"""A run and its folder: what it holds, and how it goes on after an end, a signal, a kill or a NaN."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from nag_optax.train import run as run_module
+from nag_optax.train.checkpoints import Checkpoints
+from nag_optax.train.config import TrainConfig
+from nag_optax.train.errors import Diverged, InputError, Interrupted
+from nag_optax.train.loop import Loop
+from nag_optax.train.run import train, with_stored_options
+from tests.train.conftest import SMALL, output
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if "second" not in key}
+
+
+def final_arrays(folder: Path) -> list[np.ndarray]:
+    """Every array of the newest checkpoint, read without the trainer's own code."""
+    import warnings
+
+    from orbax.checkpoint import v1 as ocp
+
+    newest = max(int(path.stem) for path in (folder / "checkpoints").glob("*.json"))
+    with warnings.catch_warnings(), ocp.training.Checkpointer(str(folder / "checkpoints")) as checkpointer:
+        warnings.filterwarnings("ignore", "Sharding info not provided")
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpointer.load(newest))]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Equal to the bit, times apart."""
+    assert without_times(summary_of(a)) == without_times(summary_of(b))
+    assert [without_times(row) for row in rows_of(a)] == [without_times(row) for row in rows_of(b)]
+    for x, y in zip(final_arrays(a), final_arrays(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_the_folder_of_a_run(finished_run):
+    assert {path.name for path in finished_run.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "summary.json",
+        "curves.png",
+        "checkpoints",
+    }
+    summary, rows = summary_of(finished_run), rows_of(finished_run)
+    assert (summary["epochs"], summary["steps"], summary["parameters"]) == (3, 69, 9610)
+    assert 0.85 < summary["test_accuracy"] <= 1 and 0.85 < summary["train_accuracy"] <= 1
+    assert summary["test_accuracy"] * 360 == pytest.approx(round(summary["test_accuracy"] * 360), abs=1e-3)
+    assert 0 < summary["seconds_per_epoch"] < summary["wall_seconds"] and summary["compile_seconds"] > 0
+    assert [row["epoch"] for row in rows] == [1, 2, 3] and [row["step"] for row in rows] == [23, 46, 69]
+    assert rows[-1]["test_accuracy"] == summary["test_accuracy"]
+    assert rows[0]["train_loss"] > rows[1]["train_loss"] > rows[2]["train_loss"]
+    assert (finished_run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((finished_run / "config.json").read_text())["learning_rate"] == 0.1
+
+
+def test_a_run_is_shown_in_plain_lines_and_a_table(tmp_path, console):
+    train(dataclasses.replace(SMALL, num_epochs=2, run_dir=tmp_path / "run"), console)
+    text = output(console)
+    for part in ("epoch   1/2  loss", "epoch   2/2", "test accuracy", "steps/s", str(tmp_path / "run")):
+        assert part in text
+    assert "\x1b" not in text
+
+
+def test_train_only_does_not_touch_the_test_split(tmp_path, console, monkeypatch):
+    seen = []
+    evaluate = Loop.evaluate
+    monkeypatch.setattr(Loop, "evaluate", lambda *args: seen.append(len(args[2].labels)) or evaluate(*args))
+    summary = train(
+        dataclasses.replace(SMALL, num_epochs=1, train_only=True, run_dir=tmp_path / "r"), console
+    )
+    assert seen == [1437]
+    assert summary["test_accuracy"] is None and summary["test_loss"] is None
+    assert summary["train_accuracy"] > 0.5 and "test accuracy" not in output(console)
+
+
+class Signals:
+    """Sends a signal to this process after so many chunks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, after: int, number: int):
+        run_chunk, self.left = Loop.run_chunk, after
+
+        def counted(loop, state, length):
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), number)
+            return run_chunk(loop, state, length)
+
+        monkeypatch.setattr(Loop, "run_chunk", counted)
+        # Five chunks of five steps an epoch, so that a signal can come within one.
+        monkeypatch.setattr(TrainConfig, "steps_per_report", 5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_within_an_epoch_saves_and_the_resumed_run_is_bit_equal(
+    number, tmp_path, console, monkeypatch
+):
+    monkeypatch.setattr(TrainConfig, "steps_per_report", 5)
+    whole = dataclasses.replace(SMALL, run_dir=tmp_path / "whole")
+    train(whole, console)
+
+    config = dataclasses.replace(SMALL, run_dir=tmp_path / "run")
+    Signals(monkeypatch, after=7, number=number)
+    with pytest.raises(Interrupted) as raised:
+        train(config, console)
+    assert raised.value.exit_code == 128 + number
+    assert f"stopped by {number.name} at step 33" in str(raised.value)
+    assert f"nag-optax train --resume --run-dir {tmp_path / 'run'}" in str(raised.value)
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[0] == 33
+    assert signal.getsignal(number) not in (None, signal.SIG_IGN)
+
+    train(dataclasses.replace(config, resume=True), console)
+    assert f"resuming {tmp_path / 'run'} from step 33" in output(console)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_run_that_lost_its_newest_checkpoint_is_bit_equal_again(finished_run, tmp_path, console):
+    shutil.copytree(finished_run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "69" / "state")
+    with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 3, "st')  # cut short by a kill
+    (tmp_path / "run" / "summary.json").unlink()
+    train(dataclasses.replace(SMALL, run_dir=tmp_path / "run", resume=True), console)
+    assert "69 is damaged" in output(console) and "using the one before, of step 46" in output(console)
+    assert_same_run(tmp_path / "run", finished_run)
+
+
+def test_resume_without_a_checkpoint_starts_and_says_so(tmp_path, console, finished_run):
+    train(dataclasses.replace(SMALL, run_dir=tmp_path / "run", resume=True), console)
+    assert f"no checkpoint in {tmp_path / 'run'}: starting from the beginning" in output(console)
+    assert_same_run(tmp_path / "run", finished_run)
+
+
+def test_resuming_a_finished_run_changes_nothing(finished_run, tmp_path, console):
+    shutil.copytree(finished_run, tmp_path / "run")
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    summary = train(dataclasses.replace(SMALL, run_dir=tmp_path / "run", resume=True), console)
+    assert summary == summary_of(finished_run) and "is finished already" in output(console)
+    assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, "is not empty; --resume continues its run, --overwrite replaces it"),
+        ({"seed": 5}, "is not empty"),
+        ({"seed": 5, "resume": True}, r"another configuration: --seed 5 \(it holds 0\)"),
+        ({"optimizer": "adam", "resume": True}, r"another configuration: --optimizer adam \(it holds nag\)"),
+        ({"resume": True, "overwrite": True}, "--overwrite: goes without --resume"),
+        ({"batch_size": 5000, "overwrite": True}, "--batch-size 5000: must be at most 1437"),
+        ({"image_size": 3, "model": "cnn", "overwrite": True}, "needs images of at least 4 pixels"),
+        ({"num_devices": 64, "overwrite": True}, "--num-devices 64: there are 4 cpu devices"),
+        ({"device": "tpu", "overwrite": True}, "--device tpu: JAX finds none here"),
+    ],
+)
+def test_nothing_is_overwritten_by_a_run_that_is_refused(finished_run, console, change, message):
+    before = {p: p.read_bytes() for p in finished_run.rglob("*") if p.is_file()}
+    with pytest.raises(InputError, match=message):
+        train(dataclasses.replace(SMALL, run_dir=finished_run, **change), console)
+    assert before == {p: p.read_bytes() for p in finished_run.rglob("*") if p.is_file()}
+
+
+def test_overwrite_replaces_the_run_and_spares_other_files(finished_run, tmp_path, console):
+    shutil.copytree(finished_run, tmp_path / "run")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    config = dataclasses.replace(SMALL, num_epochs=1, run_dir=tmp_path / "run", overwrite=True)
+    assert train(config, console)["epochs"] == 1
+    assert len(rows_of(tmp_path / "run")) == 1
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [23]
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_run_dir_that_cannot_be_one(tmp_path, console, name):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="--run-dir .*file"):
+        train(dataclasses.replace(SMALL, run_dir=tmp_path / name), console)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, console, monkeypatch):
+    step = Loop._step
+
+    def poisoned(loop, state, images, labels):
+        new = step(loop, state, images, labels)
+        return new._replace(loss_sum=new.loss_sum * jax.numpy.where(state.step >= 30, jax.numpy.nan, 1.0))
+
+    monkeypatch.setattr(Loop, "_step", poisoned)
+    with pytest.raises(
+        Diverged, match=r"not finite at step 46 \(epoch 2\); the checkpoint of step 23 is kept"
+    ):
+        train(dataclasses.replace(SMALL, run_dir=tmp_path / "run"), console)
+    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [23]
+
+
+def test_a_learning_rate_that_diverges_is_told_what_to_change(tmp_path, console):
+    config = dataclasses.replace(SMALL, learning_rate=1e20, run_dir=tmp_path / "run")
+    with pytest.raises(Diverged, match=r"no checkpoint was written yet.*Lower --learning-rate 1e\+20"):
+        train(config, console)
+
+
+def test_resume_takes_the_options_of_the_folder(finished_run):
+    config = TrainConfig(run_dir=finished_run, resume=True)
+    stored = with_stored_options(config, {"run_dir", "resume"})
+    assert (stored.model, stored.num_epochs, stored.batch_size) == ("mlp", 3, 64) and stored.resume
+    assert with_stored_options(dataclasses.replace(config, seed=4), {"resume", "seed"}).seed == 4
+    fresh = TrainConfig(run_dir=finished_run)
+    assert with_stored_options(fresh, {"run_dir"}) is fresh
+
+
+def test_a_second_signal_acts_at_once():
+    with run_module._interrupts() as received:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigtimedwait([], 1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
