@@ -1,0 +1,1 @@
+"""Measurements against peers, each a module to run: `python -m benchmarks.step --help`."""

@@ -1,0 +1,87 @@
+"""The steps that are compared: an optimizer's update and its application to the parameters.
+
+Gradients are given and are zero: the parameters stay where they are however long the measurement
+runs, and the work is the same.
+"""
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import nag_optax
+from benchmarks.program import Program, compiled
+from benchmarks.timing import Contender
+from benchmarks.trees import Shapes
+
+LEARNING_RATE, MOMENTUM = 0.1, 0.9
+
+OPTIMIZERS: Mapping[str, optax.GradientTransformation] = {
+    "nag": nag_optax.nag(LEARNING_RATE, MOMENTUM),
+    "optax.sgd": optax.sgd(LEARNING_RATE, MOMENTUM, nesterov=True),
+}
+
+
+def gradients(shapes: Shapes) -> dict[str, jax.Array]:
+    return {name: jnp.full(shape, 0.0) for name, shape in shapes.items()}
+
+
+def jax_step(
+    optimizer: optax.GradientTransformation, grads: dict[str, jax.Array]
+) -> tuple[Contender, Program]:
+    """update and apply_updates in one jitted function, parameters and state donated."""
+
+    def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = jax.tree.map(jnp.ones_like, grads)
+    state = optimizer.init(params)
+    sizes = {prod(leaf.shape) for leaf in grads.values()}
+    program = compiled(jax.jit(step, donate_argnums=(0, 1)), params, state, grads, sizes=sizes)
+
+    def run(calls: int) -> None:
+        nonlocal params, state
+        for _ in range(calls):
+            params, state = program.run(params, state, grads)
+        jax.block_until_ready((params, state))
+
+    return run, program
+
+
+def torch_device() -> str | None:
+    """The device on which torch can be compared with JAX; None if there is none, or no torch."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if jax.default_backend() == "gpu":
+        return "cuda" if torch.cuda.is_available() else None
+    return "cpu" if jax.default_backend() == "cpu" else None
+
+
+def torch_steps(shapes: Shapes, device: str, threads: int) -> dict[str, Contender]:
+    """torch.optim.SGD(nesterov=True), fused and foreach."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+    def step(**implementation: bool) -> Contender:
+        params = [torch.ones(shape, device=device, requires_grad=True) for shape in shapes.values()]
+        for p in params:
+            # Not torch.zeros: the system lends it one page of zeros, which is always in the cache.
+            p.grad = torch.full_like(p, 0.0, requires_grad=False)
+        optimizer = torch.optim.SGD(params, LEARNING_RATE, MOMENTUM, nesterov=True, **implementation)
+
+        def run(calls: int) -> None:
+            for _ in range(calls):
+                optimizer.step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        return run
+
+    return {"torch fused": step(fused=True), "torch foreach": step(foreach=True)}

@@ -1,0 +1,117 @@
+"""The machine, the progress and the tables of every benchmark."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+Row = Sequence[str]
+_errors = Console(stderr=True)
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment() -> dict[str, Any]:
+    """Date, machine and versions, for the JSON file."""
+    packages = ("nag_optax", "jax", "jaxlib", "optax", "torch")
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "backend": jax.default_backend(),
+            "device": _cpu_model() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind,
+            "cores": num_cores(),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+        "versions": {"python": platform.python_version()}
+        | {package: version for package in packages if (version := _version(package))},
+    }
+
+
+def headline(environment: dict[str, Any]) -> str:
+    """The same in one line, for tables."""
+    machine, versions = environment["machine"], environment["versions"]
+    names = [f"{name} {version}" for name, version in versions.items()]
+    return ", ".join([machine["device"], f"{machine['cores']} cores", *names, environment["date"][:10]])
+
+
+@contextmanager
+def progress(title: str, rounds: int) -> Iterator[Callable[[], None]]:
+    """A bar on stderr, a plain line where stderr is no terminal; yields what advances it."""
+    if not _errors.is_terminal:
+        note(f"{title} ...")
+        yield lambda: None
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=_errors, transient=True) as bar:
+        task = bar.add_task(title, total=rounds)
+        yield lambda: bar.advance(task)
+
+
+def note(line: str) -> None:
+    """One line on stderr."""
+    _errors.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def show(title: str, columns: Row, groups: Sequence[Sequence[Row]]) -> None:
+    """The table on stdout: drawn in a terminal, as plain text elsewhere."""
+    console = Console()
+    if not console.is_terminal:
+        print(f"{title}\n\n{markdown_table(columns, groups)}", end="")
+        return
+    table = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i < 2 else "right")
+    for group in groups:
+        for row in group:
+            table.add_row(*row, end_section=row is group[-1])
+    console.print(table)
+
+
+def markdown_table(columns: Row, groups: Sequence[Sequence[Row]]) -> str:
+    """Padded, so that it reads well as it is; the first two columns are text, the rest numbers."""
+    rows = [columns, *(row for group in groups for row in group)]
+    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(columns))]
+
+    def line(cells: Row) -> str:
+        padded = [
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |\n"
+
+    rule = [("-" * w if i < 2 else "-" * (w - 1) + ":") for i, w in enumerate(widths)]
+    return line(columns) + line(rule) + "".join(line(row) for row in rows[1:])
+
+
+def write_json(path: Path, result: dict[str, Any]) -> None:
+    path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    """Linux names the processor in one file only; other systems tell the platform module."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

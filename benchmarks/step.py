@@ -1,0 +1,159 @@
+"""Times one update of `nag_optax.nag` against Optax's and PyTorch's Nesterov SGD.
+
+    python -m benchmarks.step --json step.json
+
+A step is the update and its application to the parameters; the gradients are given. All are float32.
+"""
+
+import argparse
+import os
+from typing import Any
+
+from benchmarks.options import Parser, positive, writable_file
+from benchmarks.trees import TREES, Shapes, num_parameters
+
+LEAST_BYTES = 20
+"""The least that a step can move for a float32 parameter: read p, g and w, write p and w."""
+
+BOUND = "memory bound"
+DEFAULT_TREES = [name for name in TREES if name != "tiny"]
+COLUMNS = (
+    "tree",
+    "method",
+    "ms a step",
+    "quartiles",
+    "nag / this",
+    "bytes a parameter",
+    "copies",
+    "compile s",
+)
+
+LEGEND = """\
+ms a step: median and quartiles over the rounds of one run in which all methods take turns.
+nag / this: the median of nag divided by this one; below 1, nag is the faster.
+memory bound: the least that Nesterov momentum can move in float32 (read p, g, w; write p, w: 20 bytes a \
+parameter) at the bandwidth of x + 1 in place, jitted and donated, on one flat array of the tree's \
+size, measured in the same run.
+bytes a parameter, copies: XLA's cost analysis of the compiled step, and the copies in it of arrays as \
+large as a leaf.
+compile s: tracing, lowering and compilation.
+"""
+
+
+def parse(args: list[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m benchmarks.step",
+        description="Times one update step of nag_optax.nag(0.1, 0.9) beside "
+        "optax.sgd(0.1, 0.9, nesterov=True), both jitted with donated parameters and state, and "
+        "torch.optim.SGD(nesterov=True), fused and foreach, where torch is installed.",
+        epilog=LEGEND,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--trees",
+        nargs="+",
+        choices=list(TREES),
+        default=DEFAULT_TREES,
+        metavar="TREE",
+        help=f"parameter trees to time: {', '.join(TREES)} (default: all but tiny)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=positive,
+        default=30,
+        metavar="N",
+        help="rounds, of each of which every method has one sample of 20 ms or more (default: 30)",
+    )
+    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result as JSON")
+    parser.add_argument("--markdown", type=writable_file, metavar="FILE", help="write the table as Markdown")
+    return parser.parse_args(args)
+
+
+def measure(name: str, shapes: Shapes, rounds: int) -> dict[str, Any]:
+    """One tree: what its JSON entry says."""
+    from benchmarks import contenders, report, timing
+
+    parameters = num_parameters(shapes)
+    methods: dict[str, timing.Contender] = {}
+    programs = {}
+    with report.progress(f"{name}: compiling, then {rounds} rounds", rounds) as advance:
+        grads = contenders.gradients(shapes)
+        for method, optimizer in contenders.OPTIMIZERS.items():
+            methods[method], programs[method] = contenders.jax_step(optimizer, grads)
+        if device := contenders.torch_device():
+            methods |= contenders.torch_steps(shapes, device, report.num_cores())
+        methods[BOUND], bytes_moved = timing.memory_pass(parameters)
+        timings = timing.interleaved_medians(methods, rounds, advance)
+
+    bandwidth = bytes_moved / timings[BOUND].median
+    timings[BOUND] = timings[BOUND].scaled(LEAST_BYTES * parameters / bytes_moved)
+    entry: dict[str, Any] = {
+        "tree": name,
+        "parameters": parameters,
+        "leaves": len(shapes),
+        "gigabytes_per_second": 1e-9 * bandwidth,
+        "methods": {},
+    }
+    for method, timed in timings.items():
+        entry["methods"][method] = {
+            "milliseconds": 1e3 * timed.median,
+            "quartiles": [1e3 * timed.lower_quartile, 1e3 * timed.upper_quartile],
+            "calls_a_sample": timed.calls,
+            "nag_ratio": timings["nag"].median / timed.median,
+        }
+    for method, program in programs.items():
+        entry["methods"][method] |= {
+            "bytes_per_parameter": program.bytes_accessed / parameters,
+            "temporary_bytes_per_parameter": program.temporary_bytes / parameters,
+            "copies": program.copies,
+            "trace_seconds": program.trace_seconds,
+            "compile_seconds": program.compile_seconds,
+        }
+    return entry
+
+
+def rows(entry: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The rows of one tree in the table."""
+    label = f"{entry['tree']}: {entry['parameters']:,} in {entry['leaves']}"
+    return [
+        (
+            label if i == 0 else "",
+            method,
+            f"{numbers['milliseconds']:.3f}",
+            "{:.3f} to {:.3f}".format(*numbers["quartiles"]),
+            f"{numbers['nag_ratio']:.2f}" if method != "nag" else "",
+            f"{numbers['bytes_per_parameter']:.2f}" if "bytes_per_parameter" in numbers else "",
+            str(numbers["copies"]) if "copies" in numbers else "",
+            f"{numbers['trace_seconds'] + numbers['compile_seconds']:.2f}" if "copies" in numbers else "",
+        )
+        for i, (method, numbers) in enumerate(entry["methods"].items())
+    ]
+
+
+def main(args: list[str] | None = None) -> None:
+    options = parse(args)
+    # By default JAX takes most of a GPU's memory at its first use, and leaves torch too little.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    from benchmarks import contenders, report
+
+    result = report.environment() | {"repeats": options.repeats, "trees": []}
+    if contenders.torch_device() is None:
+        report.note("torch is left out: it is not installed, or has not the device that JAX uses")
+    for name in dict.fromkeys(options.trees):
+        result["trees"].append(measure(name, TREES[name](), options.repeats))
+    title = f"One update step: {report.headline(result)}"
+    groups = [rows(entry) for entry in result["trees"]]
+    report.show(title, COLUMNS, groups)
+    if options.json:
+        report.write_json(options.json, result)
+    if options.markdown:
+        trees = "" if options.trees == DEFAULT_TREES else f" --trees {' '.join(options.trees)}"
+        command = f"python -m benchmarks.step{trees} --repeats {options.repeats}"
+        legend = "".join(f"- {line}\n" for line in LEGEND.splitlines())
+        table = report.markdown_table(COLUMNS, groups)
+        options.markdown.write_text(f"# {title}\n\n`{command}`\n\n{table}\n{legend}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Times a steady-state epoch of `nag-optax train` against the straightforward PyTorch loop.
+
+    python -m benchmarks.training --data-dir DIR --model mlp
+
+Same model, same batch size, data in memory, Nesterov SGD (fused in PyTorch), no evaluation. The
+configuration is the trainer's default for that dataset and model.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.options import Parser, positive, writable_file
+
+OURS, TORCH = "nag-optax train", "torch loop, fused SGD"
+COLUMNS = ("model", "loop", "s an epoch", "quartiles", "nag-optax / this", "steps/s")
+
+
+def parse(args: list[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m benchmarks.training",
+        description="Times a steady-state epoch of nag-optax train beside the same model in a PyTorch loop.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", choices=("mlp", "cnn"), default="mlp", help="default: mlp")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="IDX files; default: scikit-learn's digits"
+    )
+    parser.add_argument(
+        "--repeats", type=positive, default=5, metavar="N", help="epochs of each, in turns (default: 5)"
+    )
+    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result as JSON")
+    return parser.parse_args(args)
+
+
+def ours(loop: Any, steps_per_report: int) -> Callable[[int], None]:
+    """Epochs as the trainer runs them: chunk after chunk, looking at each."""
+    from nag_optax.train.loop import chunk_lengths
+
+    state = loop.init()
+
+    def run(epochs: int) -> None:
+        nonlocal state
+        for length in epochs * chunk_lengths(0, loop.steps_per_epoch, steps_per_report):
+            state = loop.run_chunk(state, length)
+            float(state.loss_sum)
+
+    return run
+
+
+def torch_loop(config: Any, dataset: Any, cores: int) -> Callable[[int], None]:
+    """The loop that a PyTorch user would write, with the data already standardised and in memory."""
+    import torch
+
+    torch.set_num_threads(cores)
+    images = (dataset.train.images.astype("float32") - dataset.mean) / dataset.std
+    x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    y = torch.from_numpy(dataset.train.labels).long()
+    model = torch_model(config.model, dataset.image_shape, dataset.num_classes)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=config.learning_rate, momentum=config.momentum, nesterov=True, fused=True
+    )
+
+    def run(epochs: int) -> None:
+        model.train()
+        for _ in range(epochs):
+            for batch in torch.randperm(len(x)).split(config.batch_size):
+                optimizer.zero_grad()
+                loss = torch.nn.functional.cross_entropy(model(x[batch]), y[batch])
+                loss.backward()
+                optimizer.step()
+
+    return run
+
+
+def torch_model(name: str, shape: tuple[int, int, int], classes: int) -> Any:
+    """The models of nag_optax.train.models in PyTorch."""
+    from torch import nn
+
+    height, width, channels = shape
+    if name == "mlp":
+        hidden = nn.Linear(channels * height * width, 128)
+        return nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, classes))
+
+    def block(inputs: int) -> list[nn.Module]:
+        conv = nn.Conv2d(inputs, 64, 3, padding=1, bias=False)
+        return [conv, nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2)]
+
+    dense = nn.Linear(64 * (height // 4) * (width // 4), 512, bias=False)
+    head = [nn.Flatten(), dense, nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, classes)]
+    return nn.Sequential(*block(channels), *block(64), *head)
+
+
+def main(args: list[str] | None = None) -> None:
+    options = parse(args)
+    import jax
+
+    from benchmarks import report, timing
+    from nag_optax.train.config import TrainConfig
+    from nag_optax.train.data import load_dataset
+    from nag_optax.train.errors import InputError
+    from nag_optax.train.loop import Loop
+
+    dataset_name = "mnist" if options.data_dir else "digits"
+    try:
+        config = TrainConfig(dataset=dataset_name, data_dir=options.data_dir, model=options.model).resolved()
+        dataset = load_dataset(config)
+    except InputError as error:
+        raise SystemExit(f"benchmarks.training: {error}") from None
+    loop = Loop(config, dataset, jax.devices()[:1])
+    with report.progress(
+        f"{dataset_name} {options.model}: {options.repeats} rounds", options.repeats
+    ) as advance:
+        timings = timing.interleaved_medians(
+            {
+                OURS: ours(loop, config.steps_per_report),
+                TORCH: torch_loop(config, dataset, report.num_cores()),
+            },
+            options.repeats,
+            advance,
+        )
+    result = report.environment() | {"dataset": dataset_name, "model": options.model, "loops": {}}
+    rows = []
+    for name, timed in timings.items():
+        ratio = timings[OURS].median / timed.median
+        result["loops"][name] = {
+            "seconds_per_epoch": timed.median,
+            "quartiles": [timed.lower_quartile, timed.upper_quartile],
+            "nag_optax_ratio": ratio,
+        }
+        rows.append(
+            (
+                f"{dataset_name} {options.model}",
+                name,
+                f"{timed.median:.3f}",
+                f"{timed.lower_quartile:.3f} to {timed.upper_quartile:.3f}",
+                "" if name == OURS else f"{ratio:.2f}",
+                f"{loop.steps_per_epoch / timed.median:.0f}",
+            )
+        )
+    report.show(f"One epoch: {report.headline(result)}", COLUMNS, [rows])
+    if options.json:
+        report.write_json(options.json, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The project's own files agree with each other."""
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_oldest_versions_tested_are_the_lower_bounds():
+    pinned = dict(
+        line.split("==")
+        for line in (ROOT / ".ci" / "oldest.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    extras = PROJECT["optional-dependencies"]
+    declared = [*PROJECT["dependencies"], *extras["train"], *extras["test"]]
+    bounds = dict(d.split(">=") for d in declared if not d.startswith("nag_optax"))
+    assert pinned.pop("jaxlib") == pinned["jax"]
+    assert bounds == pinned
+
+
+def test_public_names_are_the_readme_table():
+    import nag_optax
+
+    readme = (ROOT / "README.md").read_text()
+    for name in nag_optax.__all__:
+        assert getattr(nag_optax, name).__doc__
+        if not name.endswith("State"):
+            assert re.search(rf"^\| `{name}", readme, re.M), f"the README's table has no row for {name}"
+
+
+def test_every_python_block_of_the_readme_runs(capsys):
+    """With the output that stands below it."""
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", readme, re.S)
+    assert blocks
+    for code, expected in blocks:
+        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+        assert capsys.readouterr().out == expected
+
+
+def test_versions_agree():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"version: {PROJECT['version']}\n" in citation
