@@ -31,7 +31,7 @@ def test_public_names_are_the_readme_table():
             assert re.search(rf"^\| `{name}", readme, re.M), f"the README's table has no row for {name}"
 
 
-def test_every_python_block_of_the_readme_runs(capsys):
+def test_every_python_block_of_the_readme_runs(capsys, standard_promotion):
     """With the output that stands below it."""
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", readme, re.S)

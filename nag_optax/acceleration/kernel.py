@@ -254,6 +254,11 @@ def _zeros_like(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates:
         # A real accumulator of a complex parameter is the complex dtype of that precision.
         if jnp.issubdtype(own, jnp.complexfloating):
             wanted = wide(wanted, jnp.complex64)
+        elif jnp.issubdtype(wanted, jnp.complexfloating):
+            raise ValueError(
+                f"accumulator_dtype {wanted} is for complex parameters; "
+                f"parameter {jax.tree_util.keystr(path) or 'at the root'} has dtype {own}"
+            )
         w = jnp.zeros_like(p, dtype=wanted)
         # Traced zeros depend on nothing: without this, jit would put them on one device.
         return shard_alike(p, w)[1] if isinstance(p, Tracer) else w

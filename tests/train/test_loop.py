@@ -44,7 +44,7 @@ def test_the_batch_is_split_over_the_devices():
     program = jax.jit(lambda s, o, t: loop._chunk(2, s, o, t)).lower(
         loop.init(), loop._epoch_order(0), loop._train
     )
-    text = program.compile().as_text()
+    text = str(program.compile().as_text())
     assert "all-reduce" in text  # of the gradients
     assert "f32[8,128]" in text and "f32[32,128]" not in text  # hidden units of a quarter of the batch
 

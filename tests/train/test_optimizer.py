@@ -1,6 +1,7 @@
 """The optimizer of a configuration: schedules by their formula, and each part where it belongs."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +93,8 @@ def test_the_chain_is_the_one_asked_for(name):
 def test_decay_of_sgd_and_momentum_is_decoupled_and_spares_biases():
     for name in ("sgd", "momentum"):
         optimizer = make_optimizer(config(optimizer=name, weight_decay=0.5), STEPS)
-        params, state = PARAMS, optimizer.init(PARAMS)
+        params: Any = PARAMS
+        state = optimizer.init(params)
         zero = jax.tree.map(jnp.zeros_like, PARAMS)
         for _ in range(3):
             updates, state = optimizer.update(zero, state, params)

@@ -1,0 +1,126 @@
+"""The rules: which β a step takes, and what a momentum may be."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nag_optax import accelerate, momentum
+from tests import reference
+from tests.helpers import float_count, rising
+
+
+def betas(rule: momentum.MomentumRule, steps: int) -> np.ndarray:
+    def step(state: Any, _: None) -> Any:
+        (beta, gamma), state = rule.coefficients(state)
+        return state, (jnp.asarray(beta), jnp.asarray(gamma))
+
+    _, (beta, gamma) = jax.lax.scan(step, rule.init(), length=steps)
+    np.testing.assert_array_equal(gamma, 0.0)
+    return np.asarray(beta)
+
+
+@pytest.mark.parametrize("ceiling", [0.0, 0.5, 0.7, 0.9, 0.99, 0.999])
+def test_sutskever_is_the_paper_s_schedule(ceiling: float, x64: None):
+    expected = [reference.sutskever_momentum(t + 1, ceiling) for t in range(2600)]
+    # log₂ and a power in the paper's form, a quotient in ours.
+    np.testing.assert_allclose(betas(momentum.sutskever(ceiling), 2600), expected, rtol=1e-15)
+
+
+def test_sutskever_by_hand():
+    beta = betas(momentum.sutskever(0.99), 1000)
+    # β_t = m_{t+1}, so that each plateau begins one step early.
+    np.testing.assert_allclose(
+        beta[[0, 248, 249, 498, 499, 749, 998]],
+        [0.5, 0.5, 0.75, 0.75, 1 - 1 / 6, 0.875, 0.875],
+        rtol=1e-6,
+    )
+    assert beta.dtype == np.float32
+
+
+def test_sutskever_default_ceiling():
+    beta = betas(momentum.sutskever(), 13_000)
+    np.testing.assert_allclose(beta[-1], 0.99, rtol=1e-6)
+    assert np.all(np.diff(beta) >= 0)
+
+
+def test_sutskever_ceiling_may_be_traced():
+    @jax.jit
+    def second_beta(ceiling: jax.Array) -> jax.Array:
+        rule = momentum.sutskever(ceiling)
+        return jnp.asarray(rule.coefficients(jnp.asarray(1000, jnp.int32))[0][0])
+
+    np.testing.assert_allclose(second_beta(jnp.asarray(0.6)), 0.6, rtol=1e-6)
+
+
+def test_schedule_is_evaluated_one_step_ahead():
+    """w after step t is the velocity times m_{t+1}, with which the next gradient is looked up."""
+    rule = momentum.scheduled(lambda count: rising(float_count(count)))
+    np.testing.assert_allclose(betas(rule, 5), [1 / 4, 2 / 5, 3 / 6, 4 / 7, 5 / 8], rtol=1e-6)
+    assert int(rule.init()) == 0
+
+
+def test_constant():
+    rule = momentum.constant(0.7)
+    np.testing.assert_allclose(betas(rule, 3), 0.7, rtol=1e-7)
+    assert not jax.tree.leaves(rule.init())
+
+
+def test_as_rule_lifts_what_a_momentum_may_be():
+    rule = momentum.sutskever(0.9)
+    assert momentum.as_rule(rule) is rule
+    np.testing.assert_allclose(betas(momentum.as_rule(0.25), 2), 0.25)
+    np.testing.assert_allclose(betas(momentum.as_rule(jnp.array(0.25)), 2), 0.25)
+    np.testing.assert_allclose(betas(momentum.as_rule(lambda count: 0.1 * float_count(count)), 2), [0.1, 0.2])
+
+
+def test_every_rule_evaluates_the_primary_iterate():
+    for value in (0.5, lambda count: 0.5, momentum.sutskever()):
+        assert momentum.as_rule(value).evaluation == -1.0
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (1.0, ValueError, r"momentum must be a number in \[0, 1\).*; got 1.0"),
+        (1, ValueError, r"momentum must be .*got 1$"),
+        (-0.1, ValueError, r"momentum must be .*got -0.1"),
+        (float("nan"), ValueError, r"momentum must be .*got nan"),
+        (np.float32(1.5), ValueError, r"momentum must be .*got 1.5"),
+        ("0.9", TypeError, r"momentum must be .*schedule or a momentum rule; got '0.9' of type str"),
+        (True, TypeError, r"momentum must be .*got True of type bool"),
+        (np.bool_(False), TypeError, r"momentum must be .*of type bool"),
+        (None, TypeError, r"momentum must be .*got None of type NoneType"),
+        ((0.9, 0.999), TypeError, r"momentum must be .*of type tuple"),
+        (jnp.ones(3), ValueError, r"momentum must be .*got an array of shape \(3,\)"),
+        (np.ones((1, 1)), ValueError, r"momentum must be .*got an array of shape \(1, 1\)"),
+    ],
+    ids=repr,
+)
+def test_bad_momentum(value: Any, error: type[Exception], message: str):
+    with pytest.raises(error, match=message):
+        accelerate(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [(1.0, ValueError), (-1, ValueError), (float("nan"), ValueError), ("1", TypeError)]
+)
+def test_bad_ceiling(value: Any, error: type[Exception]):
+    with pytest.raises(error, match=r"max_momentum must be a number in \[0, 1\); got"):
+        momentum.sutskever(value)
+
+
+def test_what_python_cannot_see_passes():
+    """A traced value, and an array that may be on a device, are never compared in Python."""
+
+    @jax.jit
+    def update(value: jax.Array) -> Any:
+        optimizer = accelerate(value)
+        return optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))[0]
+
+    np.testing.assert_allclose(update(jnp.array(0.5)), 1.5)
+    # Out of range, and still no error under jit: the range is Python's to check.
+    np.testing.assert_allclose(update(jnp.array(2.0)), 3.0)
+    np.testing.assert_allclose(update(jnp.array(0.0)), 1.0)

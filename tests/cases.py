@@ -1,0 +1,148 @@
+"""Every optimizer of the package, once. One row here is all that the contract tests need."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import nag_optax
+from tests.helpers import float_count, rising
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An optimizer and what it promises.
+
+    Attributes:
+        name: its name in the test's id.
+        factory: takes the hyperparameters, returns the transformation.
+        hyperparameters: what the factory is called with. Numbers are also injected, traced, vmapped.
+        buffers: parameter-sized arrays in the state, for each parameter.
+        lean: as few bytes as `optax.sgd(nesterov=True)` moves, and no copy of a buffer.
+        all_reduces: scalars that the update sums over devices.
+    """
+
+    name: str
+    factory: Callable[..., optax.GradientTransformation]
+    hyperparameters: Mapping[str, Any]
+    buffers: int = 1
+    lean: bool = True
+    all_reduces: int = 0
+
+    def make(self, **changed: Any) -> optax.GradientTransformationExtraArgs:
+        return optax.with_extra_args_support(self.factory(**{**self.hyperparameters, **changed}))
+
+    @property
+    def numbers(self) -> Mapping[str, float]:
+        return {k: v for k, v in self.hyperparameters.items() if isinstance(v, float)}
+
+    @property
+    def static(self) -> tuple[str, ...]:
+        """Names that `inject_hyperparams` must leave alone: schedules and functions that are not a
+        learning rate."""
+        return tuple(k for k, v in self.hyperparameters.items() if callable(v) and k != "learning_rate")
+
+
+def _case(name: str, factory: Callable, promises: dict[str, Any] | None = None, **kwargs: Any) -> Case:
+    return Case(name, factory, MappingProxyType(kwargs), **(promises or {}))
+
+
+def accelerated_sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: nag_optax.momentum.Momentum,
+    restart: Any = None,
+    accumulator_dtype: Any = None,
+) -> optax.GradientTransformation:
+    accelerate = nag_optax.accelerate(momentum, restart=restart, accumulator_dtype=accumulator_dtype)
+    return optax.chain(optax.sgd(learning_rate), accelerate)
+
+
+def nesterov_sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: nag_optax.momentum.Momentum,
+    accumulator_dtype: Any = None,
+) -> optax.GradientTransformation:
+    nesterov = nag_optax.scale_by_nesterov(momentum, accumulator_dtype=accumulator_dtype)
+    return optax.chain(nesterov, optax.scale_by_learning_rate(learning_rate))
+
+
+def _rising_momentum(count: jax.typing.ArrayLike) -> jax.Array:
+    return 0.9 * rising(float_count(count))
+
+
+def _matrices(params: optax.Params) -> Any:
+    return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
+
+
+_RESTART = {"lean": False, "all_reduces": 1}
+
+CASES = (
+    _case("accelerate", accelerated_sgd, learning_rate=0.05, momentum=0.9),
+    _case("accelerate-schedule", accelerated_sgd, learning_rate=0.05, momentum=_rising_momentum),
+    _case(
+        "accelerate-sutskever",
+        accelerated_sgd,
+        learning_rate=0.05,
+        momentum=nag_optax.momentum.sutskever(0.95),
+    ),
+    _case(
+        "accelerate-gradient", accelerated_sgd, _RESTART, learning_rate=0.05, momentum=0.9, restart="gradient"
+    ),
+    _case("accelerate-speed", accelerated_sgd, _RESTART, learning_rate=0.05, momentum=0.9, restart="speed"),
+    _case(
+        "accelerate-value",
+        accelerated_sgd,
+        {"lean": False},
+        learning_rate=0.05,
+        momentum=nag_optax.momentum.sutskever(0.95),
+        restart="value",
+    ),
+    _case("scale_by_nesterov", nesterov_sgd, learning_rate=0.05, momentum=0.9),
+    _case("nag", nag_optax.nag, learning_rate=0.05, momentum=0.9),
+    _case(
+        "nag-schedules",
+        nag_optax.nag,
+        learning_rate=optax.exponential_decay(0.05, 1000, 0.5),
+        momentum=_rising_momentum,
+    ),
+    _case("nag-gradients", nag_optax.nag, learning_rate=0.05, momentum=0.9, accumulate="gradients"),
+    _case(
+        "nag-gradients-restart",
+        nag_optax.nag,
+        _RESTART,
+        learning_rate=0.05,
+        momentum=0.9,
+        accumulate="gradients",
+        restart="gradient",
+    ),
+    _case(
+        "nag-decay",
+        nag_optax.nag,
+        {"lean": False},
+        learning_rate=0.05,
+        momentum=0.9,
+        weight_decay=1e-4,
+        mask=_matrices,
+    ),
+    _case(
+        "nag-gradients-decay",
+        nag_optax.nag,
+        {"lean": False},
+        learning_rate=0.05,
+        momentum=0.9,
+        weight_decay=1e-4,
+        accumulate="gradients",
+    ),
+    _case("nag-plain", nag_optax.nag, {"buffers": 0}, learning_rate=0.05, momentum=0.0),
+    _case(
+        "nag-float32-buffer",
+        nag_optax.nag,
+        learning_rate=0.05,
+        momentum=0.9,
+        accumulator_dtype=jnp.float32,
+    ),
+)

@@ -1,0 +1,128 @@
+"""What several test files need: a compiled run, problems with known answers, schedules, trees."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import nag_optax
+
+
+def step_function(optimizer: optax.GradientTransformation, loss: Callable, unknown: float = 0.0) -> Callable:
+    """(params, state) -> (params, state); the update is also given `value=` and an unknown argument."""
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def step(params: Any, state: Any) -> tuple[Any, Any]:
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(grads, state, params, value=value, unknown_argument=unknown)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def train(optimizer: optax.GradientTransformation, params: Any, loss: Callable, steps: int) -> Any:
+    """(params, state) after `steps` steps in one compiled scan."""
+    step = step_function(optimizer, loss)
+
+    @jax.jit
+    def run(params: Any) -> Any:
+        carry = params, optimizer.init(params)
+        return jax.lax.scan(lambda carry, _: (step(*carry), None), carry, length=steps)[0]
+
+    return run(params)
+
+
+def trajectory(
+    optimizer: optax.GradientTransformation,
+    gradient: Callable,
+    start: Any,
+    steps: int,
+    *,
+    objective: Callable | None = None,
+    learning_rate: float | None = None,
+    iterate: bool = True,
+) -> tuple[Any, Any]:
+    """Parameters, and iterates of `eval_params`, after each step: NumPy arrays from one compiled scan."""
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def step(carry: Any, _: None) -> Any:
+        params, state = carry
+        extra = {} if objective is None else {"value": objective(params)}
+        updates, state = optimizer.update(gradient(params), state, params, **extra)
+        params = optax.apply_updates(params, updates)
+        x = nag_optax.eval_params(state, params, learning_rate=learning_rate) if iterate else None
+        return (params, state), (params, x)
+
+    @jax.jit
+    def run(params: Any) -> Any:
+        return jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[1]
+
+    return jax.tree.map(np.asarray, run(jax.tree.map(jnp.asarray, start)))
+
+
+# A strongly convex problem that is not quadratic. Sums and products alone, so that NumPy and XLA
+# round alike; it takes arrays of either.
+_EIGENVALUES = np.geomspace(0.05, 5.0, 8)
+_BASIS = np.linalg.qr(np.random.default_rng(0).standard_normal((8, 8)))[0]
+_HESSIAN = _BASIS @ np.diag(_EIGENVALUES) @ _BASIS.T
+START = np.random.default_rng(1).standard_normal(8)
+
+
+def quartic(p: Any) -> Any:
+    return 0.5 * (p @ (_HESSIAN @ p)) + 0.025 * (p**4).sum()
+
+
+def quartic_gradient(p: Any) -> Any:
+    return _HESSIAN @ p + 0.1 * p**3
+
+
+def sphere(params: Any) -> jax.Array:
+    """Σ|p|² over a tree, real or complex."""
+    squares = (jnp.sum(jnp.square(jnp.abs(p))).astype(float) for p in jax.tree.leaves(params))
+    return sum(squares, start=jnp.zeros([], float))
+
+
+def float_count(count: jax.typing.ArrayLike) -> jax.Array:
+    return jnp.asarray(count).astype(float)
+
+
+def falling(count: Any) -> Any:
+    """A learning rate that changes at every step; for NumPy and, through `float_count`, for JAX."""
+    return 0.12 / (1.0 + 0.02 * count)
+
+
+def rising(count: Any) -> Any:
+    """A momentum that changes at every step: FISTA's, simplified."""
+    return count / (count + 3.0)
+
+
+def rule_from(sequence: Callable[[Any], Any]) -> nag_optax.momentum.MomentumRule:
+    """A rule, which a restart sends back, with β_t = sequence(t + 1)."""
+    return nag_optax.momentum.scheduled(lambda count: sequence(float_count(count)))
+
+
+def arrays_like(tree: Any, params: Any) -> list[jax.Array]:
+    """The arrays of a state that are as large as a parameter."""
+    shapes = {jnp.shape(p) for p in jax.tree.leaves(params)} - {()}
+    return [leaf for leaf in jax.tree.leaves(tree) if jnp.shape(leaf) in shapes]
+
+
+def dtypes(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.dtype, tree)
+
+
+def assert_trees_equal(actual: Any, expected: Any) -> None:
+    """The same structure, dtypes and bits."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert jnp.result_type(a) == jnp.result_type(b)
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def assert_trees_close(actual: Any, expected: Any, rtol: float, atol: float = 0.0) -> None:
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol)
