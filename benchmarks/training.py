@@ -28,28 +28,32 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         "--data-dir", type=Path, metavar="DIR", help="IDX files; default: scikit-learn's digits"
     )
     parser.add_argument(
-        "--repeats", type=positive, default=5, metavar="N", help="epochs of each, in turns (default: 5)"
+        "--steps", type=positive, metavar="N", help="steps in a sample, scaled to an epoch; default: an epoch"
+    )
+    parser.add_argument(
+        "--repeats", type=positive, default=5, metavar="N", help="samples of each, in turns (default: 5)"
     )
     parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result as JSON")
     return parser.parse_args(args)
 
 
-def ours(loop: Any, steps_per_report: int) -> Callable[[int], None]:
-    """Epochs as the trainer runs them: chunk after chunk, looking at each."""
+def ours(loop: Any, steps: int, steps_per_report: int) -> Callable[[int], None]:
+    """Steps as the trainer runs them: chunk after chunk, looking at each."""
     from nag_optax.train.loop import chunk_lengths
 
     state = loop.init()
 
-    def run(epochs: int) -> None:
+    def run(calls: int) -> None:
         nonlocal state
-        for length in epochs * chunk_lengths(0, loop.steps_per_epoch, steps_per_report):
-            state = loop.run_chunk(state, length)
-            float(state.loss_sum)
+        for _ in range(calls):
+            for length in chunk_lengths(0, steps, steps_per_report):
+                state = loop.run_chunk(state, length)
+                float(state.loss_sum)
 
     return run
 
 
-def torch_loop(config: Any, dataset: Any, cores: int) -> Callable[[int], None]:
+def torch_loop(config: Any, dataset: Any, steps: int, cores: int) -> Callable[[int], None]:
     """The loop that a PyTorch user would write, with the data already standardised and in memory."""
     import torch
 
@@ -62,10 +66,10 @@ def torch_loop(config: Any, dataset: Any, cores: int) -> Callable[[int], None]:
         model.parameters(), lr=config.learning_rate, momentum=config.momentum, nesterov=True, fused=True
     )
 
-    def run(epochs: int) -> None:
+    def run(calls: int) -> None:
         model.train()
-        for _ in range(epochs):
-            for batch in torch.randperm(len(x)).split(config.batch_size):
+        for _ in range(calls):
+            for batch in torch.randperm(len(x)).split(config.batch_size)[:steps]:
                 optimizer.zero_grad()
                 loss = torch.nn.functional.cross_entropy(model(x[batch]), y[batch])
                 loss.backward()
@@ -109,18 +113,25 @@ def main(args: list[str] | None = None) -> None:
     except InputError as error:
         raise SystemExit(f"benchmarks.training: {error}") from None
     loop = Loop(config, dataset, jax.devices()[:1])
+    steps = min(options.steps or loop.steps_per_epoch, loop.steps_per_epoch)
     with report.progress(
         f"{dataset_name} {options.model}: {options.repeats} rounds", options.repeats
     ) as advance:
         timings = timing.interleaved_medians(
             {
-                OURS: ours(loop, config.steps_per_report),
-                TORCH: torch_loop(config, dataset, report.num_cores()),
+                OURS: ours(loop, steps, config.steps_per_report),
+                TORCH: torch_loop(config, dataset, steps, report.num_cores()),
             },
             options.repeats,
             advance,
         )
-    result = report.environment() | {"dataset": dataset_name, "model": options.model, "loops": {}}
+    timings = {name: timed.scaled(loop.steps_per_epoch / steps) for name, timed in timings.items()}
+    result = report.environment() | {
+        "dataset": dataset_name,
+        "model": options.model,
+        "steps": steps,
+        "loops": {},
+    }
     rows = []
     for name, timed in timings.items():
         ratio = timings[OURS].median / timed.median
