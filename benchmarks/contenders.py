@@ -55,7 +55,7 @@ def jax_step(
 def torch_device() -> str | None:
     """The device on which torch can be compared with JAX; None if there is none, or no torch."""
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports] (extra "bench")
     except ImportError:
         return None
     if jax.default_backend() == "gpu":
@@ -65,7 +65,7 @@ def torch_device() -> str | None:
 
 def torch_steps(shapes: Shapes, device: str, threads: int) -> dict[str, Contender]:
     """torch.optim.SGD(nesterov=True), fused and foreach."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports] (extra "bench")
 
     torch.set_num_threads(threads)
 

@@ -55,7 +55,7 @@ def ours(loop: Any, steps: int, steps_per_report: int) -> Callable[[int], None]:
 
 def torch_loop(config: Any, dataset: Any, steps: int, cores: int) -> Callable[[int], None]:
     """The loop that a PyTorch user would write, with the data already standardised and in memory."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports] (extra "bench")
 
     torch.set_num_threads(cores)
     images = (dataset.train.images.astype("float32") - dataset.mean) / dataset.std
@@ -80,7 +80,7 @@ def torch_loop(config: Any, dataset: Any, steps: int, cores: int) -> Callable[[i
 
 def torch_model(name: str, shape: tuple[int, int, int], classes: int) -> Any:
     """The models of nag_optax.train.models in PyTorch."""
-    from torch import nn
+    from torch import nn  # pyright: ignore[reportMissingImports]
 
     height, width, channels = shape
     if name == "mlp":
