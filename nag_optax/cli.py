@@ -105,10 +105,12 @@ def _one_line(message: str) -> str:
         r"Error parsing (?P<option>--[\w-]+): .*from \['(?P<value>.*?)'\]",
         r"Error parsing (?P<option>--[\w-]+): .*: '(?P<value>.*?)'",
         r"invalid choice '(?P<value>.*?)' for argument '(?P<option>--[\w-]+)'",
+        r"Missing value(?P<value>) for argument '\W*(?P<option>--[\w-]+)",
     ):
         if found := re.search(pattern, text):
             name = found["option"].removeprefix("--").replace("-", "_")
-            return f"{found['option']} {found['value']}: must be {allowed(name)}"
+            value = found["value"] or "without a value"
+            return f"{found['option']} {value}: must be {allowed(name)}"
     return f"{text.rstrip('.')}; see nag-optax --help"
 
 

@@ -33,7 +33,7 @@ def command(*arguments: object) -> list[str]:
         ("train --learning-rate nan", "--learning-rate nan: must be a finite number above 0"),
         ("train --momentum 1", "--momentum 1.0: must be a number in [0, 1)"),
         ("train --momentum=1", "--momentum 1.0: must be a number in [0, 1)"),
-        ("train --seed", "Missing value for argument '--seed'"),
+        ("train --seed", "--seed without a value: must be a whole number"),
         ("train --speed 3", "Unrecognized options: --speed"),
         ("trian", "trian: no such command; must be train or evaluate"),
         ("evaluate", "RUN_DIR"),
