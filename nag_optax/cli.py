@@ -87,7 +87,8 @@ def _execute(config, given: set[str]) -> int:
 
         evaluate(config)
     else:
-        from nag_optax.train.run import train, with_stored_options
+        from nag_optax.train.folder import with_stored_options
+        from nag_optax.train.run import train
 
         train(with_stored_options(config, given))
     return 0

@@ -13,8 +13,8 @@ from nag_optax.train.config import EvaluateConfig, load_config
 from nag_optax.train.data import Dataset, load_dataset, resize
 from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import InputError
+from nag_optax.train.folder import CHECKPOINTS, CONFIG
 from nag_optax.train.loop import Loop
-from nag_optax.train.run import CHECKPOINTS, CONFIG
 
 
 def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str, Any]:

@@ -1,36 +1,35 @@
 """A run and its folder: train, log, checkpoint, resume, sum up."""
 
-import dataclasses
 import json
 import math
-import os
-import shutil
 import signal
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from nag_optax.train.checkpoints import Checkpoints
-from nag_optax.train.config import TrainConfig, load_config
+from nag_optax.train.config import TrainConfig
 from nag_optax.train.data import Dataset, load_dataset
 from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import Diverged, InputError, Interrupted
 from nag_optax.train.figures import draw_curves
+from nag_optax.train.folder import (
+    CHECKPOINTS,
+    CONFIG,
+    CURVES,
+    METRICS,
+    SUMMARY,
+    check_folder,
+    read_rows,
+    read_summary,
+    remove_run,
+    write_text,
+)
 from nag_optax.train.loop import Loop, Metrics, TrainState, chunk_lengths
 from nag_optax.train.progress import RunProgress, summary_table
-
-CONFIG, METRICS, SUMMARY, CURVES, CHECKPOINTS = (
-    "config.json",
-    "metrics.jsonl",
-    "summary.json",
-    "curves.png",
-    "checkpoints",
-)
+from nag_optax.train.signals import collected_signals
 
 
 def train(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
@@ -60,11 +59,11 @@ def train(config: TrainConfig, console: Console | None = None) -> dict[str, Any]
     """
     started = time.perf_counter()
     console = console or Console()
-    with _interrupts() as interrupts:
+    with collected_signals() as interrupts:
         config = config.resolved()
         assert config.run_dir is not None
         devices = find_devices(config.device, config.num_devices)
-        _check_folder(config)
+        check_folder(config)
         dataset = load_dataset(config)
         return _Run(config, dataset, Loop(config, dataset, devices), console, interrupts, started).carry_out()
 
@@ -92,7 +91,7 @@ class _Run:
         state = self._begin()
         loop = self._loop
         total = self._num_epochs * loop.steps_per_epoch
-        if int(state.step) == total and (summary := _read_summary(self._folder / SUMMARY)):
+        if int(state.step) == total and (summary := read_summary(self._folder / SUMMARY)):
             self._say(f"{self._folder} is finished already")
             self._console.print(summary_table(summary, str(self._folder)))
             return summary
@@ -108,14 +107,14 @@ class _Run:
         state = self._loop.init()
         try:
             if self._config.overwrite:
-                _remove_run(self._folder)
+                remove_run(self._folder)
             self._folder.mkdir(parents=True, exist_ok=True)
             restored = self._checkpoints.restore(state, self._say) if self._config.resume else None
             step = 0 if restored is None else restored.step
             done = step // self._loop.steps_per_epoch
-            self._rows = [row for row in _read_rows(self._folder / METRICS) if row["epoch"] <= done]
-            _write(self._folder / METRICS, "".join(json.dumps(row) + "\n" for row in self._rows))
-            _write(self._folder / CONFIG, self._config.to_json())
+            self._rows = [row for row in read_rows(self._folder / METRICS) if row["epoch"] <= done]
+            write_text(self._folder / METRICS, "".join(json.dumps(row) + "\n" for row in self._rows))
+            write_text(self._folder / CONFIG, self._config.to_json())
         except OSError as error:
             raise InputError(f"--run-dir {self._folder}: cannot be written ({error})") from None
         if restored is None:
@@ -227,7 +226,7 @@ class _Run:
         title = f"{self._config.dataset} · {self._config.model} · {self._config.optimizer}"
         try:
             draw_curves(self._rows, title, self._folder / CURVES)
-            _write(self._folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+            write_text(self._folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
         except OSError as error:
             raise InputError(f"--run-dir {self._folder}: cannot be written ({error})") from None
         self._console.print(summary_table(summary, str(self._folder)))
@@ -238,94 +237,3 @@ class _Run:
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)
-
-
-def with_stored_options(config: TrainConfig, given: set[str]) -> TrainConfig:
-    """On --resume: the configuration that the folder holds, with the options given on top.
-
-    So `--resume --run-dir DIR` is enough, and an option that contradicts the folder is found out.
-    """
-    if not config.resume or config.run_dir is None or not (config.run_dir / CONFIG).exists():
-        return config
-    stored = load_config(config.run_dir / CONFIG)
-    return dataclasses.replace(stored, **{name: getattr(config, name) for name in given})
-
-
-def _check_folder(config: TrainConfig) -> None:
-    """Refuses to mix two runs, or to overwrite one, unless asked to."""
-    folder = config.run_dir
-    assert folder is not None
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--run-dir {folder}: is a file; name a folder")
-    if config.overwrite and config.resume:
-        raise InputError("--overwrite: goes without --resume; name one of the two")
-    if config.overwrite or not folder.exists():
-        return
-    if not config.resume:
-        if any(folder.iterdir()):
-            raise InputError(
-                f"--run-dir {folder}: is not empty; --resume continues its run, --overwrite replaces it, "
-                "or name another folder"
-            )
-        return
-    if (folder / CONFIG).exists():
-        differences = load_config(folder / CONFIG).differences(config)
-        if differences:
-            raise InputError(
-                f"--run-dir {folder}: holds a run with another configuration: {'; '.join(differences)}; "
-                "name another folder"
-            )
-
-
-def _remove_run(folder: Path) -> None:
-    """Removes what a run writes, and nothing else that may lie in the folder."""
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    for name in (CONFIG, METRICS, SUMMARY, CURVES):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of `metrics.jsonl`; a line cut short by a kill ends them."""
-    rows: list[dict[str, Any]] = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-    return rows
-
-
-def _read_summary(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def _write(path: Path, text: str) -> None:
-    """Complete or not at all, whenever the process is killed."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM; a second one acts at once. Outside the main thread, none is collected."""
-    received: list[int] = []
-
-    def receive(number: int, frame: Any) -> None:
-        del frame
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, receive)
-    except ValueError:  # not the main thread
-        pass
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -12,12 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from nag_optax.train import run as run_module
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.config import TrainConfig
 from nag_optax.train.errors import Diverged, InputError, Interrupted
 from nag_optax.train.loop import Loop
-from nag_optax.train.run import train, with_stored_options
+from nag_optax.train.run import train
 from tests.train.conftest import SMALL, output
 
 
@@ -216,22 +215,3 @@ def test_a_learning_rate_that_diverges_is_told_what_to_change(tmp_path, console)
     config = dataclasses.replace(SMALL, learning_rate=1e20, run_dir=tmp_path / "run")
     with pytest.raises(Diverged, match=r"no checkpoint was written yet.*Lower --learning-rate 1e\+20"):
         train(config, console)
-
-
-def test_resume_takes_the_options_of_the_folder(finished_run):
-    config = TrainConfig(run_dir=finished_run, resume=True)
-    stored = with_stored_options(config, {"run_dir", "resume"})
-    assert (stored.model, stored.num_epochs, stored.batch_size) == ("mlp", 3, 64) and stored.resume
-    assert with_stored_options(dataclasses.replace(config, seed=4), {"resume", "seed"}).seed == 4
-    fresh = TrainConfig(run_dir=finished_run)
-    assert with_stored_options(fresh, {"run_dir"}) is fresh
-
-
-def test_a_second_signal_acts_at_once():
-    with run_module._interrupts() as received:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert received == [signal.SIGTERM]
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            signal.sigtimedwait([], 1)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

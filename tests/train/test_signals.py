@@ -1,0 +1,18 @@
+"""Signals are collected, and a second one acts at once."""
+
+import os
+import signal
+
+import pytest
+
+from nag_optax.train.signals import collected_signals
+
+
+def test_a_second_signal_acts_at_once():
+    with collected_signals() as received:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigtimedwait([], 1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
