@@ -122,6 +122,33 @@ def torch_nesterov(
     return np.stack(ps)
 
 
+def fista(
+    gradient: Gradient,
+    start: Array,
+    step_size: float,
+    steps: int,
+    prox: Callable[[Array, float], Array] = lambda z, step_size: z,
+) -> tuple[Array, Array]:
+    """Beck and Teboulle, *A fast iterative shrinkage-thresholding algorithm for linear inverse
+    problems*, 2009, with constant step size; t_1 = 1, y_1 = x_0:
+
+        x_k = prox(y_k − s ∇f(y_k)),   t_{k+1} = (1 + √(1 + 4 t_k²))/2,
+        y_{k+1} = x_k + (t_k − 1)/t_{k+1} (x_k − x_{k−1}).
+
+    Returns (y_2 … y_{n+1}, x_1 … x_n).
+    """
+    x = y = np.asarray(start, np.float64)
+    t, ys, xs = 1.0, [], []
+    for _ in range(steps):
+        new = prox(y - step_size * gradient(y), step_size)
+        following = (1 + np.sqrt(1 + 4 * t**2)) / 2
+        y = new + (t - 1) / following * (new - x)
+        x, t = new, following
+        ys.append(y)
+        xs.append(x)
+    return np.stack(ys), np.stack(xs)
+
+
 def triple_momentum(
     gradient: Gradient, start: Array, convexity: float, smoothness: float, steps: int
 ) -> tuple[Array, Array]:
