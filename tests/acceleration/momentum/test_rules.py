@@ -130,6 +130,15 @@ def test_state_never_changes_its_kind(name: str, convert: Callable, double: bool
 
 
 @over_rules_with_arguments
+def test_a_narrow_argument_does_not_narrow_the_coefficients(name: str):
+    """As `inject_hyperparams` makes them for bfloat16 parameters."""
+    narrow = {k: jnp.bfloat16(v) for k, v in RULES[name][1].items()}
+    as_numbers = {k: type(v)(narrow[k]) for k, v in RULES[name][1].items()}
+    for a, b in zip(run(make(name, **narrow), 8)[1], run(make(name, **as_numbers), 8)[1], strict=True):
+        np.testing.assert_allclose(np.float64(a), b, rtol=1e-6, atol=1e-7)
+
+
+@over_rules_with_arguments
 def test_traced_arguments(name: str):
     """Under jit and vmap, one compilation for all of their values."""
     kwargs = RULES[name][1]
