@@ -104,6 +104,18 @@ def rule_from(sequence: Callable[[Any], Any]) -> nag_optax.momentum.MomentumRule
     return nag_optax.momentum.scheduled(lambda count: sequence(float_count(count)))
 
 
+def betas(rule: nag_optax.momentum.MomentumRule, steps: int) -> np.ndarray:
+    """β of each step of a rule whose γ is 0, from one compiled scan."""
+
+    def step(state: Any, _: None) -> Any:
+        (beta, gamma), state = rule.coefficients(state)
+        return state, (jnp.asarray(beta), jnp.asarray(gamma))
+
+    _, (beta, gamma) = jax.lax.scan(step, rule.init(), length=steps)
+    np.testing.assert_array_equal(gamma, 0.0)
+    return np.asarray(beta)
+
+
 def arrays_like(tree: Any, params: Any) -> list[jax.Array]:
     """The arrays of a state that are as large as a parameter."""
     shapes = {jnp.shape(p) for p in jax.tree.leaves(params)} - {()}

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._validate import check_number
+from nag_optax._validate import check_number, is_python_number
 
 Scalar = jax.typing.ArrayLike
 RuleState = Any
@@ -70,44 +70,6 @@ def scheduled(schedule: optax.Schedule) -> MomentumRule:
     return MomentumRule(init, coefficients)
 
 
-def sutskever(max_momentum: Scalar = 0.99) -> MomentumRule:
-    """Momentum that rises in steps of 250 towards a ceiling (Sutskever et al., 2013).
-
-    ```
-    m_t = min(1 − 2^(−1 − log₂(⌊t/250⌋ + 1)), max_momentum) = min(1 − ½/(⌊t/250⌋ + 1), max_momentum)
-    β_t = m_{t+1},  γ_t = 0
-    ```
-
-    Args:
-        max_momentum: the ceiling, a number in [0, 1); the paper uses 0.9 to 0.999.
-
-    Returns:
-        A `MomentumRule` for `accelerate`, `scale_by_nesterov` or `nag`. As every rule, a restart
-        sends it back to its beginning, t = 0.
-
-    Raises:
-        ValueError: if `max_momentum` is a Python number outside [0, 1).
-        TypeError: if it is neither a number nor an array.
-
-    Example:
-        >>> import nag_optax
-        >>> rule = nag_optax.momentum.sutskever(0.99)
-        >>> (beta, gamma), state = rule.coefficients(rule.init())
-        >>> float(beta), gamma
-        (0.5, 0.0)
-
-    Source: Sutskever, Martens, Dahl, Hinton, *On the importance of initialization and momentum in
-    deep learning*, ICML 2013, equation 5.
-    """
-    check_number("max_momentum", max_momentum, minimum=0, below=1)
-
-    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        plateau = (jnp.asarray(count) // 250 + 1).astype(float)
-        return jnp.minimum(1.0 - 0.5 / plateau, max_momentum)
-
-    return scheduled(schedule)
-
-
 def as_rule(momentum: Momentum) -> MomentumRule:
     """Lifts a float or an Optax schedule to a rule; a rule is returned as it is."""
     if isinstance(momentum, MomentumRule):
@@ -116,3 +78,8 @@ def as_rule(momentum: Momentum) -> MomentumRule:
         return scheduled(momentum)
     check_number("momentum", momentum, minimum=0, below=1, or_else=", an Optax schedule or a momentum rule")
     return constant(momentum)
+
+
+def as_float(value: Scalar) -> Scalar:
+    """An array in the default float dtype; a Python number as it is, for arithmetic in double."""
+    return value if is_python_number(value) else jnp.asarray(value, float)
