@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Annotated
 
+_COMMANDS = ("train", "evaluate")
 _NEEDED = ("flax", "orbax.checkpoint", "sklearn", "tyro", "rich", "matplotlib")
 
 
@@ -37,7 +38,7 @@ def run(arguments: list[str]) -> int:
     except TrainError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("stopped at once; the last complete checkpoint is kept", 130)
+        return _fail("stopped at once; --resume goes on from the last checkpoint, if there is one", 130)
     except BrokenPipeError:
         return 1
 
@@ -54,7 +55,7 @@ def _parse(arguments: list[str]):
         Annotated[TrainConfig, tyro.conf.subcommand("train")]
         | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
     )
-    if not arguments[0].startswith("-") and arguments[0] not in ("train", "evaluate"):
+    if not arguments[0].startswith("-") and arguments[0] not in _COMMANDS:
         raise InputError(f"{arguments[0]}: no such command; must be train or evaluate")
     errors = io.StringIO()
     try:
@@ -62,7 +63,7 @@ def _parse(arguments: list[str]):
             config = tyro.cli(
                 commands,
                 prog="nag-optax",
-                description="Train image classifiers with Nesterov acceleration.",
+                description="Image classifiers with Nesterov acceleration. --version prints the version.",
                 args=arguments,
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
             )
@@ -73,7 +74,7 @@ def _parse(arguments: list[str]):
                     f"Defaults by dataset and model, the learning rates by optimizer:\n\n{defaults_table()}"
                 )
             raise
-        raise InputError(_one_line(errors.getvalue())) from None
+        raise InputError(_one_line(errors.getvalue(), arguments[0])) from None
     options = {argument.split("=")[0] for argument in arguments if argument.startswith("--")}
     names = {option.removeprefix("--").replace("-", "_") for option in options}
     return config, names & {field.name for field in dataclasses.fields(config)}
@@ -94,7 +95,7 @@ def _execute(config, given: set[str]) -> int:
     return 0
 
 
-def _one_line(message: str) -> str:
+def _one_line(message: str, command: str) -> str:
     """The parser's boxed message as one line that names the option, the value and what is allowed."""
     from nag_optax.train.config import allowed
 
@@ -112,7 +113,10 @@ def _one_line(message: str) -> str:
             name = found["option"].removeprefix("--").replace("-", "_")
             value = found["value"] or "without a value"
             return f"{found['option']} {value}: must be {allowed(name)}"
-    return f"{text.rstrip('.')}; see nag-optax --help"
+    if "RUN_DIR" in text:
+        return "RUN_DIR is missing: name the folder of a run, nag-optax evaluate RUN_DIR"
+    help_of = f"nag-optax {command} --help" if command in _COMMANDS else "nag-optax --help"
+    return f"{text.rstrip('.')}; see {help_of}"
 
 
 def _runs(lines: list[str]) -> Iterator[tuple[bool, list[str]]]:

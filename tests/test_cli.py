@@ -29,14 +29,14 @@ def command(*arguments: object) -> list[str]:
         ("train --model vit", "--model vit: must be one of mlp, cnn"),
         ("train --batch-size many", "--batch-size many: must be a whole number of at least 1"),
         ("train --num-epochs 1.5", "--num-epochs 1.5: must be a whole number of at least 1"),
-        ("train --learning-rate fast", "--learning-rate fast: must be a finite number above 0"),
-        ("train --learning-rate nan", "--learning-rate nan: must be a finite number above 0"),
+        ("train --learning-rate fast", "--learning-rate fast: must be a finite float32 above 0"),
+        ("train --learning-rate nan", "--learning-rate nan: must be a finite float32 above 0"),
         ("train --momentum 1", "--momentum 1.0: must be a number in [0, 1)"),
         ("train --momentum=1", "--momentum 1.0: must be a number in [0, 1)"),
         ("train --seed", "--seed without a value: must be a whole number"),
-        ("train --speed 3", "Unrecognized options: --speed"),
+        ("train --speed 3", "Unrecognized options: --speed, 3; see nag-optax train --help"),
         ("trian", "trian: no such command; must be train or evaluate"),
-        ("evaluate", "RUN_DIR"),
+        ("evaluate", "RUN_DIR is missing: name the folder of a run"),
         ("evaluate nowhere", "nowhere/config.json: no such file"),
     ],
 )
@@ -88,9 +88,9 @@ def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_checkpoint(tm
     config = TrainConfig(model="mlp", num_epochs=12, batch_size=64, run_dir=whole)
     train(config, Console(file=io.StringIO()))
     options = ["train", "--model", "mlp", "--num-epochs", "12", "--batch-size", "64"]
-    for epochs in (2, 6):
+    for epochs, resume in ((2, []), (6, ["--resume"])):
         process = subprocess.Popen(
-            command(*options, "--run-dir", broken, "--resume"), env=ENVIRONMENT, stdout=subprocess.DEVNULL
+            command(*options, "--run-dir", broken, *resume), env=ENVIRONMENT, stdout=subprocess.DEVNULL
         )
         deadline = time.monotonic() + 120
         metrics = broken / "metrics.jsonl"
@@ -131,6 +131,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert re.fullmatch(
+        r"\nnag-optax: stopping after these steps; once more stops at once\n"
         r"nag-optax: stopped by SIGINT at step \d+, which is saved; "
         rf"continue with: nag-optax train --resume --run-dir {tmp_path}/run\n",
         error,

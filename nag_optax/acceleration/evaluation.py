@@ -62,8 +62,8 @@ def eval_params(
     states = [s for s in jax.tree.leaves(opt_state, is_leaf=_is_accelerator) if _is_accelerator(s)]
     if not states:
         raise ValueError(
-            "eval_params found no accelerator in opt_state: the optimizer has neither accelerate, "
-            "scale_by_nesterov nor nag in it, so evaluate params themselves"
+            "eval_params found no accelerator in opt_state, its first argument: pass opt_state, then "
+            "params; for an optimizer without accelerate, scale_by_nesterov or nag evaluate params themselves"
         )
 
     treedef = jax.tree.structure(params)
@@ -84,7 +84,8 @@ def eval_params(
             what = "which params lack" if path not in paths else f"of another shape than {paths[path]}"
             raise ValueError(
                 f"opt_state holds an offset for {_name(path)} of shape {jnp.shape(shift)}, {what}: "
-                "pass the parameters that this state was made for"
+                "pass the parameters that this state was made for; of an nnx module, "
+                "nnx.state(model, nnx.Param)"
             )
     return treedef.unflatten([_add(p, shifts.get(path)) for path, p in leaves])
 

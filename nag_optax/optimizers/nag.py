@@ -137,7 +137,10 @@ def _decay(
 
         # Of the parameters, not of the updates as optax.masked would: those may hold None.
         decays = True if mask is None else mask(params) if callable(mask) else mask
-        updates = jax.tree.map(subtree, decays, updates, params)
+        try:
+            updates = jax.tree.map(subtree, decays, updates, params)
+        except ValueError as error:
+            raise ValueError(f"mask must be a tree of booleans that the parameters extend: {error}") from None
         return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
 
     return optax.GradientTransformation(init_fn, update_fn)

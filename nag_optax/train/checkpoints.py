@@ -63,7 +63,7 @@ class Checkpoints:
         except Exception as error:  # Orbax passes on the errors of several storage layers.
             raise InputError(
                 f"{self._folder}: the checkpoint of step {step} could not be written ({_reason(error)}); "
-                "make room there, then --resume"
+                "mend that, then --resume"
             ) from error
 
     def restore(self, like: Any, say: Callable[[str], None]) -> Restored | None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -29,17 +30,16 @@ _FloatInTable = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_beha
 _IntInTable = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=_TABLE)]
 
 # How a run is carried out: two runs that differ here alone are the same run.
-_NOT_THE_RUN = ("run_dir", "resume", "overwrite", "data_dir", "device", "num_devices", "train_only")
+_NOT_THE_RUN = ("run_dir", "resume", "overwrite", "data_dir", "device", "num_devices")
 # What a command says, and a run's configuration does not.
 _NOT_KEPT = ("run_dir", "resume", "overwrite")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train a Flax model on images, and keep everything about the run in one folder.
+    """Train a Flax model on images, and keep everything about the run in one folder."""
 
-    None stands for the default of the table in `defaults.py`, by dataset, model and optimizer.
-    """
+    # None stands for the default of the table in defaults.py, by dataset, model and optimizer.
 
     dataset: DatasetName = "digits"
     """Images to train on: scikit-learn's digits, or any set in MNIST's IDX format."""
@@ -158,17 +158,18 @@ class TrainConfig:
                 raise InputError(f"{_flag(name)} {getattr(self, name)}: must be {allowed(name)}")
 
         def positive(value: float | None) -> bool:
-            return value is None or (math.isfinite(value) and value > 0)
+            return value is None or (math.isfinite(_float32(value)) and value > 0)
 
         assert self.warmup_epochs is not None and self.num_epochs is not None
         assert self.weight_decay is not None
         need(positive(self.learning_rate), "learning_rate")
-        need(self.momentum is None or 0 <= self.momentum < 1, "momentum")
-        need(math.isfinite(self.weight_decay) and self.weight_decay >= 0, "weight_decay")
-        need(0 <= self.smoothing < 1, "smoothing")
+        need(self.momentum is None or 0 <= _float32(self.momentum) < 1, "momentum")
+        need(math.isfinite(_float32(self.weight_decay)) and self.weight_decay >= 0, "weight_decay")
+        need(0 <= _float32(self.smoothing) < 1, "smoothing")
         need(positive(self.clip_norm), "clip_norm")
         for name in ("num_epochs", "batch_size", "image_size", "num_devices"):
             need(positive(getattr(self, name)), name)
+        need(self.image_size is None or self.image_size <= 1024, "image_size")
         need(0 <= self.seed < 2**32, "seed")
         need(0 <= self.warmup_epochs < self.num_epochs, "warmup_epochs")
 
@@ -199,7 +200,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Load a run and print its accuracy; with --predict, write predictions for other images."""
+    """Print the accuracy of a run; with --predict, classify other images."""
 
     run_dir: Annotated[Path, tyro.conf.arg(metavar="RUN_DIR")]
     """Folder of the run, as nag-optax train wrote it."""
@@ -213,15 +214,15 @@ class EvaluateConfig:
 
 
 _ALLOWED = {
-    "learning_rate": "a finite number above 0",
+    "learning_rate": "a finite float32 above 0",
     "momentum": "a number in [0, 1)",
-    "weight_decay": "a finite number of at least 0",
+    "weight_decay": "a finite float32 of at least 0",
     "smoothing": "a number in [0, 1)",
-    "clip_norm": "a finite number above 0",
+    "clip_norm": "a finite float32 above 0",
     "warmup_epochs": "a number of at least 0 and less than the number of epochs",
     "num_epochs": "a whole number of at least 1",
     "batch_size": "a whole number of at least 1",
-    "image_size": "a whole number of at least 1",
+    "image_size": "a whole number from 1 to 1024",
     "num_devices": "a whole number of at least 1",
     "seed": "a whole number from 0 to 4294967295",
 }
@@ -250,6 +251,14 @@ def load_config(path: Path) -> TrainConfig:
         raise InputError(f"{path}: no such file; name the folder of a run of nag-optax train") from None
     except (OSError, ValueError, TypeError, KeyError, InputError) as error:
         raise InputError(f"{path}: not a readable configuration of a run ({error})") from None
+
+
+def _float32(value: float) -> float:
+    """As the step will see it: 0.9999999999 is 1 there, 1e39 infinite."""
+    try:
+        return struct.unpack("f", struct.pack("f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -56,7 +56,7 @@ def load_dataset(config: TrainConfig) -> Dataset:
     # In float64: a float32 sum over millions of pixels is wrong in the third digit.
     mean = train.images.mean((0, 1, 2), dtype=np.float64).astype(np.float32)
     std = train.images.std((0, 1, 2), dtype=np.float64).astype(np.float32)
-    num_classes = 1 + int(max(train.labels.max(), test.labels.max()))
+    num_classes = 1 + int(train.labels.max())
     return Dataset(train, test, mean, np.maximum(std, 1e-6), num_classes)
 
 
@@ -95,5 +95,10 @@ def _idx_folder(folder: Path) -> tuple[Split, Split]:
         raise InputError(
             f"--data-dir {folder}: test images are {test.images.shape[1:]}, "
             f"training images {train.images.shape[1:]}; they must have one shape"
+        )
+    if test.labels.max() > train.labels.max():
+        raise InputError(
+            f"--data-dir {folder}: the test labels reach {test.labels.max()}, "
+            f"those to train with {train.labels.max()}; they must be of the same classes"
         )
     return train, test

@@ -60,5 +60,5 @@ def defaults_table() -> str:
             [dataset, model, str(d.num_epochs), str(d.batch_size), d.schedule, f"{d.warmup_epochs:g}", *rates]
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    lines = (" ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)

@@ -30,6 +30,6 @@ def find_devices(kind: str, count: int) -> list[Device]:
             else ""
         )
         raise InputError(
-            f"--num-devices {count}: there are {len(devices)} {devices[0].platform} devices{hint}"
+            f"--num-devices {count}: JAX finds {len(devices)} on this machine's {devices[0].platform}{hint}"
         )
     return devices[:count]

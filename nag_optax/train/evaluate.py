@@ -72,18 +72,20 @@ def _read_images(path: Path) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"--predict {path}: cannot be read as a .npy array ({error})") from None
     if not isinstance(images, np.ndarray) or images.dtype.kind not in "uif":
-        raise InputError(f"--predict {path}: must hold one array of numbers")
-    if not np.isfinite(images).all():
-        raise InputError(f"--predict {path}: holds values that are not finite; give numbers for all pixels")
+        raise InputError(f"--predict {path}: must hold one array of numbers, integers or floats")
+    if images.size == 0:
+        raise InputError(f"--predict {path}: holds no images; its shape is {images.shape}")
+    if not (np.abs(images) <= np.finfo(np.float32).max).all():
+        raise InputError(f"--predict {path}: holds values that are no finite float32")
     return images
 
 
 def _fitted(images: np.ndarray, path: Path | None, dataset: Dataset, image_size: int | None) -> np.ndarray:
     """(N, height, width, channels) as the model takes them, or an error that says what it takes."""
-    channels = dataset.image_shape[2]
+    given, channels = images.shape, dataset.image_shape[2]
     if images.ndim == 3 and channels == 1:
         images = images[..., None]
-    if images.ndim == 4 and images.shape[3] == channels and len(images):
+    if images.ndim == 4 and images.shape[3] == channels:
         images = images.astype(np.float32)
         if image_size is not None:
             images = resize(images, image_size)
@@ -91,6 +93,6 @@ def _fitted(images: np.ndarray, path: Path | None, dataset: Dataset, image_size:
             return images
     height, width, channels = dataset.image_shape
     raise InputError(
-        f"--predict {path}: has shape {images.shape}; must be (N, {height}, {width}, {channels})"
+        f"--predict {path}: has shape {given}; must be (N, {height}, {width}, {channels})"
         + (f" or (N, {height}, {width})" if channels == 1 else "")
     )

@@ -21,7 +21,7 @@ def draw_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
             ("test", _TEST, "test", "-"),
         ):
             values = [row[f"{split}_{name}"] for row in rows]
-            if values and values[0] is not None:
+            if None not in values:  # There is no test split with --train-only.
                 marker = "o" if len(rows) <= 30 else None
                 axes.plot(
                     epochs,

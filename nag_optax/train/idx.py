@@ -23,9 +23,9 @@ def read_idx_pair(folder: Path, *prefixes: str) -> tuple[np.ndarray, np.ndarray]
     labels_path = _find(folder, prefixes, "labels", "idx1")
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim not in (3, 4):
-        raise InputError(f"{images_path}: has {images.ndim} dimensions; images have 3, or 4 with channels")
+        raise InputError(f"{images_path}: holds an array of {images.ndim} axes; images have 3, or 4")
     if labels.ndim != 1:
-        raise InputError(f"{labels_path}: has {labels.ndim} dimensions; labels have 1")
+        raise InputError(f"{labels_path}: holds an array of {labels.ndim} axes; labels have 1")
     if len(images) != len(labels):
         raise InputError(
             f"{labels_path}: holds {len(labels)} labels, but {images_path.name} holds "
@@ -48,8 +48,10 @@ def read_idx(path: Path) -> np.ndarray:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error}); fetch the file again") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: is damaged ({error}); fetch the file again") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
     if len(content) < 4 or content[:2] != b"\0\0":
         raise InputError(f"{path}: is no IDX file; it must begin with two zero bytes, gzipped or not")
     kind, ndim = content[2], content[3]

@@ -30,7 +30,7 @@ class TrainState(NamedTuple):
 
     step: jax.Array
     params: Any
-    batch_stats: Any
+    model_state: Any
     opt_state: Any
     loss_sum: jax.Array  # over the examples of this epoch
     correct: jax.Array
@@ -75,7 +75,7 @@ class Loop:
         state = TrainState(
             step=jnp.zeros([], jnp.int32),
             params=params,
-            batch_stats=rest,
+            model_state=rest,
             opt_state=self._optimizer.init(params),
             loss_sum=jnp.zeros([], jnp.float32),
             correct=jnp.zeros([], jnp.int32),
@@ -99,7 +99,7 @@ class Loop:
         params = state.params
         if self._config.optimizer == "nag":
             params = jax.jit(nag_optax.eval_params)(state.opt_state, params)
-        return params, state.batch_stats
+        return params, state.model_state
 
     def is_finite(self, state: TrainState) -> bool:
         """Whether every parameter is a finite number."""
@@ -154,19 +154,19 @@ class Loop:
         key = jax.random.fold_in(jax.random.key(self._config.seed), state.step)
 
         def loss_fn(params: Any):
-            model = nnx.merge(self._graphdef, params, state.batch_stats)
+            model = nnx.merge(self._graphdef, params, state.model_state)
             logits = model(self._standardise(images), train=True, rngs=nnx.Rngs(dropout=key))
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             correct = jnp.sum(jnp.argmax(logits, -1) == labels)
-            batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
-            return jnp.mean(losses), (correct, batch_stats)
+            model_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+            return jnp.mean(losses), (correct, model_state)
 
-        (loss, (correct, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        (loss, (correct, model_state)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params, value=loss)
         return TrainState(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
+            model_state=model_state,
             opt_state=opt_state,
             loss_sum=state.loss_sum + loss * self.batch_size,
             correct=state.correct + correct,

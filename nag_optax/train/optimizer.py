@@ -14,13 +14,15 @@ def make_schedule(config: TrainConfig, steps_per_epoch: int) -> optax.Schedule:
     assert config.learning_rate is not None and config.num_epochs is not None
     assert config.warmup_epochs is not None and config.schedule is not None
     peak = config.learning_rate
-    warmup = round(config.warmup_epochs * steps_per_epoch)
-    rest = config.num_epochs * steps_per_epoch - warmup
-    decay = {
-        "constant": optax.constant_schedule(peak),
-        "cosine": optax.cosine_decay_schedule(peak, rest),
-        "linear": optax.linear_schedule(peak, 0.0, rest),
-    }[config.schedule]
+    total = config.num_epochs * steps_per_epoch
+    warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
+    match config.schedule:
+        case "constant":
+            decay = optax.constant_schedule(peak)
+        case "cosine":
+            decay = optax.cosine_decay_schedule(peak, total - warmup)
+        case "linear":
+            decay = optax.linear_schedule(peak, 0.0, total - warmup)
     if warmup == 0:
         return decay
     # From peak/(warmup + 1), so that the first step is not wasted on a rate of 0.

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import signal
 import statistics
 import time
@@ -15,19 +16,8 @@ from nag_optax.train.data import Dataset, load_dataset
 from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import Diverged, InputError, Interrupted
 from nag_optax.train.figures import draw_curves
-from nag_optax.train.folder import (
-    CHECKPOINTS,
-    CONFIG,
-    CURVES,
-    METRICS,
-    SUMMARY,
-    check_folder,
-    read_rows,
-    read_summary,
-    remove_run,
-    write_text,
-)
-from nag_optax.train.loop import Loop, Metrics, TrainState, chunk_lengths
+from nag_optax.train.folder import CHECKPOINTS, CURVES, SUMMARY, RunFolder
+from nag_optax.train.loop import Loop, TrainState, chunk_lengths
 from nag_optax.train.progress import RunProgress, summary_table
 from nag_optax.train.signals import collected_signals
 
@@ -63,26 +53,30 @@ def train(config: TrainConfig, console: Console | None = None) -> dict[str, Any]
         config = config.resolved()
         assert config.run_dir is not None
         devices = find_devices(config.device, config.num_devices)
-        check_folder(config)
+        folder = RunFolder(config)
+        folder.check()
         dataset = load_dataset(config)
-        return _Run(config, dataset, Loop(config, dataset, devices), console, interrupts, started).carry_out()
+        loop = Loop(config, dataset, devices)
+        with folder.claimed():
+            return _Run(config, folder, dataset, loop, console, interrupts, started).carry_out()
 
 
 class _Run:
     def __init__(
         self,
         config: TrainConfig,
+        folder: RunFolder,
         dataset: Dataset,
         loop: Loop,
         console: Console,
         interrupts: list[int],
         started: float,
     ):
-        assert config.run_dir is not None and config.num_epochs is not None
+        assert config.num_epochs is not None
         self._config, self._dataset, self._loop = config, dataset, loop
         self._console, self._interrupts, self._started = console, interrupts, started
-        self._folder, self._num_epochs = config.run_dir, config.num_epochs
-        self._checkpoints = Checkpoints(self._folder / CHECKPOINTS)
+        self._folder, self._num_epochs = folder, config.num_epochs
+        self._checkpoints = Checkpoints(folder.path / CHECKPOINTS)
         self._earlier_seconds = 0.0
         self._epoch_seconds = 0.0
         self._rows: list[dict[str, Any]] = []
@@ -91,9 +85,13 @@ class _Run:
         state = self._begin()
         loop = self._loop
         total = self._num_epochs * loop.steps_per_epoch
-        if int(state.step) == total and (summary := read_summary(self._folder / SUMMARY)):
-            self._say(f"{self._folder} is finished already")
-            self._console.print(summary_table(summary, str(self._folder)))
+        if total >= 2**31:
+            raise InputError(
+                f"--num-epochs {self._num_epochs}: {total} steps are too many; at most 2147483647"
+            )
+        if int(state.step) == total and (summary := self._folder.summary()):
+            self._say(f"{self._folder.path} is finished already")
+            self._console.print(summary_table(summary, str(self._folder.path)))
             return summary
         with RunProgress(
             self._console, self._num_epochs, loop.steps_per_epoch, int(state.step)
@@ -103,28 +101,20 @@ class _Run:
         return self._finish(state)
 
     def _begin(self) -> TrainState:
-        """A fresh folder and state, or those of the newest checkpoint."""
+        """A fresh state, or that of the newest checkpoint."""
         state = self._loop.init()
-        try:
-            if self._config.overwrite:
-                remove_run(self._folder)
-            self._folder.mkdir(parents=True, exist_ok=True)
-            restored = self._checkpoints.restore(state, self._say) if self._config.resume else None
-            step = 0 if restored is None else restored.step
-            done = step // self._loop.steps_per_epoch
-            self._rows = [row for row in read_rows(self._folder / METRICS) if row["epoch"] <= done]
-            write_text(self._folder / METRICS, "".join(json.dumps(row) + "\n" for row in self._rows))
-            write_text(self._folder / CONFIG, self._config.to_json())
-        except OSError as error:
-            raise InputError(f"--run-dir {self._folder}: cannot be written ({error})") from None
+        restored = self._checkpoints.restore(state, self._say) if self._config.resume else None
+        step = 0 if restored is None else restored.step
+        done = step // self._loop.steps_per_epoch
+        self._rows = [row for row in self._folder.rows() if row["epoch"] <= done]
         if restored is None:
             if self._config.resume:
-                self._say(f"no checkpoint in {self._folder}: starting from the beginning")
+                self._say(f"no checkpoint in {self._folder.path}: starting from the beginning")
             return state
         self._earlier_seconds = restored.notes["wall_seconds"]
         self._epoch_seconds = restored.notes["epoch_seconds"]
         self._loop.compile_seconds += restored.notes["compile_seconds"]
-        self._say(f"resuming {self._folder} from step {step}")
+        self._say(f"resuming {self._folder.path} from step {step}")
         return restored.state
 
     def _epoch(self, state: TrainState, epoch: int) -> TrainState:
@@ -164,11 +154,7 @@ class _Run:
             raise Diverged(self._divergence(int(state.step), epoch))
         self._rows.append(row)
         self._epoch_seconds = 0.0
-        try:
-            with open(self._folder / METRICS, "a") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise InputError(f"--run-dir {self._folder}: cannot be written ({error})") from None
+        self._folder.write_rows(self._rows)
         self._progress.epoch(row)
 
     def _save(self, state: TrainState) -> None:
@@ -195,7 +181,7 @@ class _Run:
         kept = self._checkpoints.steps()
         where = f"the checkpoint of step {kept[0]} is kept" if kept else "no checkpoint was written yet"
         return (
-            f"the loss is not finite at step {step} (epoch {epoch}); {where} in {self._folder}. "
+            f"the loss is not finite at step {step} (epoch {epoch}); {where} in {self._folder.path}. "
             f"Lower --learning-rate {self._config.learning_rate:g}, or add --clip-norm 1, in a new --run-dir"
         )
 
@@ -203,17 +189,16 @@ class _Run:
         if self._interrupts:
             self._stop(state)
         train = self._loop.evaluate(state, self._dataset.train)
-        none = Metrics(None, None)  # type: ignore[arg-type]
-        test = none if self._config.train_only else self._loop.evaluate(state, self._dataset.test)
+        test = None if self._config.train_only else self._loop.evaluate(state, self._dataset.test)
         # The first epoch warms caches up.
         seconds = statistics.median(
             [row["seconds"] for row in self._rows[1:]] or [row["seconds"] for row in self._rows]
         )
         summary = {
             "train_accuracy": train.accuracy,
-            "test_accuracy": test.accuracy,
+            "test_accuracy": None if test is None else test.accuracy,
             "train_loss": train.loss,
-            "test_loss": test.loss,
+            "test_loss": None if test is None else test.loss,
             "epochs": self._num_epochs,
             "steps": int(state.step),
             "wall_seconds": self._earlier_seconds + time.perf_counter() - self._started,
@@ -225,15 +210,15 @@ class _Run:
         }
         title = f"{self._config.dataset} · {self._config.model} · {self._config.optimizer}"
         try:
-            draw_curves(self._rows, title, self._folder / CURVES)
-            write_text(self._folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+            draw_curves(self._rows, title, self._folder.path / CURVES)
         except OSError as error:
-            raise InputError(f"--run-dir {self._folder}: cannot be written ({error})") from None
-        self._console.print(summary_table(summary, str(self._folder)))
+            raise InputError(f"{self._folder.path / CURVES}: cannot be written ({error})") from None
+        self._folder.write(SUMMARY, json.dumps(summary, indent=2) + "\n")
+        self._console.print(summary_table(summary, str(self._folder.path)))
         return summary
 
     def _resume_command(self) -> str:
-        return f"nag-optax train --resume --run-dir {self._folder}"
+        return f"nag-optax train --resume --run-dir {shlex.quote(str(self._folder.path))}"
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)

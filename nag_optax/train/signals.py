@@ -1,5 +1,6 @@
 """SIGINT and SIGTERM as something that a loop looks at between two chunks."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ def collected_signals() -> Iterator[list[int]]:
         if received:
             raise KeyboardInterrupt
         received.append(number)
+        # Not print: the handler may have interrupted one.
+        os.write(2, b"\nnag-optax: stopping after these steps; once more stops at once\n")
 
     previous = {}
     try:

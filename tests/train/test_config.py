@@ -45,13 +45,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"momentum": 1.0}, r"--momentum 1.0: must be a number in \[0, 1\)"),
     ({"momentum": -0.1}, "--momentum -0.1: must be"),
     ({"momentum": float("nan")}, "--momentum nan: must be"),
-    ({"learning_rate": float("inf")}, "--learning-rate inf: must be a finite number above 0"),
+    ({"learning_rate": float("inf")}, "--learning-rate inf: must be a finite float32 above 0"),
     ({"learning_rate": float("nan")}, "--learning-rate nan: must be"),
     ({"learning_rate": 0.0}, "--learning-rate 0.0: must be"),
     ({"weight_decay": -1.0}, "--weight-decay -1.0: must be"),
     ({"smoothing": 1.0}, "--smoothing 1.0: must be"),
     ({"clip_norm": 0.0}, "--clip-norm 0.0: must be"),
+    ({"learning_rate": 1e39}, "must be a finite float32"),
+    ({"momentum": 0.9999999999}, "must be a number in"),
+    ({"smoothing": 0.9999999999}, "must be a number in"),
     ({"image_size": 0}, "--image-size 0: must be"),
+    ({"image_size": 100_000}, "--image-size 100000: must be a whole number from 1 to 1024"),
     ({"warmup_epochs": 5.0, "num_epochs": 5}, "--warmup-epochs 5.0: must be"),
     ({"seed": -1}, "--seed -1: must be"),
     ({"num_devices": 0}, "--num-devices 0: must be"),
@@ -86,7 +90,7 @@ def test_a_damaged_config_json_is_named(tmp_path, text):
 
 def test_how_a_run_is_carried_out_makes_no_other_run():
     config = TrainConfig().resolved()
-    same = dataclasses.replace(config, device="cpu", num_devices=2, train_only=True, run_dir=Path("x"))
+    same = dataclasses.replace(config, device="cpu", num_devices=2, run_dir=Path("x"))
     assert config.differences(same) == []
     assert config.differences(dataclasses.replace(config, seed=7)) == ["--seed 7 (it holds 0)"]
     assert "seed" in json.loads(config.to_json())

@@ -78,12 +78,16 @@ FAULTS = {
     "empty": (damage(LABELS, lambda b: b""), "is no IDX file"),
     "header": (damage(LABELS, lambda b: b[:6]), "ends in its header"),
     "floats": (damage(LABELS, lambda b: b[:2] + b"\x0d" + b[3:]), "type 0x0d; only unsigned bytes"),
-    "gzip cut": (damage("train-images-idx3-ubyte.gz", lambda b: b[:50]), "cannot be read"),
+    "gzip cut": (damage("train-images-idx3-ubyte.gz", lambda b: b[:50]), "is damaged"),
     "counts": (
         lambda folder: write_idx(folder / LABELS, np.zeros(19)),
         "holds 19 labels, but t10k-images-idx3-ubyte holds 20 images; the counts must be equal",
     ),
-    "dimensions": (lambda folder: write_idx(folder / LABELS, np.zeros((20, 2))), "has 2 dimensions"),
+    "dimensions": (lambda folder: write_idx(folder / LABELS, np.zeros((20, 2))), "array of 2 axes"),
+    "classes": (
+        lambda folder: write_idx(folder / LABELS, np.full(20, 9)),
+        "the test labels reach 9, those to train with 1",
+    ),
     "shapes": (
         lambda folder: write_idx(folder / "t10k-images-idx3-ubyte", np.zeros((20, 7, 5))),
         "they must have one shape",

@@ -37,11 +37,13 @@ def test_predictions_are_written_beside_the_file(finished_run, tmp_path, console
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (np.zeros((3, 9, 9)), r"has shape \(3, 9, 9, 1\); must be \(N, 8, 8, 1\) or \(N, 8, 8\)"),
+        (np.zeros((3, 9, 9)), r"has shape \(3, 9, 9\); must be \(N, 8, 8, 1\) or \(N, 8, 8\)"),
         (np.zeros((3, 8, 8, 3)), r"must be \(N, 8, 8, 1\)"),
-        (np.zeros((0, 8, 8)), "must be"),
-        (np.full((3, 8, 8), np.nan), "not finite"),
-        (np.array([["a"]]), "must hold one array of numbers"),
+        (np.zeros((0, 8, 8)), "holds no images"),
+        (np.full((2, 8, 8), 1e300), "no finite float32"),
+        (np.ones((2, 8, 8), bool), "integers or floats"),
+        (np.full((3, 8, 8), np.nan), "no finite float32"),
+        (np.array([["a"]]), "must hold one array of numbers, integers or floats"),
         (b"no array", "cannot be read as a .npy array"),
         (None, "cannot be read as a .npy array"),
     ],

@@ -40,6 +40,11 @@ def test_schedules_follow_their_formula(name, warmup):
         np.testing.assert_allclose(schedule(t), expected, rtol=1e-5, atol=1e-8)
 
 
+def test_a_warm_up_that_rounds_to_the_whole_run_leaves_a_step_to_decay():
+    schedule = make_schedule(config(schedule="cosine", num_epochs=2, warmup_epochs=1.999), STEPS)
+    assert 0 < float(schedule(0)) < float(schedule(2 * STEPS - 1)) <= 0.1001
+
+
 PARAMS = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([0.5])}
 GRADS = {"kernel": jnp.array([[0.3, 4.0]]), "bias": jnp.array([-2.0])}
 

@@ -144,6 +144,8 @@ def test_a_run_that_lost_its_newest_checkpoint_is_bit_equal_again(finished_run, 
 
 
 def test_resume_without_a_checkpoint_starts_and_says_so(tmp_path, console, finished_run):
+    (tmp_path / "run").mkdir()
+    shutil.copy(finished_run / "config.json", tmp_path / "run")
     train(dataclasses.replace(SMALL, run_dir=tmp_path / "run", resume=True), console)
     assert f"no checkpoint in {tmp_path / 'run'}: starting from the beginning" in output(console)
     assert_same_run(tmp_path / "run", finished_run)
@@ -164,10 +166,11 @@ def test_resuming_a_finished_run_changes_nothing(finished_run, tmp_path, console
         ({"seed": 5}, "is not empty"),
         ({"seed": 5, "resume": True}, r"another configuration: --seed 5 \(it holds 0\)"),
         ({"optimizer": "adam", "resume": True}, r"another configuration: --optimizer adam \(it holds nag\)"),
+        ({"train_only": True, "resume": True}, r"configuration: --train-only True \(it holds False\)"),
         ({"resume": True, "overwrite": True}, "--overwrite: goes without --resume"),
         ({"batch_size": 5000, "overwrite": True}, "--batch-size 5000: must be at most 1437"),
         ({"image_size": 3, "model": "cnn", "overwrite": True}, "needs images of at least 4 pixels"),
-        ({"num_devices": 64, "overwrite": True}, "--num-devices 64: there are 4 cpu devices"),
+        ({"num_devices": 64, "overwrite": True}, "--num-devices 64: JAX finds 4 on this machine's cpu"),
         ({"device": "tpu", "overwrite": True}, "--device tpu: JAX finds none here"),
     ],
 )
