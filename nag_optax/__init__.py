@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nag_optax.acceleration.kernel import accelerate as accelerate
     from nag_optax.acceleration.kernel import scale_by_nesterov as scale_by_nesterov
     from nag_optax.optimizers.nag import nag as nag
+    from nag_optax.transforms.proximal import proximal as proximal
 
 # Where each public name lives. They are imported on first use, so that the command line answers
 # --help without waiting for JAX.
@@ -23,6 +24,7 @@ _HOMES = {
     "momentum": "nag_optax.acceleration",
     "nag": "nag_optax.optimizers.nag",
     "prox": "nag_optax.prox",
+    "proximal": "nag_optax.transforms.proximal",
     "scale_by_nesterov": "nag_optax.acceleration.kernel",
 }
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] (the names above)
