@@ -116,7 +116,9 @@ def _singular_value_threshold_jvp(primals, tangents):
     b = _dot(uh, _dot(d_matrix, v))
     inner = gamma_plus.astype(b.dtype) * (b + _adjoint(b)) / 2
     inner += gamma_minus.astype(b.dtype) * (b - _adjoint(b)) / 2
-    derivative = _dot(u, _dot(inner, vh)) - _product(u, above * d_threshold[..., None], vh)
+    derivative = _dot(u, _dot(inner, vh)) - _product(
+        u, above.astype(values.dtype) * d_threshold[..., None], vh
+    )
     rows, columns = matrix.shape[-2:]
     if rows > columns:
         derivative += _product(_dot(d_matrix, v) - _dot(u, b), ratio, vh)

@@ -110,6 +110,8 @@ def _projected(
             )
     dtype = wide(*(leaf.array.dtype for leaf in leaves))
     given = [leaf.array.astype(dtype) for leaf in leaves]
+    if not any(a.size for a in given):
+        return given, given
     args, kwargs = jax.tree.map(lambda a: _in_dtype(a, dtype), (args, kwargs))
     result = _promoting(fn, treedef.unflatten(given), args, kwargs)
     if jax.tree.structure(result) != treedef:
@@ -120,9 +122,10 @@ def _projected(
             raise ValueError(
                 f"{_name(fn)} must keep shapes: {leaf.name} had {leaf.array.shape}, got {a.shape}"
             )
-        if a.dtype != dtype:
+        # Some of Optax's widen float32 where float64 is enabled.
+        if wide(a.dtype, dtype) != a.dtype or jnp.iscomplexobj(a) != jnp.iscomplexobj(leaf.array):
             raise TypeError(f"{_name(fn)} must keep dtypes: {leaf.name} had {dtype}, got {a.dtype}")
-    return given, [jnp.asarray(a) for a in projected]
+    return given, [jnp.asarray(a, dtype) for a in projected]
 
 
 def _in_dtype(value: Any, dtype: jnp.dtype) -> Any:
