@@ -91,7 +91,7 @@ class _Axis:
                 f"axis {self.axis} does not fit parameter {leaf.name} of shape {leaf.array.shape}: "
                 f"must be different numbers in [-{ndim}, {ndim})"
             )
-        return tuple(a % ndim for a in axes)
+        return axes
 
 
 def _is_axis(node: Any) -> bool:

@@ -314,3 +314,16 @@ def test_nan_stays_visible(name: str):
     z = ALL[name]()(p, 1.0)
     parts = jax.tree.leaves(z)
     assert all(bool(jnp.all(jnp.isnan(a))) for a in parts)
+
+
+def test_one_nan_is_a_group_of_nan():
+    assert bool(jnp.all(jnp.isnan(group_l2(1.0)(jnp.array([jnp.nan, 0.5]), 1.0))))
+
+
+def test_optax_bounds_are_those_of_the_box(x64: None):
+    p = point(8)
+    z = optax_projection("hypercube", {"scale": {"m": 0.6, "v": 0.2}})(p, 1.0)
+    np.testing.assert_array_equal(z["m"], np.clip(p["m"], 0.0, 0.6))
+    np.testing.assert_array_equal(z["v"], np.clip(p["v"], 0.0, 0.2))
+    z = optax_projection("box", {"lower": -0.1, "upper": 0.3})(p, 1.0)
+    np.testing.assert_array_equal(z["m"], np.clip(p["m"], -0.1, 0.3))

@@ -270,6 +270,8 @@ def test_a_path_gives_its_subtree_alone():
     np.testing.assert_array_equal(z["layers"][1]["bias"], [-2.0, 0.0])
     assert_trees_equal(z["layers"][0], layers()["layers"][0])
     assert_trees_equal(separable({"": l1(1.0)})(layers(), 1.0), l1(1.0)(layers(), 1.0))
+    z = separable({"a": l1(1.0)})({"a": jnp.array(3.0), "ab": jnp.array(3.0)}, 1.0)
+    assert (float(z["a"]), float(z["ab"])) == (2.0, 3.0)
     z = separable({"layers/0/bias": projection(simplex)})(layers(), 1.0)
     np.testing.assert_allclose(jnp.sum(z["layers"][0]["bias"]), 1.0)
 
