@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nag_optax import prox as prox
     from nag_optax.acceleration import momentum as momentum
     from nag_optax.acceleration.evaluation import eval_params as eval_params
     from nag_optax.acceleration.kernel import AccelerateState as AccelerateState
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from nag_optax.acceleration.kernel import accelerate as accelerate
     from nag_optax.acceleration.kernel import scale_by_nesterov as scale_by_nesterov
     from nag_optax.optimizers.nag import nag as nag
+    from nag_optax.transforms.proximal import proximal as proximal
 
 # Where each public name lives. They are imported on first use, so that the command line answers
 # --help without waiting for JAX.
@@ -21,6 +23,8 @@ _HOMES = {
     "eval_params": "nag_optax.acceleration.evaluation",
     "momentum": "nag_optax.acceleration",
     "nag": "nag_optax.optimizers.nag",
+    "prox": "nag_optax.prox",
+    "proximal": "nag_optax.transforms.proximal",
     "scale_by_nesterov": "nag_optax.acceleration.kernel",
 }
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] (the names above)
@@ -29,7 +33,9 @@ __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] (the names
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+    home = import_module(_HOMES[name])
+    # A name may be a module itself.
+    globals()[name] = value = home if home.__name__ == f"{__name__}.{name}" else getattr(home, name)
     return value
 
 
