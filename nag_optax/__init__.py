@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nag_optax import prox as prox
     from nag_optax.acceleration import momentum as momentum
     from nag_optax.acceleration.evaluation import eval_params as eval_params
     from nag_optax.acceleration.kernel import AccelerateState as AccelerateState
@@ -21,6 +22,7 @@ _HOMES = {
     "eval_params": "nag_optax.acceleration.evaluation",
     "momentum": "nag_optax.acceleration",
     "nag": "nag_optax.optimizers.nag",
+    "prox": "nag_optax.prox",
     "scale_by_nesterov": "nag_optax.acceleration.kernel",
 }
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] (the names above)
@@ -29,7 +31,9 @@ __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] (the names
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+    home = import_module(_HOMES[name])
+    # A name may be a module itself.
+    globals()[name] = value = home if home.__name__ == f"{__name__}.{name}" else getattr(home, name)
     return value
 
 

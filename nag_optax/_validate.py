@@ -1,5 +1,6 @@
 """Checks of arguments: what Python can see is checked, what is traced or on a device passes."""
 
+import math
 from typing import Any, TypeGuard
 
 import jax
@@ -31,3 +32,27 @@ def check_number(
         raise TypeError(f"{name} must be {allowed}; got {value!r} of type {type(value).__name__}")
     elif not minimum <= float(value) < below:
         raise ValueError(f"{name} must be {allowed}; got {value}")
+
+
+def check_numbers(name: str, tree: Any, *, minimum: float = -math.inf, finite: bool = True) -> None:
+    """Raises unless each leaf is a real number or array that is not known to lie below `minimum`.
+
+    Nor may it be NaN, or infinite where `finite`. Arrays of NumPy are looked into, those of JAX are not.
+    """
+    bounds = (f"[{minimum:g}, " if minimum > -math.inf else "(-inf, ") + "inf)" if finite else "[-inf, inf]"
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        where = name + jax.tree_util.keystr(path)
+        allowed = f"{where} must be a real number in {bounds}, an array or a tree of them"
+        is_array = isinstance(leaf, np.ndarray | jax.Array)
+        if not (is_array or is_python_number(leaf)):
+            raise TypeError(f"{allowed}; got {leaf!r} of type {type(leaf).__name__}")
+        dtype = jax.numpy.result_type(leaf)
+        if not (jax.numpy.issubdtype(dtype, np.floating) or jax.numpy.issubdtype(dtype, np.integer)):
+            raise TypeError(f"{allowed}; got dtype {dtype}")
+        if isinstance(leaf, jax.Array):
+            continue
+        inside = (leaf >= minimum) & (leaf < math.inf if finite else leaf <= math.inf)
+        if finite:
+            inside &= leaf > -math.inf
+        if not np.all(inside):
+            raise ValueError(f"{allowed}; got {leaf}")

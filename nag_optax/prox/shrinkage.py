@@ -1,0 +1,72 @@
+"""Penalties that shrink towards exact zeros: l1, elastic net, group l2."""
+
+import jax
+import jax.numpy as jnp
+
+from nag_optax._validate import check_numbers
+from nag_optax.prox.base import Params, Prox, Strength, narrowed, spread, total, widened
+
+
+def l1(strength: Strength) -> Prox:
+    """The l1 penalty, whose prox is soft thresholding: exact zeros.
+
+    ```
+    g(z) = Σ λᵢ|zᵢ|        prox(p)ᵢ = sign(pᵢ)·max(|pᵢ| − s·λᵢ, 0)
+    ```
+
+    A complex coordinate keeps its phase, and its modulus shrinks.
+
+    Args:
+        strength: λ ≥ 0; a number, an array that broadcasts to the parameter (one strength a
+            coordinate), or a tree of these that is a prefix of the parameters. May be traced.
+
+    Returns:
+        A `Prox`.
+
+    Raises:
+        ValueError: if a Python number or NumPy array in `strength` is negative, infinite or NaN.
+        TypeError: if a leaf of `strength` is not a real number or array.
+
+    Example:
+        >>> import jax.numpy as jnp, nag_optax
+        >>> prox = nag_optax.prox.l1({"w": jnp.array([1.0, 0.1]), "b": 0.0})
+        >>> prox({"w": jnp.array([0.5, -0.5]), "b": jnp.array(3.0)}, 1.0)
+        {'b': Array(3., dtype=float32), 'w': Array([ 0. , -0.4], dtype=float32)}
+
+    Source: Donoho, *De-noising by soft-thresholding*, 1995; Parikh and Boyd, *Proximal algorithms*,
+    2014, section 6.5.2.
+    """
+    check_numbers("strength", strength, minimum=0)
+    return Prox("l1", _l1, _l1_value, (strength,))
+
+
+def _l1(params: Params, step_size: jax.typing.ArrayLike, strength: Strength) -> Params:
+    leaves, treedef = widened(params, "l1")
+    strengths = spread("strength", strength, params, leaves)
+    shrunk = [
+        soft_threshold(leaf.array, jnp.asarray(step_size, leaf.real_dtype) * s)
+        for leaf, s in zip(leaves, strengths, strict=True)
+    ]
+    return narrowed(treedef, leaves, shrunk)
+
+
+def _l1_value(params: Params, strength: Strength) -> jax.Array:
+    leaves, _ = widened(params, "l1")
+    strengths = spread("strength", strength, params, leaves)
+    return total([jnp.sum(s * jnp.abs(leaf.array)) for leaf, s in zip(leaves, strengths, strict=True)])
+
+
+def soft_threshold(p: jax.Array, threshold: jax.Array) -> jax.Array:
+    """p with its modulus less `threshold`, exactly zero where that would be negative."""
+    if jnp.iscomplexobj(p):
+        return shrink(p, jnp.abs(p), threshold)
+    # p − p is 0 and not −0, and a threshold of 0 changes no bit.
+    return p - jnp.clip(p, -threshold, threshold)
+
+
+def shrink(p: jax.Array, norm: jax.Array, threshold: jax.Array) -> jax.Array:
+    """p·max(1 − threshold/norm, 0), with finite derivatives where the norm is zero."""
+    # A NaN is not below the threshold, so that it is seen in the result.
+    below = norm <= threshold
+    factor = jnp.where(below, 0.0, 1.0 - threshold / jnp.where(below, 1.0, norm))
+    return p * factor.astype(p.dtype)
