@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nag_optax.solver.minimize import Reason as Reason
     from nag_optax.solver.minimize import Solution as Solution
     from nag_optax.solver.minimize import minimize as minimize
+    from nag_optax.transforms.proximal import proximal as proximal
 
 # Where each public name lives. They are imported on first use, so that the command line answers
 # --help without waiting for JAX.
@@ -35,6 +36,7 @@ _HOMES = {
     "momentum": "nag_optax.acceleration",
     "nag": "nag_optax.optimizers.nag",
     "prox": "nag_optax.prox",
+    "proximal": "nag_optax.transforms.proximal",
     "scale_by_nesterov": "nag_optax.acceleration.kernel",
 }
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] (the names above)

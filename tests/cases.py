@@ -73,6 +73,20 @@ def nesterov_sgd(
     return optax.chain(nesterov, optax.scale_by_learning_rate(learning_rate))
 
 
+def proximal_nag(
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: nag_optax.momentum.Momentum,
+    strength: jax.typing.ArrayLike,
+    accumulator_dtype: Any = None,
+) -> optax.GradientTransformation:
+    """Strength on the squares alone: the minimum stays near, and a complex parameter is two real ones."""
+    return optax.chain(
+        optax.sgd(learning_rate),
+        nag_optax.proximal(nag_optax.prox.elastic_net(0.0, strength), learning_rate),
+        nag_optax.accelerate(momentum, accumulator_dtype=accumulator_dtype),
+    )
+
+
 def _rising_momentum(count: jax.typing.ArrayLike) -> jax.Array:
     return 0.9 * rising(float_count(count))
 
@@ -146,6 +160,7 @@ CASES = (
         weight_decay=1e-4,
         accumulate="gradients",
     ),
+    _case("proximal", proximal_nag, {"lean": False}, learning_rate=0.05, momentum=0.9, strength=1e-4),
     _case("nag-plain", nag_optax.nag, {"buffers": 0}, learning_rate=0.05, momentum=0.0),
     _case(
         "nag-float32-buffer",

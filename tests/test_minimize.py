@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import nag_optax
 from nag_optax import Reason, minimize, prox
 from tests.helpers import sphere
-from tests.problems import PROBLEMS, Problem, lasso, worst
+from tests.composite import PROBLEMS, Problem, lasso, worst
 
 
 def relative_mapping(problem: Problem, x: np.ndarray, step_size: float | None = None) -> float:

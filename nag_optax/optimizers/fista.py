@@ -59,9 +59,9 @@ def fista(
 
     holds on every step, whatever the step sizes did; the last form if no s is below 1/(2L). With
     another rule s never grows, and a bound that allows steps to shrink, as Chambolle and Dossal's
-    does, holds with the latest s. The first
-    step finds the scale of s by itself. Where the values of f differ by less than their rounding the
-    test is ⟨∇f(x⁺) − ∇f(p), d⟩ ≤ ‖d‖²/s, which takes a gradient, and s does not grow.
+    does, holds with the latest s. The first step finds the scale of s by itself. Where the values of
+    f differ by less than their rounding the test is ⟨∇f(x⁺) − ∇f(p), d⟩ ≤ ‖d‖²/s, which takes a
+    gradient, and s does not grow.
 
     Args:
         learning_rate: the step size s, a number ≥ 0 or an Optax schedule; None to backtrack.

@@ -81,6 +81,26 @@ class Prox:
         return f"{self.name}({', '.join(shown)})"
 
 
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """A tree of values that can be hashed, as one such value: an option of a `Prox`."""
+
+    leaves: tuple[Any, ...]
+    treedef: Any
+
+    @classmethod
+    def of(cls, tree: Any) -> "Frozen":
+        leaves, treedef = jax.tree.flatten(tree)
+        return cls(tuple(leaves), treedef)
+
+    @property
+    def tree(self) -> Any:
+        return self.treedef.unflatten(self.leaves)
+
+    def __repr__(self) -> str:
+        return repr(self.tree)
+
+
 class Leaf(NamedTuple):
     """A parameter, its name for messages, and its dtype before it was widened."""
 

@@ -1,4 +1,4 @@
-"""Penalties that shrink towards exact zeros: l1, elastic net, group l2."""
+"""Penalties of each coordinate: l1 and the elastic net."""
 
 import jax
 import jax.numpy as jnp
@@ -50,10 +50,65 @@ def _l1(params: Params, step_size: jax.typing.ArrayLike, strength: Strength) -> 
     return narrowed(treedef, leaves, shrunk)
 
 
-def _l1_value(params: Params, strength: Strength) -> jax.Array:
+def _l1_value(params: Params, strength: Strength, name: str = "strength") -> jax.Array:
     leaves, _ = widened(params, "l1")
-    strengths = spread("strength", strength, params, leaves)
+    strengths = spread(name, strength, params, leaves)
     return total([jnp.sum(s * jnp.abs(leaf.array)) for leaf, s in zip(leaves, strengths, strict=True)])
+
+
+def elastic_net(l1_strength: Strength, l2_strength: Strength) -> Prox:
+    """The elastic net: l1 and half the squares; with l1_strength 0, ridge.
+
+    ```
+    g(z) = Σ λᵢ|zᵢ| + ½ Σ μᵢ|zᵢ|²        prox(p)ᵢ = sign(pᵢ)·max(|pᵢ| − s·λᵢ, 0) / (1 + s·μᵢ)
+    ```
+
+    Args:
+        l1_strength: λ ≥ 0; a number, an array that broadcasts to the parameter, or a tree of these
+            that is a prefix of the parameters. May be traced.
+        l2_strength: μ ≥ 0, likewise.
+
+    Returns:
+        A `Prox`.
+
+    Raises:
+        ValueError: if a Python number or NumPy array in a strength is negative, infinite or NaN.
+        TypeError: if a leaf of a strength is not a real number or array.
+
+    Example:
+        >>> import jax.numpy as jnp, nag_optax
+        >>> nag_optax.prox.elastic_net(1.0, 1.0)(jnp.array([3.0, -0.5]), 1.0)
+        Array([1., 0.], dtype=float32)
+
+    Source: Zou and Hastie, *Regularization and variable selection via the elastic net*, 2005;
+    Parikh and Boyd, *Proximal algorithms*, 2014, section 6.5.3.
+    """
+    check_numbers("l1_strength", l1_strength, minimum=0)
+    check_numbers("l2_strength", l2_strength, minimum=0)
+    return Prox("elastic_net", _elastic_net, _elastic_net_value, (l1_strength, l2_strength))
+
+
+def _elastic_net(
+    params: Params, step_size: jax.typing.ArrayLike, l1_strength: Strength, l2_strength: Strength
+) -> Params:
+    leaves, treedef = widened(params, "elastic_net")
+    thresholds = spread("l1_strength", l1_strength, params, leaves)
+    squares = spread("l2_strength", l2_strength, params, leaves)
+    shrunk = []
+    for leaf, threshold, square in zip(leaves, thresholds, squares, strict=True):
+        step = jnp.asarray(step_size, leaf.real_dtype)
+        divisor = (1.0 + step * square).astype(leaf.array.dtype)
+        shrunk.append(soft_threshold(leaf.array, step * threshold) / divisor)
+    return narrowed(treedef, leaves, shrunk)
+
+
+def _elastic_net_value(params: Params, l1_strength: Strength, l2_strength: Strength) -> jax.Array:
+    leaves, _ = widened(params, "elastic_net")
+    squares = spread("l2_strength", l2_strength, params, leaves)
+    half = [
+        0.5 * jnp.sum(s * jnp.square(jnp.abs(leaf.array))) for leaf, s in zip(leaves, squares, strict=True)
+    ]
+    return total([_l1_value(params, l1_strength, "l1_strength"), *half])
 
 
 def soft_threshold(p: jax.Array, threshold: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ import nag_optax
 from nag_optax import eval_params, fista, momentum, prox
 from tests import reference
 from tests.helpers import assert_trees_equal, falling, float_count, sphere, trajectory
-from tests.problems import PROBLEMS, Problem, lasso, worst
+from tests.composite import PROBLEMS, Problem, lasso, worst
 
 over_problems = pytest.mark.parametrize("name", PROBLEMS)
 

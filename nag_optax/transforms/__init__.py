@@ -1,0 +1,1 @@
+"""Parts that go in front of the accelerator, one file each."""

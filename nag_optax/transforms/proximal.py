@@ -1,0 +1,122 @@
+"""`proximal`: an incoming step becomes a proximal one."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nag_optax._dtypes import wide
+from nag_optax._validate import check_number
+from nag_optax.prox.apply import check_prox, check_same
+from nag_optax.prox.base import ProxLike
+
+
+def proximal(prox: ProxLike, step_size: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
+    """Turns the incoming update u into a proximal step; goes after the learning rate.
+
+    ```
+    Δ = prox(p + u, step_size) − p,   prox(v, s) = argmin_z s·g(z) + ½‖z − v‖²
+    ```
+
+    With u = −lr·∇f(p) and step_size = lr this is a step of proximal gradient descent on f + g, and
+    with `accelerate` behind it one of FISTA. The penalty is not part of the gradient.
+
+    Args:
+        prox: an operator of `nag_optax.prox`, or any callable `prox(params, step_size) -> params`
+            that keeps the tree, shapes and dtypes.
+        step_size: the learning rate of the step before it, a number ≥ 0 or the same Optax schedule.
+            With another one the minimum found is that of another strength.
+
+    Returns:
+        A transformation whose update has the dtype of the incoming update and is computed in
+        float32 or wider. A parameter whose update is None stays, and the prox does not see it. Its
+        state is a counter, for a schedule alone. Extra arguments are ignored.
+
+    Raises:
+        ValueError: if step_size is a negative Python number or no scalar, the parameters are
+            missing, their tree or a shape is not that of the updates, or the prox changes the tree
+            or a shape.
+        TypeError: if prox is not callable, step_size is neither a number nor a schedule, or the
+            prox changes a dtype.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, nag_optax
+        >>> learning_rate = 0.1
+        >>> optimizer = optax.chain(
+        ...     optax.scale_by_learning_rate(learning_rate),
+        ...     nag_optax.proximal(nag_optax.prox.l1(1.0), learning_rate),
+        ...     nag_optax.accelerate(momentum=0.5),
+        ... )
+        >>> params = jnp.array([3.0, 0.5])
+        >>> state = optimizer.init(params)
+        >>> for _ in range(100):
+        ...     grads = jax.grad(lambda p: 0.5 * jnp.sum((p - jnp.array([3.0, 0.5])) ** 2))(params)
+        ...     updates, state = optimizer.update(grads, state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> print(nag_optax.eval_params(state, params).round(4))
+        [2. 0.]
+
+    Source: Beck and Teboulle, *A fast iterative shrinkage-thresholding algorithm for linear inverse
+    problems*, 2009; Parikh and Boyd, *Proximal algorithms*, 2014, section 4.2.
+    """
+    check_prox(prox)
+    if not callable(step_size):
+        check_number("step_size", step_size, minimum=0, or_else=" or an Optax schedule")
+
+    def init_fn(params: optax.Params) -> optax.ScaleByScheduleState | optax.EmptyState:
+        del params
+        if not callable(step_size):
+            return optax.EmptyState()
+        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        if params is None:
+            raise ValueError("proximal needs the parameters: call update(updates, state, params)")
+        size = step_size(state.count) if callable(step_size) else step_size
+        if callable(step_size):
+            state = optax.ScaleByScheduleState(jnp.asarray(optax.safe_increment(state.count)))
+        treedef, steps, ps = _paired(updates, params)
+        moved = treedef.unflatten(map(_moved, steps, ps))
+        target = prox(moved, size)
+        check_same(moved, target)
+        return treedef.unflatten(map(_difference, steps, ps, treedef.flatten_up_to(target))), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _paired(updates: optax.Updates, params: optax.Params) -> tuple[Any, list[Any], list[Any]]:
+    """The leaves of both; None is a leaf of the updates."""
+    flat, treedef = jax.tree_util.tree_flatten_with_path(updates, is_leaf=lambda u: u is None)
+    try:
+        ps = treedef.flatten_up_to(params)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"the updates' tree is not that of the parameters: {error}") from None
+    for (path, u), p in zip(flat, ps, strict=True):
+        if u is None:
+            continue
+        if not jax.tree_util.all_leaves([p]):
+            raise ValueError(f"update {_name(path)} is an array where the parameters have none: {p}")
+        if jnp.shape(u) != jnp.shape(p):
+            raise ValueError(
+                f"update {_name(path)} has shape {jnp.shape(u)}, but its parameter has {jnp.shape(p)}"
+            )
+    return treedef, [u for _, u in flat], ps
+
+
+def _moved(u: jax.Array | None, p: jax.Array) -> jax.Array | None:
+    if u is None:
+        return None
+    dtype = wide(jnp.result_type(u), jnp.result_type(p))
+    return jnp.asarray(p, dtype) + jnp.asarray(u, dtype)
+
+
+def _difference(u: jax.Array | None, p: jax.Array, target: jax.Array) -> jax.Array | None:
+    if u is None:
+        return None
+    return (target - jnp.asarray(p, target.dtype)).astype(jnp.result_type(u))
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path) or "at the root"

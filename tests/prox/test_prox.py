@@ -1,0 +1,410 @@
+"""The class `Prox` and what all operators share: trees, strengths, dtypes, derivatives, errors."""
+
+# Optax types a tree as the union of all that a tree may be.
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from nag_optax.prox import (
+    Prox,
+    box,
+    elastic_net,
+    group_l2,
+    l1,
+    nonnegative,
+    nuclear_norm,
+    projection,
+    separable,
+)
+from tests.helpers import assert_trees_close, assert_trees_equal, dtypes
+
+simplex = optax.projections.projection_simplex
+
+# Each with one strength that a test may trace.
+OF_STRENGTH: dict[str, Callable[[Any], Prox]] = {
+    "l1": l1,
+    "elastic_net-l1": lambda s: elastic_net(s, 0.3),
+    "elastic_net-l2": lambda s: elastic_net(0.3, s),
+    "group_l2": group_l2,
+    "group_l2-axis": lambda s: group_l2(s, axis=0),
+    "group_l2-joint": lambda s: group_l2(s, joint=True),
+    "nuclear_norm": nuclear_norm,
+    "box": lambda s: box(-0.2, s),
+    "projection": lambda s: projection(simplex, scale=s),
+    "separable": lambda s: separable({"a": l1(s), "b": group_l2(s)}),
+}
+over_strengths = pytest.mark.parametrize("make", OF_STRENGTH.values(), ids=OF_STRENGTH)
+
+
+def tree(dtype: Any = None) -> dict[str, jax.Array]:
+    rng = np.random.default_rng(0)
+    dtype = dtype or jnp.result_type(float)
+    return {"a": jnp.asarray(rng.standard_normal((3, 4)), dtype), "b": jnp.ones((2, 2), dtype)}
+
+
+@over_strengths
+def test_passes_through_jit_and_compiles_once(make: Callable[[Any], Prox]):
+    traces = []
+
+    @jax.jit
+    def solve(prox: Prox, params: Any, step_size: jax.Array) -> Any:
+        traces.append(None)
+        return prox(params, step_size), prox.value(params)
+
+    for strength in (0.2, 0.5):
+        z, value = solve(make(strength), tree(), 0.5)
+        assert_trees_close(z, make(strength)(tree(), 0.5), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(value, make(strength).value(tree()), rtol=1e-6)
+    assert len(traces) == 1
+
+
+@over_strengths
+def test_vmap_over_strengths(make: Callable[[Any], Prox]):
+    strengths = jnp.array([0.1, 0.5, 2.0])
+    lanes = jax.vmap(lambda s: make(s)(tree(), 0.5))(strengths)
+    mapped = jax.vmap(lambda prox: prox(tree(), 0.5))(jax.vmap(make)(strengths))
+    assert_trees_close(mapped, lanes, rtol=1e-6, atol=1e-6)
+    for k, strength in enumerate(strengths):
+        lane = jax.tree.map(lambda a: a[k], lanes)  # noqa: B023
+        assert_trees_close(lane, make(strength)(tree(), 0.5), rtol=1e-5, atol=1e-6)
+
+
+@over_strengths
+def test_scan(make: Callable[[Any], Prox]):
+    prox = make(0.1)
+    z = jax.lax.scan(lambda p, _: (prox(p, 0.5), None), tree(), length=2)[0]
+    assert_trees_close(z, prox(prox(tree(), 0.5), 0.5), rtol=1e-5, atol=1e-6)
+
+
+def differences(function: Callable, x: Any) -> np.ndarray:
+    h = 1e-6
+    return np.asarray((function(x + h) - function(x - h)) / (2 * h))
+
+
+@over_strengths
+def test_derivatives_are_finite_differences(make: Callable[[Any], Prox], x64: None):
+    """With respect to strength, step size and parameters; of the result and of the value."""
+    p, direction = tree(), {"a": jnp.cos(tree()["a"]), "b": jnp.array([[0.3, -1.0], [2.0, 0.5]])}
+    p["b"] = jnp.array([[1.0, 0.4], [-0.7, 0.9]])
+
+    @jax.jit
+    def summary(strength: jax.Array, step: jax.Array, length: jax.Array) -> jax.Array:
+        z = make(strength)(jax.tree.map(lambda a, b: a + length * b, p, direction), step)
+        return sum((jnp.sum(jnp.sin(a)) for a in jax.tree.leaves(z)), start=jnp.zeros([]))
+
+    at = jnp.array(0.4), jnp.array(0.8), jnp.array(0.05)
+    for k in range(3):
+        along = lambda x: summary(*at[:k], x, *at[k + 1 :])  # noqa: B023, E731
+        for slope in (jax.grad(along)(at[k]), jax.jacfwd(along)(at[k])):
+            np.testing.assert_allclose(slope, differences(along, at[k]), rtol=1e-7, atol=1e-8)
+
+    value = jax.jit(lambda s: make(s).value(p))
+    if np.isfinite(value(0.4)):
+        np.testing.assert_allclose(
+            jax.grad(value)(jnp.array(0.4)), differences(value, 0.4), rtol=1e-7, atol=1e-8
+        )
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (4, 3), (3, 3)])
+@pytest.mark.parametrize("imaginary", [0.0, 1.0])
+@pytest.mark.parametrize("sigma", [(3.0, 1.5, 0.5), (2.0, 2.0, 2.0), (2.0, 0.0, 0.0), (0.7, 0.7, 0.0)])
+def test_derivative_of_singular_value_thresholds(
+    shape: tuple[int, int], imaginary: float, sigma: tuple[float, ...], x64: None
+):
+    """Equal and zero singular values included, where that of the SVD is infinite."""
+    rng = np.random.default_rng(0)
+
+    def gaussian(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape) + 1j * imaginary * rng.standard_normal(shape)
+
+    u, v = (np.linalg.qr(gaussian(n, n))[0][:, :3] for n in shape)
+    matrix, direction = (u * np.array(sigma)) @ v.conj().T, gaussian(*shape)
+    if not imaginary:
+        matrix, direction = matrix.real, direction.real
+    along = lambda h: nuclear_norm(1.0)(jnp.asarray(matrix) + h.astype(matrix.dtype) * direction, 1.0)  # noqa: E731
+    _, slope = jax.jvp(along, (jnp.zeros([]),), (jnp.ones([]),))
+    np.testing.assert_allclose(slope, differences(along, jnp.zeros([])), atol=1e-8)
+
+
+@over_strengths
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_derivatives_are_finite_at_kinks(make: Callable[[Any], Prox], strength: float):
+    if "projection" in repr(make(1.0)) and strength == 0.0:
+        pytest.skip("the simplex of scale 0 is a point, which Optax divides by")
+
+    def loss(strength: jax.Array, params: Any) -> jax.Array:
+        prox = make(strength)
+        z, value = prox(params, 1.0), prox.value(params)
+        return sum(jnp.sum(a**2 + a) for a in jax.tree.leaves(z)) + jnp.where(jnp.isfinite(value), value, 0.0)
+
+    # Zeros, zeros in part, and coordinates and norms that equal the threshold.
+    for p in (jnp.zeros((3, 3)), jnp.diag(jnp.array([0.0, 1.0, 0.0])), jnp.eye(3)):
+        params = {"a": p, "b": p}
+        for slope in jax.tree.leaves(jax.grad(loss, (0, 1))(jnp.asarray(strength), params)):
+            assert bool(jnp.all(jnp.isfinite(slope)))
+
+
+def test_complex_derivative_at_zero():
+    loss = lambda z: jnp.sum(jnp.abs(l1(0.5)(z, 1.0)) ** 2) + l1(0.5).value(z)  # noqa: E731
+    assert bool(jnp.all(jnp.isfinite(jax.grad(loss)(jnp.array([0.0 + 0.0j, 1.0 + 1.0j])))))
+
+
+def test_strength_is_a_scalar_a_prefix_or_a_tree():
+    params = {"a": {"x": jnp.array([2.0, -2.0]), "y": jnp.array(2.0)}, "b": (jnp.array([2.0]),)}
+    expected = {"a": {"x": jnp.array([1.0, -1.0]), "y": jnp.array(1.0)}, "b": (jnp.array([2.0]),)}
+    for strength in (
+        {"a": 1.0, "b": 0.0},
+        {"a": {"x": np.array([1.0, 1.0]), "y": 1}, "b": (jnp.zeros(1),)},
+        {"a": jnp.array(1.0), "b": (0.0,)},
+    ):
+        assert_trees_equal(l1(strength)(params, 1.0), expected)
+        assert float(l1(strength).value(params)) == 6.0
+    assert_trees_equal(l1(1.0)({"b": params["a"]["x"]}, 1.0)["b"], expected["a"]["x"])
+    # One number a column broadcasts, and rank promotion stays forbidden elsewhere.
+    z = l1(np.array([0.0, 1.0, 2.0]))(jnp.full((2, 3), 2.0), 1.0)
+    np.testing.assert_array_equal(z, [[2.0, 1.0, 0.0]] * 2)
+
+
+@over_strengths
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_dtypes(make: Callable[[Any], Prox], dtype: Any):
+    """In the parameter's dtype, and computed in float32."""
+    params = tree(dtype)
+    z = make(0.3)(params, 0.5)
+    assert dtypes(z) == dtypes(params)
+    wide = make(0.3)(jax.tree.map(lambda a: a.astype(jnp.float32), params), 0.5)
+    if "box" not in repr(make(0.3)):  # whose bounds are rounded first
+        assert_trees_equal(z, jax.tree.map(lambda a: a.astype(dtype), wide))
+    assert make(0.3).value(params).dtype == jnp.float32
+
+
+@over_strengths
+def test_double_precision_stays_with_the_leaf(make: Callable[[Any], Prox], x64: None):
+    params = {"a": tree(jnp.float32)["a"], "b": tree(jnp.float64)["b"]}
+    for strength in (0.3, np.float64(0.3), jnp.array(0.3)):
+        z = jax.jit(make(strength))(params, jnp.array(0.5))
+        assert dtypes(z) == dtypes(params)
+        assert dtypes(make(strength)(tree(jnp.float32), 0.5)) == dtypes(tree(jnp.float32))
+        assert make(strength).value(params).dtype == jnp.float64
+
+
+@pytest.mark.parametrize(
+    "prox",
+    [
+        l1(0.5),
+        elastic_net({"a": 0.5, "b": 0.1, "c": 0.5}, 1.0),
+        group_l2(0.5, joint=True),
+        nonnegative(),
+        box(-1.0, 0.5),
+        nuclear_norm(0.5),
+        projection(simplex),
+        separable({"a": l1(0.5)}),
+    ],
+    ids=repr,
+)
+def test_none_masked_and_empty(prox: Prox):
+    matrix = tree()["a"]
+    params = {"a": matrix, "b": None, "c": optax.MaskedNode()}
+    z = prox(params, 1.0)
+    assert jax.tree.structure(z) == jax.tree.structure(params)
+    if "elastic" not in repr(prox):
+        assert_trees_equal(z["a"], prox({"a": matrix}, 1.0)["a"])
+        empty = {"a": jnp.zeros((0, 3))}
+        assert_trees_equal(prox(empty, 1.0), empty)
+        assert float(prox.value(empty)) == 0.0
+    nothing = {"a": None, "b": None, "c": None}
+    assert prox(nothing, 1.0) == nothing
+    assert float(prox.value(nothing)) == 0.0
+
+
+def test_sharded_parameters_stay_where_they_are():
+    sharding = NamedSharding(Mesh(np.array(jax.devices()[:4]), ("data",)), PartitionSpec("data"))
+    p = jnp.linspace(-1.0, 1.0, 16).reshape(8, 2)
+    for prox in (l1(0.3), group_l2(0.3), group_l2(0.3, axis=1), box(-0.5, 0.5), elastic_net(0.3, 1.0)):
+        z = jax.block_until_ready(jax.jit(prox)(jax.device_put(p, sharding), 1.0))
+        assert z.sharding.is_equivalent_to(sharding, 2)
+        np.testing.assert_allclose(z, prox(p, 1.0), rtol=1e-6)
+
+
+# Parts of a tree.
+
+
+def layers() -> dict[str, Any]:
+    dense = {"kernel": jnp.array([[2.0, -0.5]]), "bias": jnp.array([-2.0, 0.5])}
+    return {"layers": [dense, dense], "scale": jnp.array(-3.0)}
+
+
+def test_paths_and_masks_name_the_same_parts():
+    is_matrix: Callable = lambda params: jax.tree.map(lambda p: p.ndim == 2, params)  # noqa: E731
+    rest = {"layers": [{"kernel": False, "bias": True}] * 2, "scale": False}
+    proxes = [
+        separable({"layers/0/kernel": l1(1.0), "layers/1/kernel": l1(1.0), "layers/0/bias": nonnegative(),
+                   "layers/1/bias": nonnegative()}),
+        separable({is_matrix: l1(1.0), "layers/0/bias": nonnegative(), "layers/1/bias": nonnegative()}),
+        separable([(is_matrix(layers()), l1(1.0)), (rest, nonnegative())]),
+        separable({"layers": separable({"0/kernel": l1(1.0), "0/bias": nonnegative(), "1": separable(
+            {"kernel": l1(1.0), "bias": nonnegative()})})}),
+    ]  # fmt: skip
+    dense = {"kernel": jnp.array([[1.0, 0.0]]), "bias": jnp.array([0.0, 0.5])}
+    expected = {"layers": [dense, dense], "scale": jnp.array(-3.0)}
+    for prox in proxes:
+        assert_trees_equal(prox(layers(), 1.0), expected)
+        assert_trees_equal(jax.jit(lambda prox: prox(layers(), 1.0))(prox), expected)
+        assert float(prox.value(layers())) == np.inf
+        assert float(prox.value(expected)) == 2.0
+
+
+def test_a_path_gives_its_subtree_alone():
+    """So that a strength or a projection is written for that part, and the whole may be one."""
+    strengths = {"kernel": 1.0, "bias": np.array([0.0, 0.5])}
+    z = separable({"layers/1": l1(strengths)})(layers(), 1.0)
+    np.testing.assert_array_equal(z["layers"][1]["bias"], [-2.0, 0.0])
+    assert_trees_equal(z["layers"][0], layers()["layers"][0])
+    assert_trees_equal(separable({"": l1(1.0)})(layers(), 1.0), l1(1.0)(layers(), 1.0))
+    z = separable({"a": l1(1.0)})({"a": jnp.array(3.0), "ab": jnp.array(3.0)}, 1.0)
+    assert (float(z["a"]), float(z["ab"])) == (2.0, 3.0)
+    z = separable({"layers/0/bias": projection(simplex)})(layers(), 1.0)
+    np.testing.assert_allclose(jnp.sum(z["layers"][0]["bias"]), 1.0)
+
+
+def test_a_part_may_be_any_function():
+    prox = separable({"scale": lambda params, step_size: params * step_size})
+    assert float(prox(layers(), 0.5)["scale"]) == -1.5
+    with pytest.raises(TypeError, match="has no value"):
+        prox.value(layers())
+
+
+# Errors.
+
+
+def params() -> dict[str, jax.Array]:
+    return {"a": jnp.ones((2, 3)), "b": jnp.ones(3)}
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: l1(-1.0), ValueError, r"strength must be a real number in \[0, inf\).*got -1.0"),
+        (lambda: l1({"a": 1.0, "b": -2}), ValueError, r"strength\['b'\] must be .*\[0, inf\).*got -2"),
+        (lambda: l1(np.array([1.0, -1.0])), ValueError, r"strength must .*got \[ 1. -1.\]"),
+        (lambda: l1(float("nan")), ValueError, "strength must be .*got nan"),
+        (lambda: l1(float("inf")), ValueError, "strength must be .*got inf"),
+        (lambda: l1("1"), TypeError, "strength must be .*got '1' of type str"),
+        (lambda: l1(jnp.array(1j)), TypeError, "strength must be .*got dtype complex64"),
+        (lambda: elastic_net(-1.0, 0.0), ValueError, "l1_strength must be"),
+        (lambda: elastic_net(0.0, -1.0), ValueError, "l2_strength must be"),
+        (lambda: group_l2(-1.0), ValueError, "strength must be"),
+        (lambda: group_l2(1.0, "rows"), TypeError, "axis must be None, an int.*got 'rows'"),
+        (
+            lambda: group_l2({"a": 1.0}, joint=True),
+            ValueError,
+            "strength must be .*joint=True; got {'a': 1.0}",
+        ),
+        (lambda: nuclear_norm(-1.0), ValueError, "strength must be"),
+        (lambda: box(1.0, 0.0), ValueError, "lower must be at most upper; got lower 1.0 and upper 0.0"),
+        (lambda: box({"a": 0.0, "b": 2.0}, 1.0), ValueError, "lower must be at most upper; got lower 2.0"),
+        (lambda: box(0, {"a": 1.0, "b": np.array([1.0, -1.0])}), ValueError, "lower must be at most upper"),
+        (lambda: box(float("nan"), 0.0), ValueError, r"lower must be a real number in \[-inf, inf\]"),
+        (lambda: box(None, "1"), TypeError, "upper must be a real number"),
+        (lambda: projection(simplex, scale=-1.0), ValueError, r"scale must be .*\[0, inf\).*got -1.0"),
+        (lambda: projection(simplex, size=1.0), TypeError, "projection_simplex cannot be called with .*size"),
+        (lambda: projection(simplex, scale="1"), TypeError, "must be numbers and arrays; got '1'"),
+        (lambda: projection(1.0), TypeError, r"fn must be a callable fn\(tree, ...\) -> tree; got 1.0"),
+        (lambda: separable({"a": 1.0}), TypeError, "must be callable; got 1.0 of type float"),
+        (lambda: separable({"a": l1(1), "a/b": l1(1)}), ValueError, "must not overlap; got 'a' and 'a/b'"),
+        (lambda: separable([({"a": 1.0}, l1(1.0))]), TypeError, "a path, a tree of bools.*got 1.0"),
+    ],
+)
+def test_bad_arguments(make: Callable, error: type[Exception], message: str):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("prox", "given", "error", "message"),
+    [
+        (l1({"a": 1.0}), params(), ValueError, "strength must be .* a prefix of the parameters; got "),
+        (l1(np.ones(2)), params(), ValueError, r"strength of shape \(2,\) .* parameter \['a'\]: .*\(2, 3\)"),
+        (
+            l1(1.0),
+            {"a": jnp.ones(2, int)},
+            TypeError,
+            r"l1 needs .*complex dtype; parameter \['a'\] has dtype int",
+        ),
+        (nonnegative(), jnp.ones(2, complex), TypeError, "nonnegative needs .*at the root has dtype complex"),
+        (box(0.0, 1.0), jnp.ones(2, complex), TypeError, "box needs parameters of a floating dtype"),
+        (projection(simplex), jnp.ones(2, complex), TypeError, "projection_simplex is for real parameters"),
+        (
+            projection(lambda p: p[:1]),
+            jnp.ones(2),
+            ValueError,
+            r"keep shapes: at the root had \(2,\), got \(1,\)",
+        ),
+        (
+            projection(lambda p: p.astype(jnp.bfloat16)),
+            jnp.ones(2),
+            TypeError,
+            "must keep dtypes: .*got bfloat16",
+        ),
+        (projection(lambda p: [p]), jnp.ones(2), ValueError, "must keep the tree"),
+        (
+            group_l2(1.0, axis=1),
+            params(),
+            ValueError,
+            r"axis 1 does not fit parameter \['b'\] of shape \(3,\)",
+        ),
+        (group_l2(1.0, axis=(0, -2)), jnp.ones((2, 3)), ValueError, "must be different numbers in"),
+        (
+            group_l2(1.0, axis=-1, joint=True),
+            params(),
+            ValueError,
+            r"norms of one shape .*\(2,\) of \['a'\], \(\)",
+        ),
+        (group_l2(np.ones(2), axis=0), jnp.ones((2, 3)), ValueError, r"strength of shape \(2,\) .*\(3,\)"),
+        (
+            nuclear_norm(1.0),
+            params(),
+            ValueError,
+            r"two dimensions or more; parameter \['b'\] has shape \(3,\)",
+        ),
+        (separable({"c": l1(1.0)}), params(), ValueError, "subtree 'c'; the parameters are 'a', 'b'"),
+        (separable([({"c": True}, l1(1.0))]), params(), ValueError, "a mask of separable must be .*a prefix"),
+        (separable([(lambda p: 1.0, l1(1.0))]), params(), TypeError, "a tree of bools.*got 1.0"),
+        (
+            separable([("a", l1(1.0)), ({"a": True, "b": False}, l1(1.0))]),
+            params(),
+            ValueError,
+            "overlap; got 'a' and .*both hold parameter 'a'",
+        ),
+        (
+            separable({"a": lambda p, s: [p]}),
+            params(),
+            ValueError,
+            "the prox of part 'a' must return the tree",
+        ),
+    ],
+)
+def test_bad_parameters(prox: Prox, given: Any, error: type[Exception], message: str):
+    with pytest.raises(error, match=message):
+        jax.eval_shape(lambda p: prox(p, 1.0), given)
+
+
+def test_bad_step_size():
+    with pytest.raises(ValueError, match=r"step_size must be a number in \[0, inf\); got -1"):
+        l1(1.0)(params(), -1.0)
+    with pytest.raises(ValueError, match="step_size must be .* got an array of shape"):
+        l1(1.0)(params(), jnp.ones(2))
+
+
+def test_repr_names_the_function_and_its_strengths():
+    assert repr(elastic_net(0.5, 1.0)) == "elastic_net(0.5, 1.0)"
+    assert repr(group_l2(0.5, axis=0)) == "group_l2(0.5, axis=0, joint=False)"
