@@ -18,19 +18,23 @@ def check_number(
     *,
     minimum: float,
     below: float = float("inf"),
+    open_minimum: bool = False,
+    integer: bool = False,
     or_else: str = "",
 ) -> None:
     """Raises unless `value` is a scalar that is not known to lie outside [minimum, below).
 
-    `or_else` names what else the argument takes, for the message alone.
+    With `open_minimum` the minimum itself is outside; `or_else` names what else the argument
+    takes, for the message alone.
     """
-    allowed = f"a number in [{minimum:g}, {below:g}){or_else}"
+    kind, left = "an integer" if integer else "a number", "(" if open_minimum else "["
+    allowed = f"{kind} in {left}{minimum:.10g}, {below:.10g}){or_else}"
     if isinstance(value, np.ndarray | jax.Array):
         if value.ndim != 0:
             raise ValueError(f"{name} must be {allowed}; got an array of shape {value.shape}")
-    elif not is_python_number(value):
+    elif not is_python_number(value) or (integer and not isinstance(value, int | np.integer)):
         raise TypeError(f"{name} must be {allowed}; got {value!r} of type {type(value).__name__}")
-    elif not minimum <= float(value) < below:
+    elif not minimum <= float(value) < below or (open_minimum and value == minimum):
         raise ValueError(f"{name} must be {allowed}; got {value}")
 
 

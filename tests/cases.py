@@ -87,6 +87,17 @@ def proximal_nag(
     )
 
 
+def conditioned_sgd(rule: Callable[..., nag_optax.momentum.MomentumRule]) -> Callable:
+    """Of a rule that takes a condition number, which is then a hyperparameter like any other."""
+
+    def factory(
+        learning_rate: optax.ScalarOrSchedule, condition_number: Any, accumulator_dtype: Any = None
+    ) -> optax.GradientTransformation:
+        return accelerated_sgd(learning_rate, rule(condition_number), accumulator_dtype=accumulator_dtype)
+
+    return factory
+
+
 def _rising_momentum(count: jax.typing.ArrayLike) -> jax.Array:
     return 0.9 * rising(float_count(count))
 
@@ -111,6 +122,28 @@ CASES = (
         accelerated_sgd,
         learning_rate=0.05,
         momentum=nag_optax.momentum.sutskever(0.95),
+    ),
+    _case("accelerate-fista", accelerated_sgd, learning_rate=0.05, momentum=nag_optax.momentum.fista()),
+    # Its steps may not exceed 1/L at all; a restart forgives those that do.
+    _case(
+        "accelerate-ogm",
+        accelerated_sgd,
+        _RESTART,
+        learning_rate=0.05,
+        momentum=nag_optax.momentum.ogm(),
+        restart="gradient",
+    ),
+    _case(
+        "accelerate-triple_momentum",
+        conditioned_sgd(nag_optax.momentum.triple_momentum),
+        learning_rate=0.05,
+        condition_number=20.0,
+    ),
+    _case(
+        "accelerate-item",
+        conditioned_sgd(nag_optax.momentum.item),
+        learning_rate=0.05,
+        condition_number=20.0,
     ),
     _case(
         "accelerate-gradient", accelerated_sgd, _RESTART, learning_rate=0.05, momentum=0.9, restart="gradient"

@@ -252,7 +252,8 @@ def test_donated_buffers_are_reused(case: Case):
     params = tree()
     state = optimizer.init(params)
     for _ in range(3):
-        given = jax.tree.leaves((params, state))
+        # A scalar of the state that is written anew without being read is not given away.
+        given = jax.tree.leaves(params) + arrays_like(state, params)
         params, state = step(params, state)
         assert all(leaf.is_deleted() for leaf in given)
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((params, state)))
@@ -363,7 +364,7 @@ def test_scalar_equals_vector_of_one(case: Case):
     vector, _ = train(case.make(), jnp.ones(1), sphere, 10)
     scalar, _ = train(case.make(), jnp.ones([]), sphere, 10)
     # Neither is a matrix, so that a mask takes both or none.
-    np.testing.assert_allclose(scalar, vector[0], rtol=1e-6)
+    np.testing.assert_allclose(scalar, vector[0], rtol=1e-6, atol=1e-7)
     assert scalar < 1.0
 
 

@@ -15,8 +15,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import nag_optax
 from nag_optax import Reason, minimize, prox
-from tests.helpers import sphere
 from tests.composite import PROBLEMS, Problem, lasso, worst
+from tests.helpers import sphere
 
 
 def relative_mapping(problem: Problem, x: np.ndarray, step_size: float | None = None) -> float:
@@ -48,7 +48,7 @@ def test_finds_the_minimum(name: str, rate: bool, x64: None):
     known = problem.objective(x) if hasattr(problem.operator, "value") else problem.smooth(x)
     np.testing.assert_allclose(solution.value, known, rtol=1e-12)
     steps, gradients = int(solution.steps), int(solution.gradient_evaluations)
-    assert steps < gradients <= (steps + 3 if rate else 1.3 * steps + 10)
+    assert steps + (0 if rate else 0.05 * steps + 1) < gradients <= (steps + 3 if rate else 1.3 * steps + 10)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -1,5 +1,6 @@
 """The project's own files agree with each other."""
 
+import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -29,6 +30,17 @@ def test_public_names_are_the_readme_table():
         assert getattr(nag_optax, name).__doc__
         if not name.endswith("State"):
             assert re.search(rf"^\| `{name}", readme, re.M), f"the README's table has no row for {name}"
+
+
+def test_every_rule_has_a_row_in_the_readme_s_table_of_methods():
+    from nag_optax import momentum
+
+    readme = (ROOT / "README.md").read_text()
+    lifted = {"as_rule", "constant", "scheduled"}  # What a number and a schedule become.
+    rules = {name for name, value in vars(momentum).items() if inspect.isfunction(value)} - lifted
+    assert {"fista", "item"} <= rules
+    for name in rules:
+        assert re.search(rf"^\| `.*momentum\.{name}\(", readme, re.M), f"no row for momentum.{name}"
 
 
 def test_every_python_block_of_the_readme_runs(capsys, standard_promotion):

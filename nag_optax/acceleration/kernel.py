@@ -5,7 +5,7 @@
 
 `accelerate` puts it last in a chain, so that w is in parameter units; `scale_by_nesterov` puts it
 before the learning rate, so that w is in gradient units. A method is a choice of (β, γ): see
-`momentum.py`. The iterate x = p − w is read back by `eval_params`.
+`momentum/`. The iterate x = p − w is read back by `eval_params`.
 """
 
 from collections.abc import Callable

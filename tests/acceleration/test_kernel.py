@@ -90,56 +90,6 @@ def test_any_optimizer_can_be_accelerated(x64: None, standard_promotion: None):
         np.testing.assert_allclose(iterate, x, rtol=0, atol=1e-12)
 
 
-def triple_momentum(convexity: float, smoothness: float) -> MomentumRule:
-    """Van Scoy et al., 2018, as two coefficients: γ ≠ 0, and x = p + e·w with e > 0."""
-    rho = 1 - np.sqrt(convexity / smoothness)
-    alpha, b = (1 + rho) / smoothness, rho**2 / (2 - rho)
-    c, d = rho**2 / ((1 + rho) * (2 - rho)), rho**2 / (1 - rho**2)
-    k = (b * (1 + c) - c) / b
-    gamma = k * alpha * smoothness - b
-    return MomentumRule(tuple, lambda state: ((b, gamma), state), (d - c) / k)
-
-
-def test_a_rule_with_gamma_and_its_own_iterate(x64: None):
-    """Triple momentum needs no change to the kernel, only two coefficients and a factor."""
-    rule = triple_momentum(0.01, 1.0)
-    np.testing.assert_allclose(rule.coefficients(())[0], (0.7363636363636363, 0.9), rtol=1e-12)
-    np.testing.assert_allclose(float(np.asarray(rule.evaluation)), 4.5, rtol=1e-12)
-
-    hessian = np.diag(np.geomspace(0.01, 1.0, 8))
-    optimizer = optax.chain(optax.sgd(1.0), accelerate(rule))
-    ps, xs = trajectory(optimizer, lambda p: hessian @ p, START, 300)
-    expected_p, expected_x = reference.triple_momentum(lambda p: hessian @ p, START, 0.01, 1.0, 300)
-    np.testing.assert_allclose(ps, expected_p, rtol=0, atol=1e-11)
-    np.testing.assert_allclose(xs, expected_x, rtol=0, atol=1e-11)
-
-
-def optimized_gradient(steps: int) -> MomentumRule:
-    """Kim and Fessler, 2016: θ and the number of the step; the last step has its own θ."""
-
-    def coefficients(state: Any) -> Any:
-        theta, k = state
-        last = k == steps - 1
-        following = (1 + jnp.sqrt(1 + jnp.where(last, 8.0, 4.0) * theta**2)) / 2
-        return ((theta - 1) / following, theta / following), (following, k + 1)
-
-    return MomentumRule(
-        lambda: (jnp.ones([], float), jnp.zeros([], jnp.int32)),
-        coefficients,
-        # p after the last step, the primary iterate before it.
-        lambda state: jnp.where(state[1] == steps, 0.0, -1.0),
-    )
-
-
-def test_a_rule_whose_iterate_moves(x64: None):
-    """OGM attains its bound, LR²/(2θ_N²), on L x²/2: 0.0767518 for L = 3, N = 4, x₀ = 1."""
-    optimizer = optax.chain(optax.sgd(1 / 3), accelerate(optimized_gradient(4)))
-    ps, xs = trajectory(optimizer, lambda p: 3.0 * p, np.float64(1.0), 4)
-    np.testing.assert_allclose(1.5 * ps[-1] ** 2, 0.0767518, rtol=1e-6)
-    np.testing.assert_array_equal(xs[-1], ps[-1])
-    assert not np.array_equal(xs[-2], ps[-2])
-
-
 def test_restart_sets_gamma_to_zero_too():
     rule = MomentumRule(tuple, lambda state: ((0.5, 0.7), state))
     optimizer = accelerate(rule, restart="value")

@@ -15,8 +15,8 @@ import pytest
 import nag_optax
 from nag_optax import eval_params, fista, momentum, prox
 from tests import reference
-from tests.helpers import assert_trees_equal, falling, float_count, sphere, trajectory
 from tests.composite import PROBLEMS, Problem, lasso, worst
+from tests.helpers import assert_trees_equal, falling, float_count, sphere, trajectory
 
 over_problems = pytest.mark.parametrize("name", PROBLEMS)
 
@@ -184,6 +184,8 @@ def test_every_scale(dtype: Any, scale: float, x64: None):
     gap = exact.objective(xs[-1].astype(float)) - exact.objective(best)
     assert gap <= (1e-6 if dtype == np.float32 else 1e-13) * exact.objective(best)
     assert search.values[150] < 150 * 1.3 + 15
+    # Where no value can tell, it may only fall.
+    assert search.next_step_size[-1] == search.step_size[-1]
 
 
 def test_steps_do_not_depend_on_the_scale(x64: None):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._validate import check_number
+from nag_optax._validate import check_number, is_python_number
 
 Scalar = jax.typing.ArrayLike
 RuleState = Any
@@ -82,3 +82,8 @@ def as_rule(momentum: Momentum) -> MomentumRule:
         return scheduled(momentum)
     check_number("momentum", momentum, minimum=0, below=1, or_else=", an Optax schedule or a momentum rule")
     return constant(momentum)
+
+
+def as_float(value: Scalar) -> Scalar:
+    """An array in the default float dtype; a Python number as it is, for arithmetic in double."""
+    return value if is_python_number(value) else jnp.asarray(value, float)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from nag_optax._validate import check_number
-from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar, scheduled
+from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar, as_float, scheduled
 
 
 def sutskever(max_momentum: Scalar = 0.99) -> MomentumRule:
@@ -37,9 +37,10 @@ def sutskever(max_momentum: Scalar = 0.99) -> MomentumRule:
     deep learning*, ICML 2013, equation 5.
     """
     check_number("max_momentum", max_momentum, minimum=0, below=1)
+    ceiling = as_float(max_momentum)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         plateau = (jnp.asarray(count) // 250 + 1).astype(float)
-        return jnp.minimum(1.0 - 0.5 / plateau, max_momentum)
+        return jnp.minimum(1.0 - 0.5 / plateau, ceiling)
 
     return scheduled(schedule)
