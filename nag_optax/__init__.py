@@ -7,20 +7,32 @@ if TYPE_CHECKING:
     from nag_optax import prox as prox
     from nag_optax.acceleration import momentum as momentum
     from nag_optax.acceleration.evaluation import eval_params as eval_params
+    from nag_optax.acceleration.iterate import IterateState as IterateState
     from nag_optax.acceleration.kernel import AccelerateState as AccelerateState
     from nag_optax.acceleration.kernel import ScaleByNesterovState as ScaleByNesterovState
     from nag_optax.acceleration.kernel import accelerate as accelerate
     from nag_optax.acceleration.kernel import scale_by_nesterov as scale_by_nesterov
+    from nag_optax.optimizers.fista import fista as fista
     from nag_optax.optimizers.nag import nag as nag
+    from nag_optax.solver.minimize import History as History
+    from nag_optax.solver.minimize import Reason as Reason
+    from nag_optax.solver.minimize import Solution as Solution
+    from nag_optax.solver.minimize import minimize as minimize
     from nag_optax.transforms.proximal import proximal as proximal
 
 # Where each public name lives. They are imported on first use, so that the command line answers
 # --help without waiting for JAX.
 _HOMES = {
     "AccelerateState": "nag_optax.acceleration.kernel",
+    "History": "nag_optax.solver.minimize",
+    "IterateState": "nag_optax.acceleration.iterate",
+    "Reason": "nag_optax.solver.minimize",
     "ScaleByNesterovState": "nag_optax.acceleration.kernel",
+    "Solution": "nag_optax.solver.minimize",
     "accelerate": "nag_optax.acceleration.kernel",
     "eval_params": "nag_optax.acceleration.evaluation",
+    "fista": "nag_optax.optimizers.fista",
+    "minimize": "nag_optax.solver.minimize",
     "momentum": "nag_optax.acceleration",
     "nag": "nag_optax.optimizers.nag",
     "prox": "nag_optax.prox",

@@ -23,6 +23,8 @@ class Case:
         hyperparameters: what the factory is called with. Numbers are also injected, traced, vmapped.
         buffers: parameter-sized arrays in the state, for each parameter.
         lean: as few bytes as `optax.sgd(nesterov=True)` moves, and no copy of a buffer.
+        copies: of a parameter-sized array that a donated step may hold. The step that keeps x itself
+            needs the old p and x for both of the new ones.
         all_reduces: scalars that the update sums over devices.
     """
 
@@ -31,6 +33,7 @@ class Case:
     hyperparameters: Mapping[str, Any]
     buffers: int = 1
     lean: bool = True
+    copies: int = 0
     all_reduces: int = 0
 
     def make(self, **changed: Any) -> optax.GradientTransformationExtraArgs:
@@ -70,17 +73,6 @@ def nesterov_sgd(
     return optax.chain(nesterov, optax.scale_by_learning_rate(learning_rate))
 
 
-def conditioned_sgd(rule: Callable[..., nag_optax.momentum.MomentumRule]) -> Callable:
-    """Of a rule that takes a condition number, which is then a hyperparameter like any other."""
-
-    def factory(
-        learning_rate: optax.ScalarOrSchedule, condition_number: Any, accumulator_dtype: Any = None
-    ) -> optax.GradientTransformation:
-        return accelerated_sgd(learning_rate, rule(condition_number), accumulator_dtype=accumulator_dtype)
-
-    return factory
-
-
 def proximal_nag(
     learning_rate: optax.ScalarOrSchedule,
     momentum: nag_optax.momentum.Momentum,
@@ -95,12 +87,29 @@ def proximal_nag(
     )
 
 
+def conditioned_sgd(rule: Callable[..., nag_optax.momentum.MomentumRule]) -> Callable:
+    """Of a rule that takes a condition number, which is then a hyperparameter like any other."""
+
+    def factory(
+        learning_rate: optax.ScalarOrSchedule, condition_number: Any, accumulator_dtype: Any = None
+    ) -> optax.GradientTransformation:
+        return accelerated_sgd(learning_rate, rule(condition_number), accumulator_dtype=accumulator_dtype)
+
+    return factory
+
+
 def _rising_momentum(count: jax.typing.ArrayLike) -> jax.Array:
     return 0.9 * rising(float_count(count))
 
 
 def _matrices(params: optax.Params) -> Any:
     return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
+
+
+def _no_penalty(params: optax.Params, step_size: jax.typing.ArrayLike) -> optax.Params:
+    """The prox of zero, so that the state is that of a prox and the minimum stays where it is."""
+    del step_size
+    return params
 
 
 _RESTART = {"lean": False, "all_reduces": 1}
@@ -192,5 +201,22 @@ CASES = (
         learning_rate=0.05,
         momentum=0.9,
         accumulator_dtype=jnp.float32,
+    ),
+    _case("fista", nag_optax.fista, _RESTART, learning_rate=0.05),
+    _case(
+        "fista-prox",
+        nag_optax.fista,
+        {"lean": False, "all_reduces": 1, "copies": 2},
+        learning_rate=0.05,
+        prox=_no_penalty,
+    ),
+    _case(
+        "fista-prox-plain",
+        nag_optax.fista,
+        {"lean": False, "copies": 2},
+        learning_rate=0.05,
+        prox=_no_penalty,
+        momentum=0.0,
+        restart=None,
     ),
 )

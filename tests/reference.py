@@ -1,7 +1,7 @@
 """The papers in float64 NumPy, in the papers' own variables. Nothing here imports the package."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -147,6 +147,55 @@ def fista(
         ys.append(y)
         xs.append(x)
     return np.stack(ys), np.stack(xs)
+
+
+class Backtracked(NamedTuple):
+    """One step of `fista_with_backtracking`: y and x, the step size s, t, and gradients so far."""
+
+    y: Array
+    x: Array
+    step_size: float
+    t: float
+    gradients: int
+
+
+def fista_with_backtracking(
+    objective: Callable[[Array], float],
+    gradient: Gradient,
+    start: Array,
+    first_step_size: float,
+    steps: int,
+    prox: Callable[[Array, float], Array] = lambda z, step_size: z,
+    growth: float = 1 / 0.9,
+    shrink: float = 0.5,
+) -> list[Backtracked]:
+    """Scheinberg, Goldfarb and Bai, *Fast first-order methods for composite convex optimization with
+    backtracking*, 2014, algorithm 4 (FISTA with full backtracking):
+
+        t_k = (1 + √(1 + 4 (s_{k−1}/s_k) t_{k−1}²))/2,
+        y_k = x_{k−1} + (t_{k−1} − 1)/t_k (x_{k−1} − x_{k−2}),
+        x_k = prox(y_k − s_k ∇f(y_k), s_k),   s_k halved, and t_k and y_k formed anew, until
+        f(x_k) ≤ f(y_k) + ⟨∇f(y_k), x_k − y_k⟩ + ‖x_k − y_k‖²/(2 s_k).
+
+    t_1 = 1. The first trial of each step is the last step size times `growth`.
+    """
+    previous = x = np.asarray(start, np.float64)
+    t, s, gradients, records = 0.0, first_step_size / growth, 0, []
+    for _ in range(steps):
+        trial = growth * s
+        while True:
+            t_new = (1 + np.sqrt(1 + 4 * (s / trial) * t**2)) / 2
+            y = x + (t - 1) / t_new * (x - previous)
+            g = gradient(y)
+            gradients += 1
+            x_new = prox(y - trial * g, trial)
+            d = x_new - y
+            if objective(x_new) <= objective(y) + g @ d + d @ d / (2 * trial):
+                break
+            trial *= shrink
+        previous, x, t, s = x, x_new, t_new, trial
+        records.append(Backtracked(y, x, s, t, gradients))
+    return records
 
 
 def chambolle_dossal(

@@ -273,11 +273,11 @@ def compiled_update(optimizer: optax.GradientTransformation, size: int) -> Any:
 
 
 @over_cases
-def test_compiled_update_copies_nothing(case: Case):
+def test_compiled_update_copies_no_more_than_promised(case: Case):
     size = 4096
     text = compiled_update(case.make(), size).as_text()
     assert f"f32[{size}]" in text
-    assert not re.search(rf"= f32\[{size}\]\S* copy(-start)?\(", text)
+    assert len(re.findall(rf"= f32\[{size}\]\S* copy(?:-start)?\(", text)) <= case.copies
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.lean], ids=lambda case: case.name)

@@ -1,5 +1,6 @@
 """The iterate to evaluate: read x = p + e·w back out of any nesting of Optax wrappers."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -7,9 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._dtypes import wide
+from nag_optax.acceleration.iterate import IterateState
 from nag_optax.acceleration.kernel import AccelerateState, ScaleByNesterovState
 
-_Accelerator = AccelerateState | ScaleByNesterovState
+_Accelerator = AccelerateState | ScaleByNesterovState | IterateState
+_Reader = Callable[[jax.Array], jax.Array]
 
 
 def eval_params(
@@ -23,6 +26,7 @@ def eval_params(
     ```
     x = p + e·w         w in parameter units (accelerate, nag)
     x = p − lr·e·w      w in gradient units (scale_by_nesterov, nag with accumulate="gradients")
+    x                   kept as it is, with its exact zeros (fista)
     ```
 
     Training moves p, the point where gradients are taken; the theorems are about x. e is −1 for
@@ -63,41 +67,53 @@ def eval_params(
     if not states:
         raise ValueError(
             "eval_params found no accelerator in opt_state, its first argument: pass opt_state, then "
-            "params; for an optimizer without accelerate, scale_by_nesterov or nag evaluate params themselves"
+            "params; for an optimizer without accelerate, nag, fista … evaluate params themselves"
         )
 
     treedef = jax.tree.structure(params)
     leaves = _leaves_with_path(params)
-    shifts: dict[Any, jax.Array] = {}
+    readers: dict[Any, tuple[tuple[int, ...], _Reader]] = {}
     for state in states:
-        for path, shift in _shifts(state, learning_rate):
-            if path in shifts:
+        for path, shape, reader in _readers(state, learning_rate):
+            if path in readers:
                 raise ValueError(
                     f"two accelerators hold an offset for {_name(path)}, so there is no one iterate: "
                     "keep one accelerator for each leaf"
                 )
-            shifts[path] = shift
+            readers[path] = shape, reader
 
     paths = {path: jnp.shape(p) for path, p in leaves}
-    for path, shift in shifts.items():
-        if paths.get(path) != jnp.shape(shift):
+    for path, (shape, _) in readers.items():
+        if paths.get(path) != shape:
             what = "which params lack" if path not in paths else f"of another shape than {paths[path]}"
             raise ValueError(
-                f"opt_state holds an offset for {_name(path)} of shape {jnp.shape(shift)}, {what}: "
+                f"opt_state holds an offset for {_name(path)} of shape {shape}, {what}: "
                 "pass the parameters that this state was made for; of an nnx module, "
                 "nnx.state(model, nnx.Param)"
             )
-    return treedef.unflatten([_add(p, shifts.get(path)) for path, p in leaves])
+    return treedef.unflatten([readers[path][1](p) if path in readers else p for path, p in leaves])
+
+
+def has_accelerator(opt_state: optax.OptState) -> bool:
+    """Whether `eval_params` finds an iterate in this state."""
+    return any(_is_accelerator(node) for node in jax.tree.leaves(opt_state, is_leaf=_is_accelerator))
 
 
 def _is_accelerator(node: Any) -> bool:
     return isinstance(node, _Accelerator)
 
 
-def _shifts(state: _Accelerator, learning_rate: jax.typing.ArrayLike | None):
-    """(path, e·w) for each leaf that this state holds; paths are those of the parameters."""
-    offsets = _leaves_with_path(state.offset)
-    if not offsets:
+def _readers(
+    state: _Accelerator, learning_rate: jax.typing.ArrayLike | None
+) -> Iterator[tuple[Any, tuple[int, ...], _Reader]]:
+    """(path, shape, p ↦ x) for each leaf that this state holds; paths are those of the parameters."""
+    buffers = _leaves_with_path(state.iterate if isinstance(state, IterateState) else state.offset)
+    if not buffers:
+        return
+    if isinstance(state, IterateState):
+        (started,) = jax.tree.leaves(state.started)
+        for path, x in buffers:
+            yield path, x.shape, _stored(_lanes(started, x), x)
         return
     # nnx wraps every array of the state: its one leaf is the array.
     (factor,) = jax.tree.leaves(state.evaluation)
@@ -108,11 +124,26 @@ def _shifts(state: _Accelerator, learning_rate: jax.typing.ArrayLike | None):
                 "units: pass learning_rate=, the learning rate of the latest step"
             )
         factor = -jnp.asarray(learning_rate, factor.dtype) * factor
-    for path, w in offsets:
+    for path, w in buffers:
         dtype = wide(w.dtype, factor.dtype)
-        # A vmapped optimizer has one factor for each lane.
-        lanes = jnp.reshape(factor, factor.shape + (1,) * (w.ndim - factor.ndim))
-        yield path, lanes.astype(dtype) * w.astype(dtype)
+        yield path, w.shape, _shifted(_lanes(factor, w).astype(dtype) * w.astype(dtype))
+
+
+def _lanes(scalar: jax.Array, leaf: jax.Array) -> jax.Array:
+    """A vmapped optimizer has one scalar for each lane."""
+    return jnp.reshape(scalar, scalar.shape + (1,) * (leaf.ndim - scalar.ndim))
+
+
+def _stored(started: jax.Array, x: jax.Array) -> _Reader:
+    return lambda p: jnp.where(started, x.astype(jnp.result_type(p)), p)
+
+
+def _shifted(shift: jax.Array) -> _Reader:
+    def read(p: jax.Array) -> jax.Array:
+        dtype = wide(jnp.result_type(p), shift.dtype)
+        return (jnp.asarray(p, dtype) + shift.astype(dtype)).astype(jnp.result_type(p))
+
+    return read
 
 
 def _leaves_with_path(tree: Any) -> list[tuple[Any, jax.Array]]:
@@ -120,13 +151,6 @@ def _leaves_with_path(tree: Any) -> list[tuple[Any, jax.Array]]:
     wrapper = jax.tree_util.GetAttrKey("value")
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     return [(path[:-1] if path[-1:] == (wrapper,) else path, leaf) for path, leaf in flat]
-
-
-def _add(p: jax.Array, shift: jax.Array | None) -> jax.Array:
-    if shift is None:
-        return p
-    dtype = wide(jnp.result_type(p), shift.dtype)
-    return (jnp.asarray(p, dtype) + shift.astype(dtype)).astype(jnp.result_type(p))
 
 
 def _name(path: Any) -> str:

@@ -156,7 +156,7 @@ def nesterov_kernel(
     """The kernel itself. The type of its state says in which units the offset is."""
     rule = rules.as_rule(momentum)
     test = None if restart is None else restart_test(restart)
-    dtype = _accumulator_dtype(accumulator_dtype)
+    dtype = buffer_dtype(accumulator_dtype)
 
     # Python's own zero only: an array may be traced, or become another value later.
     if isinstance(momentum, int | float | np.generic) and momentum == 0:
@@ -169,7 +169,7 @@ def nesterov_kernel(
     def init_fn(params: optax.Params):
         rule_state = rule.init()
         return state_type(
-            offset=_zeros_like(params, dtype),
+            offset=zero_buffers(params, dtype),
             rule_state=rule_state,
             restart_state=() if test is None else test.init(),
             evaluation=evaluation(rule_state),
@@ -177,7 +177,7 @@ def nesterov_kernel(
 
     def update_fn(updates, state, params=None, *, value=None, **extra_args):
         del params, extra_args
-        _check_tree(updates, state.offset)
+        check_tree(updates, state.offset)
         updates = jax.tree.map(jnp.asarray, updates)
         (beta, gamma), rule_state = rule.coefficients(state.rule_state)
         restart_state = state.restart_state
@@ -226,7 +226,7 @@ def _identity(state_type: Callable[..., Any]) -> optax.GradientTransformationExt
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _accumulator_dtype(dtype: jax.typing.DTypeLike | None) -> jnp.dtype | None:
+def buffer_dtype(dtype: jax.typing.DTypeLike | None) -> jnp.dtype | None:
     if dtype is None:
         return None
     allowed = "accumulator_dtype must be a floating or complex dtype, or None"
@@ -242,7 +242,7 @@ def _accumulator_dtype(dtype: jax.typing.DTypeLike | None) -> jnp.dtype | None:
     return dtype
 
 
-def _zeros_like(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates:
+def zero_buffers(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates:
     def zeros(path, p):
         own = jnp.result_type(p)
         if not jnp.issubdtype(own, jnp.inexact):
@@ -266,7 +266,7 @@ def _zeros_like(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates:
     return jax.tree_util.tree_map_with_path(zeros, params)
 
 
-def _check_tree(updates: optax.Updates, offset: optax.Updates) -> None:
+def check_tree(updates: optax.Updates, offset: optax.Updates) -> None:
     """A tree or shape that is not that of `init` would broadcast, or fail far from its cause."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(updates, is_leaf=_is_none)
     try:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._dtypes import wide
+from nag_optax._trees import sum_over_leaves, widened
 
 Restart = Literal["gradient", "speed", "value"]
 
@@ -39,7 +39,7 @@ def restart_test(restart: Restart) -> RestartTest:
 def _gradient() -> RestartTest:
     def triggered(state: tuple[()], step, offset, value) -> tuple[jax.Array, tuple[()]]:
         del value
-        return _sum_over_leaves(_step_velocity, step, offset) < 0.0, state
+        return sum_over_leaves(_step_velocity, step, offset) < 0.0, state
 
     return RestartTest(tuple, triggered)
 
@@ -50,7 +50,7 @@ def _speed() -> RestartTest:
 
     def triggered(squared_speed: jax.Array, step, offset, value) -> tuple[jax.Array, jax.Array]:
         del value
-        squared = _sum_over_leaves(_velocity_velocity, step, offset)
+        squared = sum_over_leaves(_velocity_velocity, step, offset)
         slower = squared < squared_speed
         # Zero after a restart: the next velocity is a single step and must not trigger again.
         return slower, jnp.where(slower, 0.0, squared)
@@ -76,27 +76,11 @@ def _value() -> RestartTest:
     return RestartTest(init, triggered)
 
 
-def _sum_over_leaves(product: Callable, step: optax.Updates, offset: optax.Updates) -> jax.Array:
-    """Σ product(u, w) over leaves, in float32 or wider; a None gradient takes no part."""
-    products = jax.tree.map(
-        lambda u, w: None if u is None else product(u, w).astype(float),
-        step,
-        offset,
-        is_leaf=lambda leaf: leaf is None,
-    )
-    return sum(jax.tree.leaves(products), start=jnp.zeros([], float))
-
-
-def _widened(u: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
-    dtype = wide(u.dtype, w.dtype)
-    return u.astype(dtype), w.astype(dtype)
-
-
 def _step_velocity(u: jax.Array, w: jax.Array) -> jax.Array:
-    u, w = _widened(u, w)
+    u, w = widened(u, w)
     return jnp.sum(jnp.real(jnp.conj(u) * (w + u)))
 
 
 def _velocity_velocity(u: jax.Array, w: jax.Array) -> jax.Array:
-    u, w = _widened(u, w)
+    u, w = widened(u, w)
     return jnp.sum(jnp.square(jnp.abs(w + u)))

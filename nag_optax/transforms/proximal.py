@@ -8,6 +8,7 @@ import optax
 
 from nag_optax._dtypes import wide
 from nag_optax._validate import check_number
+from nag_optax.prox.apply import check_prox, check_same
 from nag_optax.prox.base import ProxLike
 
 
@@ -59,11 +60,7 @@ def proximal(prox: ProxLike, step_size: optax.ScalarOrSchedule) -> optax.Gradien
     Source: Beck and Teboulle, *A fast iterative shrinkage-thresholding algorithm for linear inverse
     problems*, 2009; Parikh and Boyd, *Proximal algorithms*, 2014, section 4.2.
     """
-    if not callable(prox):
-        raise TypeError(
-            "prox must be an operator of nag_optax.prox or a callable prox(params, step_size) -> params; "
-            f"got {prox!r} of type {type(prox).__name__}"
-        )
+    check_prox(prox)
     if not callable(step_size):
         check_number("step_size", step_size, minimum=0, or_else=" or an Optax schedule")
 
@@ -83,7 +80,7 @@ def proximal(prox: ProxLike, step_size: optax.ScalarOrSchedule) -> optax.Gradien
         treedef, steps, ps = _paired(updates, params)
         moved = treedef.unflatten(map(_moved, steps, ps))
         target = prox(moved, size)
-        _check_same(moved, target)
+        check_same(moved, target)
         return treedef.unflatten(map(_difference, steps, ps, treedef.flatten_up_to(target))), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -119,20 +116,6 @@ def _difference(u: jax.Array | None, p: jax.Array, target: jax.Array) -> jax.Arr
     if u is None:
         return None
     return (target - jnp.asarray(p, target.dtype)).astype(jnp.result_type(u))
-
-
-def _check_same(moved: Any, target: Any) -> None:
-    """A prox that changes a shape would broadcast, and one that changes a dtype lose precision."""
-    given, returned = jax.tree.structure(moved), jax.tree.structure(target)
-    if given != returned:
-        raise ValueError(f"prox must return the tree that it is given, {given}; got {returned}")
-    for (path, v), z in zip(
-        jax.tree_util.tree_flatten_with_path(moved)[0], jax.tree.leaves(target), strict=True
-    ):
-        if jnp.shape(z) != v.shape:
-            raise ValueError(f"prox must keep shapes: {_name(path)} has {v.shape}, got {jnp.shape(z)}")
-        if jnp.result_type(z) != v.dtype:
-            raise TypeError(f"prox must keep dtypes: {_name(path)} has {v.dtype}, got {jnp.result_type(z)}")
 
 
 def _name(path: Any) -> str:

@@ -18,7 +18,9 @@ def fista() -> MomentumRule:
     ```
 
     With steps of length 1/L, of gradient descent or of proximal gradient, the iterate of
-    `eval_params` has F(x_n) − F* ≤ L R²/(2 t_n²) ≤ 2 L R²/(n + 1)², R = ‖x_0 − x*‖.
+    `eval_params` has F(x_n) − F* ≤ L R²/(2 t_n²) ≤ 2 L R²/(n + 1)², R = ‖x_0 − x*‖. When the step
+    size becomes s⁺, the correction of Scheinberg, Goldfarb and Bai keeps the bound (`fista`):
+    t_{k+1} = (1 + √(1 + 4 (s/s⁺) t_k²))/2.
 
     Returns:
         A `MomentumRule`. Its state is t, a scalar. A restart sends it back to t = 1.
@@ -40,7 +42,12 @@ def fista() -> MomentumRule:
         following = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
         return ((t - 1) / following, 0.0), following
 
-    return MomentumRule(lambda: jnp.ones([], float), coefficients)
+    def retime(t: jax.Array, ratio: Scalar) -> tuple[Scalar, jax.Array]:
+        # Both are formed with t_k² = t(t − 1): only s·t(t − 1) must not exceed its last value.
+        other = (1 + jnp.sqrt(1 + 4 * ratio * t * (t - 1))) / 2
+        return t / other, other
+
+    return MomentumRule(lambda: jnp.ones([], float), coefficients, retime=retime)
 
 
 def chambolle_dossal(a: Scalar = 3.0) -> MomentumRule:

@@ -34,11 +34,15 @@ class MomentumRule(NamedTuple):
         evaluation: the factor e of the iterate to evaluate, `x = p + e·w`. A number, or a function
             of the rule state after the step for methods whose factor moves. −1 gives the primary
             iterate of Nesterov's method.
+        retime: `retime(rule_state, ratio) -> (factor, rule_state)`, for a step size s that becomes
+            s⁺ after the lookahead was formed, ratio = s/s⁺: what to multiply w with, and the state
+            that goes with it. None where the theory lets the step size fall but not grow.
     """
 
     init: Callable[[], RuleState]
     coefficients: Callable[[RuleState], tuple[tuple[Scalar, Scalar], RuleState]]
     evaluation: Scalar | Callable[[RuleState], Scalar] = -1.0
+    retime: Callable[[RuleState, Scalar], tuple[Scalar, RuleState]] | None = None
 
 
 Momentum = Scalar | optax.Schedule | MomentumRule

@@ -1,0 +1,45 @@
+"""Sums over trees, in float32 or wider."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nag_optax._dtypes import wide
+
+
+def sum_over_leaves(product: Callable, first: Any, second: Any) -> jax.Array:
+    """Σ product(a, b) over leaves; a None of the first tree takes no part."""
+    products = jax.tree.map(
+        lambda a, b: None if a is None else product(a, b).astype(float),
+        first,
+        second,
+        is_leaf=is_none,
+    )
+    return sum(jax.tree.leaves(products), start=jnp.zeros([], float))
+
+
+def dot(first: Any, second: Any) -> jax.Array:
+    """Re⟨a, b⟩."""
+    return sum_over_leaves(_real_product, first, second)
+
+
+def norm(tree: Any) -> jax.Array:
+    """‖a‖."""
+    return jnp.sqrt(dot(tree, tree))
+
+
+def widened(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both in the dtype that holds both and float32."""
+    dtype = wide(a.dtype, b.dtype)
+    return a.astype(dtype), b.astype(dtype)
+
+
+def is_none(leaf: Any) -> bool:
+    return leaf is None
+
+
+def _real_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    a, b = widened(a, b)
+    return jnp.sum(jnp.real(jnp.conj(a) * b))

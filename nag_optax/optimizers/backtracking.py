@@ -1,0 +1,230 @@
+"""The search for a step size: backtracking with growth, for a method of the kernel with a prox.
+
+It works on the state of the accelerated method, not on one step alone: when the step size changes
+after the lookahead was formed, the lookahead moves with it (the rule's `retime`).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nag_optax._dtypes import wide
+from nag_optax._trees import dot, is_none
+from nag_optax.acceleration.momentum import MomentumRule
+from nag_optax.prox.apply import proximal_point
+from nag_optax.prox.base import ProxLike
+
+SHRINK = 0.5
+GROWTH = 1 / 0.9
+# Rounding of a sum, and how far a difference must stand out of it to be believed.
+_ROUNDINGS = 10.0
+_CLEAR = 8.0
+# From the largest to the smallest number of float32 by halves.
+_MAX_TRIALS = 260
+
+Value = Callable[[Any], jax.Array]
+
+
+class BacktrackingState(NamedTuple):
+    """What the search carries from step to step, and what it reports of the latest one.
+
+    Attributes:
+        next_step_size: the step size for which the lookahead was formed; 0 before the first step.
+        step_size: s of the latest step.
+        mapping_norm: ‖x⁺ − p‖/s of the latest step, the norm of the gradient mapping.
+        value: f(x⁺), without the penalty of the prox.
+        values: evaluations of the objective by the search so far, int32.
+        gradients: evaluations of the gradient by the search so far, int32, beyond those given.
+    """
+
+    next_step_size: jax.Array
+    step_size: jax.Array
+    mapping_norm: jax.Array
+    value: jax.Array
+    values: jax.Array
+    gradients: jax.Array
+
+
+class Point(NamedTuple):
+    """Where the gradient is taken: p = x + w, f(p), ∇f(p), w, and the rule's state that gave w."""
+
+    params: Any
+    value: jax.Array
+    grad: Any
+    offset: Any
+    rule_state: Any
+
+
+def init() -> BacktrackingState:
+    zero, count = jnp.zeros([], float), jnp.zeros([], jnp.int32)
+    return BacktrackingState(zero, zero, zero, zero, count, count)
+
+
+def search(
+    state: BacktrackingState, point: Point, prox: ProxLike | None, value_fn: Value, rule: MomentumRule
+) -> tuple[Point, Any, BacktrackingState]:
+    """The accepted point p, x⁺ = prox(p − s·∇f(p)), and the state; `next_step_size` grows if it may."""
+
+    def body(trial: _Trial) -> _Trial:
+        point, s = trial.point, trial.step_size
+        target = _target(prox, point, s)
+        verdict = _judge(point, target, s, value_fn)
+        # The first step has no lookahead that would have to move, so it may look for the scale of s.
+        measures = trial.growing & (trial.trials == 0) & verdict.clear & (verdict.curvature > 0)
+        growing = trial.growing & (measures | verdict.accepted)
+        hopeless = ~jnp.isfinite(verdict.slope + point.value)
+        done = (verdict.accepted & ~growing) | hopeless | (verdict.length == 0)
+        other = jnp.where(growing, s / SHRINK, SHRINK * s)
+        other = jnp.where(measures, 1 / verdict.curvature, other)
+        other = jnp.where(done, s, other)
+        point, gradients = _moved(point, s / other, done | growing, rule, value_fn)
+        return _Trial(
+            point,
+            other,
+            target,
+            verdict,
+            growing,
+            done,
+            trial.trials + 1,
+            trial.gradients + verdict.gradients + gradients,
+        )
+
+    start = jnp.where(state.next_step_size > 0, state.next_step_size, _first_guess(point))
+    zero, count, no = jnp.zeros([], float), jnp.zeros([], jnp.int32), jnp.zeros([], bool)
+    trial = _Trial(
+        point=point,
+        step_size=start,
+        target=jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: _target(prox, point, start))),
+        verdict=_Verdict(zero, zero, zero, zero, no, no, count),
+        growing=state.next_step_size == 0,
+        done=no,
+        trials=count,
+        gradients=count,
+    )
+    trial = jax.lax.while_loop(lambda trial: ~trial.done & (trial.trials < _MAX_TRIALS), body, trial)
+    s, verdict = trial.step_size, trial.verdict
+    # A step size that no clear difference has tested may only fall.
+    grows = verdict.clear & (rule.retime is not None)
+    report = BacktrackingState(
+        next_step_size=jnp.where(grows, GROWTH * s, s),
+        step_size=s,
+        mapping_norm=verdict.length / s,
+        value=verdict.value,
+        values=state.values + trial.trials,
+        gradients=state.gradients + trial.gradients,
+    )
+    return trial.point, trial.target, report
+
+
+class _Verdict(NamedTuple):
+    """What a trial found: f(x⁺), ‖d‖, ⟨g, d⟩ and the curvature 2(f(x⁺) − f(p) − ⟨g, d⟩)/‖d‖²."""
+
+    value: jax.Array
+    length: jax.Array
+    slope: jax.Array
+    curvature: jax.Array
+    clear: jax.Array
+    accepted: jax.Array
+    gradients: jax.Array
+
+
+class _Trial(NamedTuple):
+    point: Point
+    step_size: jax.Array
+    target: Any
+    verdict: _Verdict
+    growing: jax.Array
+    done: jax.Array
+    trials: jax.Array
+    gradients: jax.Array
+
+
+def _judge(point: Point, target: Any, s: jax.Array, value_fn: Value) -> _Verdict:
+    """f(x⁺) ≤ f(p) + ⟨g, d⟩ + ‖d‖²/(2s), or, where that drowns in rounding, ⟨∇f(x⁺) − g, d⟩ ≤ ‖d‖²/s."""
+    filled = _filled(target, point.params)
+    step = jax.tree.map(lambda z, p: z - p, filled, point.params)
+    value = value_fn(filled)
+    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in [value, *jax.tree.leaves(point.params)])
+    value = value.astype(float)
+    slope, squared = dot(point.grad, step), dot(step, step)
+    excess, allowed = value - point.value - slope, squared / (2 * s)
+    noise = _ROUNDINGS * eps * (jnp.abs(value) + jnp.abs(point.value) + jnp.abs(slope))
+    clear = noise < allowed / _CLEAR
+
+    def by_gradient() -> jax.Array:
+        change = jax.tree.map(
+            lambda old, new: None if old is None else new - old,
+            point.grad,
+            _gradient(value_fn, filled),
+            is_leaf=is_none,
+        )
+        # Exact on a quadratic; elsewhere the difference is of third order in d, which is tiny here.
+        enough = dot(change, step) <= squared / s
+        return enough | (squared <= (4 * eps) ** 2 * dot(point.params, point.params))
+
+    accepted = jax.lax.cond(clear, lambda: excess <= allowed + noise, by_gradient)
+    return _Verdict(
+        value=value,
+        length=jnp.sqrt(squared),
+        slope=slope,
+        curvature=2 * excess / squared,
+        clear=clear,
+        accepted=accepted & jnp.isfinite(value),
+        gradients=(~clear).astype(jnp.int32),
+    )
+
+
+def _moved(
+    point: Point, ratio: jax.Array, stays: jax.Array, rule: MomentumRule, value_fn: Value
+) -> tuple[Point, jax.Array]:
+    """The point that belongs to another step size, and how many gradients that took."""
+    if rule.retime is None:
+        # A smaller step from the same point keeps the bound of a rule for one step size.
+        return point, jnp.zeros([], jnp.int32)
+    factor, rule_state = rule.retime(point.rule_state, ratio)
+
+    def move() -> Point:
+        offset = jax.tree.map(lambda w: jnp.asarray(factor, w.dtype) * w, point.offset)
+        params = jax.tree.map(
+            lambda p, w, w_new: (jnp.asarray(p, w.dtype) + (w_new - w)).astype(p.dtype),
+            point.params,
+            point.offset,
+            offset,
+        )
+        value, grad = jax.value_and_grad(value_fn)(params)
+        grad = jax.tree.map(
+            lambda old, new: None if old is None else jnp.conj(new).astype(old.dtype),
+            point.grad,
+            grad,
+            is_leaf=is_none,
+        )
+        return Point(params, value.astype(float), grad, offset, rule_state)
+
+    stays = stays | (jnp.asarray(factor) == 1)
+    return jax.lax.cond(stays, lambda: point, move), (~stays).astype(jnp.int32)
+
+
+def _target(prox: ProxLike | None, point: Point, s: jax.Array) -> Any:
+    """x⁺ in the dtypes of the parameters, because there the objective is evaluated."""
+    updates = jax.tree.map(lambda g: -s.astype(wide(g.dtype)) * g.astype(wide(g.dtype)), point.grad)
+    target = proximal_point(prox, point.params, updates, s)
+    return jax.tree.map(
+        lambda z, p: None if z is None else z.astype(p.dtype), target, point.params, is_leaf=is_none
+    )
+
+
+def _first_guess(point: Point) -> jax.Array:
+    """2|f|/‖g‖²: in the units of a step size, and at least 1/L where f ≥ 0."""
+    guess = 2 * jnp.abs(point.value) / dot(point.grad, point.grad)
+    return jnp.where(jnp.isfinite(guess) & (guess > 0), guess, 1.0)
+
+
+def _gradient(value_fn: Value, params: Any) -> Any:
+    # JAX's gradient of a real function of z is conj(dz); descent wants its conjugate.
+    return jax.tree.map(jnp.conj, jax.grad(value_fn)(params))
+
+
+def _filled(tree: Any, params: Any) -> Any:
+    return jax.tree.map(lambda z, p: p if z is None else z, tree, params, is_leaf=is_none)

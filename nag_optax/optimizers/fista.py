@@ -1,0 +1,244 @@
+"""`fista`: accelerated proximal gradient, with a step size or with backtracking."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nag_optax._dtypes import wide
+from nag_optax._trees import is_none, widened
+from nag_optax._validate import check_number, is_python_number
+from nag_optax.acceleration import momentum as rules
+from nag_optax.acceleration.iterate import IterateState, offset_of
+from nag_optax.acceleration.kernel import (
+    AccelerateState,
+    buffer_dtype,
+    check_tree,
+    nesterov_kernel,
+    zero_buffers,
+)
+from nag_optax.acceleration.restart import Restart
+from nag_optax.optimizers import backtracking
+from nag_optax.optimizers.nag import nag
+from nag_optax.prox.apply import check_prox, proximal_point
+from nag_optax.prox.base import ProxLike
+
+
+def fista(
+    learning_rate: optax.ScalarOrSchedule | None = None,
+    prox: ProxLike | None = None,
+    *,
+    momentum: rules.Momentum = rules.fista(),  # noqa: B008 (a rule is immutable)
+    restart: Restart | None = "gradient",
+    accumulator_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Accelerated proximal gradient for F = f + g, with a step size s or with backtracking.
+
+    ```
+    x⁺ = prox(p − s·∇f(p), s),   p⁺ = x⁺ + β·(x⁺ − x) + γ·(x⁺ − p)
+    ```
+
+    This is the kernel around a proximal step. The one buffer is x itself, so that `eval_params`
+    returns exact zeros and feasible points where the prox makes them; with a learning rate and no
+    prox it is `nag`.
+
+    **With a learning rate** s = learning_rate. If it is at most 1/L and does not grow, convex f and
+    the FISTA rule have F(x_n) − F* ≤ R²/(2 s t_n²) ≤ 2R²/(s(n + 1)²) up to the first restart.
+
+    **Without one** each step takes an s with f(x⁺) ≤ f(p) + ⟨∇f(p), d⟩ + ‖d‖²/(2s), d = x⁺ − p, halves
+    it until that holds, and tries one larger by 1/0.9 at the next step. When s changes, so do t and
+    p = x + w (Scheinberg, Goldfarb, Bai): s⁺·t⁺(t⁺ − 1) = s·t². A halving then costs one more gradient,
+    in all about 1.15 a step. For convex f, with the FISTA rule and up to the first restart,
+
+    ```
+    F(x_n) − F* ≤ R²/(2 s_n t_n²) ≤ 2R²/(Σ_k √s_k)² ≤ 4LR²/n²
+    ```
+
+    holds on every step, whatever the step sizes did; the last form if no s is below 1/(2L). With
+    another rule s never grows, and a bound that allows steps to shrink, as Chambolle and Dossal's
+    does, holds with the latest s. The first step finds the scale of s by itself. Where the values of
+    f differ by less than their rounding the test is ⟨∇f(x⁺) − ∇f(p), d⟩ ≤ ‖d‖²/s, which takes a
+    gradient, and s does not grow.
+
+    Args:
+        learning_rate: the step size s, a number ≥ 0 or an Optax schedule; None to backtrack.
+        prox: an operator of `nag_optax.prox`, or any callable `prox(params, step_size) -> params`
+            that keeps the tree, shapes and dtypes; None for f alone.
+        momentum: the rule, a number or an Optax schedule, as in `accelerate`. With a prox or
+            backtracking its iterate must be x = p − w, which excludes triple momentum and ITEM.
+        restart: "gradient", "speed", "value" or None, as in `accelerate`. A restart begins a new
+            sequence with a bound of its own, and usually converges faster.
+        accumulator_dtype: dtype of x; None takes each parameter's.
+
+    Returns:
+        A transformation for `optax.apply_updates`. Without a learning rate it is called as Optax's
+        line searches are, `update(grad, state, params, value=, grad=, value_fn=)`, and must come
+        first in a chain; arguments that value_fn takes by name are handed on to it.
+
+    Raises:
+        ValueError: if a Python number is out of range, an option is unknown, the rule's iterate is
+            not p − w, the parameters or `value`, `grad` or `value_fn` are missing, or the prox
+            changes the tree or a shape.
+        TypeError: if an argument is of the wrong kind, a parameter is not of floating or complex
+            dtype, or the prox changes a dtype.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, nag_optax
+        >>> f = lambda p: 0.5 * jnp.sum((p - jnp.array([3.0, 0.5])) ** 2)
+        >>> optimizer = nag_optax.fista(prox=nag_optax.prox.l1(1.0))
+        >>> params = jnp.zeros(2)
+        >>> state = optimizer.init(params)
+        >>> for _ in range(20):
+        ...     value, grad = jax.value_and_grad(f)(params)
+        ...     updates, state = optimizer.update(
+        ...         grad, state, params, value=value, grad=grad, value_fn=f
+        ...     )
+        ...     params = optax.apply_updates(params, updates)
+        >>> print(nag_optax.eval_params(state, params))
+        [2. 0.]
+
+    Source: Beck and Teboulle, *A fast iterative shrinkage-thresholding algorithm for linear inverse
+    problems*, 2009; Scheinberg, Goldfarb and Bai, *Fast first-order methods for composite convex
+    optimization with backtracking*, 2014; restart after O'Donoghue and Candès, 2015.
+    """
+    if learning_rate is not None and not callable(learning_rate):
+        check_number("learning_rate", learning_rate, minimum=0, or_else=", an Optax schedule or None")
+    if prox is not None:
+        check_prox(prox)
+    if learning_rate is not None and prox is None:
+        # x = p − w needs no prox to be exact, and the offset in the buffer is cheaper.
+        return nag(learning_rate, momentum, restart=restart, accumulator_dtype=accumulator_dtype)
+    rule = rules.as_rule(momentum)
+    if callable(rule.evaluation) or (is_python_number(rule.evaluation) and rule.evaluation != -1):
+        raise ValueError(
+            "momentum must be a rule whose iterate is p − w (evaluation = -1), as a prox or a search makes "
+            f"that one; got evaluation = {rule.evaluation}"
+        )
+    dtype = buffer_dtype(accumulator_dtype)
+    # The kernel has no offset where the momentum is Python's 0; here it always has.
+    plain = is_python_number(momentum) and momentum == 0
+    kernel = nesterov_kernel(AccelerateState, rule if plain else momentum, restart, None)
+
+    def init_fn(params: optax.Params) -> IterateState:
+        # Of one scalar: the kernel's own buffer is not kept.
+        scalars: Any = kernel.init(jnp.zeros([]))
+        if learning_rate is None:
+            search = backtracking.init()
+        else:
+            search = jnp.zeros([], jnp.int32) if callable(learning_rate) else ()
+        return IterateState(
+            iterate=zero_buffers(params, dtype),
+            started=jnp.zeros([], bool),
+            rule_state=scalars.rule_state,
+            restart_state=scalars.restart_state,
+            search=search,
+        )
+
+    def accelerated(step: Any, offset: Any, rule_state: Any, restart_state: Any, value: Any) -> Any:
+        kernel_state: Any = AccelerateState(offset, rule_state, restart_state, None)
+        return kernel.update(step, kernel_state, value=value)
+
+    def next_state(target: Any, state: Any, momentum_state: Any, search: Any) -> IterateState:
+        iterate = jax.tree.map(
+            lambda z, x: x if z is None else z.astype(x.dtype), target, state.iterate, is_leaf=is_none
+        )
+        started = jnp.ones_like(state.started)
+        return IterateState(iterate, started, momentum_state.rule_state, momentum_state.restart_state, search)
+
+    def update_with_rate(updates, state, params, value):
+        search, rate = state.search, learning_rate
+        if callable(rate):
+            search, rate = optax.safe_increment(search), rate(search)
+        target = proximal_point(prox, params, _scaled(updates, rate), rate)
+        step = _difference(target, params)
+        offset = offset_of(state, params)
+        step, new = accelerated(step, offset, state.rule_state, state.restart_state, value)
+        return step, next_state(target, state, new, search)
+
+    def update_with_search(updates, state, params, value, grad, value_fn, extra_args):
+        _check_search_arguments(value, grad, value_fn)
+        arguments = _arguments_of(value_fn, extra_args)
+        grad = jax.tree.map(lambda u, g: g, updates, grad, is_leaf=is_none)
+        start = backtracking.Point(
+            params, jnp.asarray(value).astype(float), grad, offset_of(state, params), state.rule_state
+        )
+        point, target, search = backtracking.search(
+            state.search, start, prox, lambda p: value_fn(p, **arguments), rule
+        )
+        step = _difference(target, point.params)
+        _, new = accelerated(step, point.offset, point.rule_state, state.restart_state, point.value)
+        offset = new.offset
+        if rule.retime is not None:
+            # The next step is tried with a larger s, and the lookahead is that of the trial.
+            ratio = search.step_size / search.next_step_size
+            factor, rule_state = rule.retime(new.rule_state, ratio)
+            new = new._replace(rule_state=rule_state)
+            offset = jax.tree.map(lambda w: jnp.asarray(factor, w.dtype) * w, offset)
+        # Not the kernel's step: that starts from the point that was accepted.
+        step = jax.tree.map(
+            lambda d, w: None if d is None else d.astype(w.dtype) + w,
+            _difference(target, params),
+            offset,
+            is_leaf=is_none,
+        )
+        return step, next_state(target, state, new, search)
+
+    def update_fn(updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra_args):
+        if params is None:
+            raise ValueError("fista needs the parameters: call update(grads, state, params)")
+        check_tree(updates, state.iterate)
+        updates, params = jax.tree.map(jnp.asarray, (updates, params))
+        if learning_rate is None:
+            step, state = update_with_search(updates, state, params, value, grad, value_fn, extra_args)
+        else:
+            step, state = update_with_rate(updates, state, params, value)
+        step = jax.tree.map(
+            lambda d, u: None if u is None else d.astype(u.dtype), step, updates, is_leaf=is_none
+        )
+        return step, state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _scaled(grads: optax.Updates, rate: Any) -> optax.Updates:
+    """−s·g, at least in float32."""
+
+    def leaf(g: jax.Array) -> jax.Array:
+        dtype = wide(g.dtype)
+        return -jnp.asarray(rate, dtype) * g.astype(dtype)
+
+    return jax.tree.map(leaf, grads)
+
+
+def _difference(target: optax.Params, params: optax.Params) -> optax.Updates:
+    """z − p, at least in float32; None where z is."""
+
+    def leaf(z: jax.Array | None, p: jax.Array) -> jax.Array | None:
+        if z is None:
+            return None
+        z, p = widened(z, p)
+        return z - p
+
+    return jax.tree.map(leaf, target, params, is_leaf=is_none)
+
+
+def _check_search_arguments(value: Any, grad: Any, value_fn: Any) -> None:
+    arguments = {"value": value, "grad": grad, "value_fn": value_fn}
+    missing = [name for name, argument in arguments.items() if argument is None]
+    if missing:
+        raise ValueError(
+            f"fista without a learning rate backtracks and needs {', '.join(missing)}: call "
+            "update(grad, state, params, value=value, grad=grad, value_fn=f)"
+        )
+    if not callable(value_fn):
+        raise TypeError(f"value_fn must be callable; got {value_fn!r} of type {type(value_fn).__name__}")
+    if jnp.shape(value) != ():
+        raise ValueError(f"value must be a scalar; got shape {jnp.shape(value)}")
+
+
+def _arguments_of(value_fn: Callable, extra_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that value_fn takes by name, as Optax's line searches do."""
+    return {name: extra_args[name] for name in inspect.signature(value_fn).parameters if name in extra_args}

@@ -1,0 +1,50 @@
+"""One proximal step, with the checks of what a prox returns."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nag_optax._dtypes import wide
+from nag_optax.prox.base import ProxLike
+
+
+def check_prox(prox: Any) -> None:
+    """Raises unless `prox` can be called."""
+    if not callable(prox):
+        raise TypeError(
+            "prox must be an operator of nag_optax.prox or a callable prox(params, step_size) -> params; "
+            f"got {prox!r} of type {type(prox).__name__}"
+        )
+
+
+def proximal_point(prox: ProxLike | None, params: Any, updates: Any, step_size: Any) -> Any:
+    """prox(p + u, s), at least in float32; None, and unseen by the prox, where the update is None."""
+
+    def moved(u: jax.Array | None, p: jax.Array) -> jax.Array | None:
+        if u is None:
+            return None
+        dtype = wide(jnp.result_type(u), jnp.result_type(p))
+        return jnp.asarray(p, dtype) + jnp.asarray(u, dtype)
+
+    point = jax.tree.map(moved, updates, params, is_leaf=lambda u: u is None)
+    if prox is None:
+        return point
+    target = prox(point, step_size)
+    check_same(point, target)
+    return target
+
+
+def check_same(point: Any, target: Any) -> None:
+    """A prox that changes a shape would broadcast, and one that changes a dtype lose precision."""
+    given, returned = jax.tree.structure(point), jax.tree.structure(target)
+    if given != returned:
+        raise ValueError(f"prox must return the tree that it is given, {given}; got {returned}")
+    for (path, v), z in zip(
+        jax.tree_util.tree_flatten_with_path(point)[0], jax.tree.leaves(target), strict=True
+    ):
+        name = jax.tree_util.keystr(path) or "at the root"
+        if jnp.shape(z) != v.shape:
+            raise ValueError(f"prox must keep shapes: {name} has {v.shape}, got {jnp.shape(z)}")
+        if jnp.result_type(z) != v.dtype:
+            raise TypeError(f"prox must keep dtypes: {name} has {v.dtype}, got {jnp.result_type(z)}")

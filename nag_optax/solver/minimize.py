@@ -1,0 +1,288 @@
+"""`minimize`: F = f + g in one compiled loop, with a stopping test that can be believed; differentiable."""
+
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nag_optax._validate import check_number
+from nag_optax.acceleration import momentum as rules
+from nag_optax.acceleration.restart import Restart
+from nag_optax.optimizers.fista import fista
+from nag_optax.prox.apply import check_prox, proximal_point
+from nag_optax.prox.base import ProxLike
+from nag_optax.solver import loop
+from nag_optax.solver.implicit import solve
+
+
+class Reason(enum.IntEnum):
+    """Why `minimize` stopped. `Reason(int(solution.reason)).name` reads the code of a solution."""
+
+    CONVERGED = loop.CONVERGED
+    """The gradient mapping at the returned parameters is within the tolerance."""
+    MAX_STEPS = loop.MAX_STEPS
+    """`max_steps` were taken."""
+    STALLED = loop.STALLED
+    """The steps are lost in the rounding of the objective, and the gradient mapping falls no more."""
+    NAN = loop.NAN
+    """The objective, a gradient or a parameter is not finite; the last finite iterate is returned."""
+
+
+class History(NamedTuple):
+    """F(x) and the norm of the gradient mapping after each step; NaN beyond the last."""
+
+    value: jax.Array
+    gradient_mapping_norm: jax.Array
+
+
+class Solution(NamedTuple):
+    """What `minimize` returns: arrays, so that it passes through jit and vmap.
+
+    Attributes:
+        params: x, in the tree and dtypes of `init_params`.
+        value: F(x) = f(x) + g(x); f(x) alone where the prox does not know its penalty.
+        gradient_mapping_norm: ‖x − prox(x − s·∇f(x), s)‖/s, evaluated at x; ‖∇f(x)‖ without a prox.
+        steps: steps taken, int32.
+        value_evaluations: evaluations of the objective, those with a gradient included.
+        gradient_evaluations: evaluations of the gradient.
+        converged: True if and only if `reason` is `Reason.CONVERGED`.
+        reason: code of `Reason`, int32.
+        aux: what fun returns beside its value, at x; None without `has_aux`.
+        history: a `History` of `max_steps` entries; None unless asked for.
+    """
+
+    params: optax.Params
+    value: jax.Array
+    gradient_mapping_norm: jax.Array
+    steps: jax.Array
+    value_evaluations: jax.Array
+    gradient_evaluations: jax.Array
+    converged: jax.Array
+    reason: jax.Array
+    aux: Any = None
+    history: History | None = None
+
+
+class _Static(NamedTuple):
+    """What a compiled program is for; compared by equality, functions by identity."""
+
+    fun: Callable
+    prox: Any
+    learning_rate: Any
+    momentum: Any
+    restart: Any
+    optimizer: Any
+    has_aux: bool
+    history_length: int | None
+
+
+class _Traced(NamedTuple):
+    """What it is called with."""
+
+    init_params: Any
+    args: Any
+    prox: Any
+    learning_rate: Any
+    momentum: Any
+    tol: Any
+    max_steps: Any
+
+
+def minimize(
+    fun: Callable,
+    init_params: optax.Params,
+    *,
+    prox: ProxLike | None = None,
+    learning_rate: optax.ScalarOrSchedule | None = None,
+    momentum: rules.Momentum = rules.fista(),  # noqa: B008 (a rule is immutable)
+    restart: Restart | None = "gradient",
+    optimizer: optax.GradientTransformation | None = None,
+    tol: jax.typing.ArrayLike = 1e-6,
+    max_steps: int = 10_000,
+    has_aux: bool = False,
+    args: tuple[Any, ...] = (),
+    history: bool = False,
+) -> Solution:
+    """Minimizes F(x) = f(x) + g(x), f smooth, g through its prox, in one compiled loop.
+
+    ```
+    M(x) = ‖x − prox(x − s·∇f(x), s)‖/s        converged:  M(x) ≤ tol·max(‖∇f(x₀)‖, ‖∇f(x)‖)
+    ```
+
+    The method is `fista(learning_rate, prox, momentum=, restart=)`, or any Optax optimizer. M is
+    evaluated anew at the x that is returned, with the s of the latest step. The test does not change
+    when fun is multiplied by a number (the penalty with it) or x is rescaled. Where rounding forbids
+    the tolerance, which happens in float32, the reason is STALLED and never CONVERGED. For convex f,
+    F(x⁺) − F* ≤ M(x)·‖x⁺ − x*‖ for x⁺ one step on from x.
+
+    Derivatives with respect to `args`, to the strengths of a `Prox` and to arrays that `fun` closes
+    over are those of the fixed point x = prox(x − s·∇f(x), s), forward and reverse; the loop itself
+    is not differentiated. The linear system is solved by GMRES of `jax.scipy`. x must be determined:
+    on the coordinates that are not fixed by g, the Hessian of f must be invertible.
+
+    Args:
+        fun: `fun(params, *args) -> f`, a real scalar, or `(f, aux)` with `has_aux`. It is compiled
+            once for each function object and shape: pass what changes in `args`.
+        init_params: x₀, a tree of floating arrays.
+        prox: the prox of g: an operator of `nag_optax.prox` or any callable `prox(params, step_size)`.
+        learning_rate: the step size, a number or an Optax schedule; None to backtrack.
+        momentum: the rule, a number or an Optax schedule, as in `fista`.
+        restart: "gradient", "speed", "value" or None, as in `accelerate`.
+        optimizer: takes the place of `fista`. Its updates are applied, and it has to take the prox
+            itself (`proximal`); `prox` and `learning_rate` then serve the stopping test, which needs
+            both or neither. `value`, `grad` and `value_fn` are passed to it. If it holds an
+            accelerator, x is `eval_params`.
+        tol: relative tolerance, a number in [0, 1).
+        max_steps: the largest number of steps, at least 1.
+        has_aux: whether `fun` returns more than its value.
+        args: further arguments of `fun`, a tuple of trees of arrays.
+        history: whether to record F(x) and M of each step. With a learning rate or an optimizer it
+            takes one more evaluation of the objective a step.
+
+    Returns:
+        A `Solution`. Works under jit, vmap and on sharded parameters.
+
+    Raises:
+        ValueError: if fun does not return a scalar, the prox changes the tree or a shape, a Python
+            number is out of range, or an optimizer comes with one of prox and learning_rate alone.
+        TypeError: if a parameter is not of floating dtype, the prox changes a dtype, or an argument
+            is of the wrong kind.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nag_optax
+        >>> matrix, target = jnp.array([[2.0, 0.0], [0.0, 1.0]]), jnp.array([4.0, 0.5])
+        >>> def fit(x, target):
+        ...     return 0.5 * jnp.sum((matrix @ x - target) ** 2)
+        >>> def lasso(strength):
+        ...     prox = nag_optax.prox.l1(strength)
+        ...     return nag_optax.minimize(fit, jnp.zeros(2), prox=prox, args=(target,))
+        >>> solution = lasso(1.0)
+        >>> print(solution.params.round(4), bool(solution.converged))
+        [1.75 0.  ] True
+        >>> print(jax.jacobian(lambda strength: lasso(strength).params)(1.0).round(4))
+        [-0.25  0.  ]
+
+    Source: the method is that of `fista`; derivatives after Bertrand, Klopfenstein, Massias, Blondel,
+    Vaiter, Gramfort and Salmon, *Implicit differentiation for fast hyperparameter selection in
+    non-smooth convex learning*, 2022.
+    """
+    _check_options(fun, prox, learning_rate, optimizer, tol, max_steps, args)
+    if optimizer is None:
+        fista(learning_rate, prox, momentum=momentum, restart=restart)
+    init_params = jax.tree.map(jnp.asarray, init_params)
+    _check_problem(fun, init_params, prox, has_aux, args)
+
+    prox_static, prox_traced = _split(prox)
+    rate_static, rate_traced = _split(learning_rate)
+    momentum_static, momentum_traced = _split(momentum)
+    static = _Static(
+        fun,
+        prox_static,
+        rate_static,
+        momentum_static,
+        restart,
+        optimizer,
+        has_aux,
+        int(max_steps) if history else None,
+    )
+    traced = _Traced(init_params, args, prox_traced, rate_traced, momentum_traced, tol, max_steps)
+    try:
+        hash(static)
+    except TypeError:
+        return _minimize(static, traced)
+    return _compiled(static, traced)
+
+
+def _minimize(static: _Static, traced: _Traced) -> Solution:
+    prox = static.prox if traced.prox is None else traced.prox
+    learning_rate = static.learning_rate if traced.learning_rate is None else traced.learning_rate
+    momentum = static.momentum if traced.momentum is None else traced.momentum
+    optimizer = static.optimizer
+    if optimizer is None:
+        optimizer = fista(learning_rate, prox, momentum=momentum, restart=static.restart)
+
+    def value_and_aux(params: optax.Params) -> tuple[jax.Array, Any]:
+        result = static.fun(params, *traced.args)
+        return result if static.has_aux else (result, None)
+
+    problem = loop.Problem(
+        lambda params: value_and_aux(params)[0],
+        prox,
+        optax.with_extra_args_support(optimizer),
+        learning_rate,
+    )
+    params, report = solve(
+        problem, traced.init_params, jnp.asarray(traced.tol, float), traced.max_steps, static.history_length
+    )
+    value, aux = value_and_aux(params)
+    return Solution(
+        params=params,
+        value=value + loop.penalty(prox, params).astype(value.dtype),
+        gradient_mapping_norm=report.gradient_mapping_norm,
+        steps=report.steps,
+        value_evaluations=report.value_evaluations + 1,
+        gradient_evaluations=report.gradient_evaluations,
+        converged=report.reason == loop.CONVERGED,
+        reason=report.reason,
+        aux=aux,
+        history=None if report.history is None else History(*report.history),
+    )
+
+
+_compiled = jax.jit(_minimize, static_argnums=0)
+
+
+def _split(option: Any) -> tuple[Any, Any]:
+    """(static, traced): arrays, numbers and trees of them are traced, so that another value compiles
+    nothing; functions are static."""
+    leaves = jax.tree.leaves(option)
+    if leaves and all(isinstance(leaf, int | float | np.ndarray | np.generic | jax.Array) for leaf in leaves):
+        return None, option
+    return option, None
+
+
+def _check_options(fun, prox, learning_rate, optimizer, tol, max_steps, args) -> None:
+    if not callable(fun):
+        raise TypeError(f"fun must be callable; got {fun!r} of type {type(fun).__name__}")
+    if prox is not None:
+        check_prox(prox)
+    check_number("tol", tol, minimum=0, below=1)
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer):
+        raise TypeError(f"max_steps must be an integer in [1, 2147483647]; got {max_steps!r}")
+    if not 1 <= max_steps <= 2**31 - 1:
+        raise ValueError(f"max_steps must be an integer in [1, 2147483647]; got {max_steps}")
+    if not isinstance(args, tuple):
+        raise TypeError(
+            f"args must be a tuple; got {type(args).__name__}: write args=(data,) for one argument"
+        )
+    if optimizer is None:
+        return
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(f"optimizer must be an Optax transformation; got {type(optimizer).__name__}")
+    if (prox is None) != (learning_rate is None):
+        raise ValueError(
+            "with an optimizer the stopping test needs both prox and learning_rate, the step size at "
+            "which the optimizer takes the prox, or neither"
+        )
+
+
+def _check_problem(fun: Callable, params: optax.Params, prox: Any, has_aux: bool, args: Any) -> None:
+    """Everything that shapes alone can tell, before anything is compiled."""
+    for path, p in jax.tree_util.tree_flatten_with_path(params)[0]:
+        if not jnp.issubdtype(p.dtype, jnp.inexact):
+            name = jax.tree_util.keystr(path) or "at the root"
+            raise TypeError(f"init_params must be of floating dtype; parameter {name} has dtype {p.dtype}")
+    result = jax.eval_shape(fun, params, *args)
+    if has_aux:
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ValueError("with has_aux, fun must return (value, aux); got " + repr(result))
+        result = result[0]
+    if not isinstance(result, jax.ShapeDtypeStruct) or result.shape != ():
+        raise ValueError(f"fun must return a scalar; got {result}")
+    if not jnp.issubdtype(result.dtype, jnp.floating):
+        raise TypeError(f"fun must return a real floating scalar; got dtype {result.dtype}")
+    jax.eval_shape(lambda p: proximal_point(prox, p, p, 1.0), params)

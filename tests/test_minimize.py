@@ -1,0 +1,314 @@
+"""`minimize`: its answers, its stopping test, its derivatives, and what it refuses."""
+
+# Optax types a tree as the union of all that a tree may be.
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false, reportOptionalMemberAccess=false
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import nag_optax
+from nag_optax import Reason, minimize, prox
+from tests.composite import PROBLEMS, Problem, lasso, worst
+from tests.helpers import sphere
+
+
+def relative_mapping(problem: Problem, x: np.ndarray, step_size: float | None = None) -> float:
+    """M(x)/max(‖∇f(0)‖, ‖∇f(x)‖), in float64 and with a step size of its own."""
+    s = 1 / problem.smoothness if step_size is None else step_size
+    x = np.asarray(x, np.float64)
+    mapping = np.linalg.norm(x - problem.prox(x - s * problem.gradient(x), s)) / s
+    scale = max(np.linalg.norm(problem.gradient(v)) for v in (np.zeros(problem.size), x))
+    return float(mapping / scale)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("rate", [False, True], ids=["search", "rate"])
+def test_finds_the_minimum(name: str, rate: bool, x64: None):
+    problem = PROBLEMS[name]()
+    solution = minimize(
+        problem.smooth,
+        jnp.zeros(problem.size),
+        prox=problem.operator,
+        learning_rate=1 / problem.smoothness if rate else None,
+        tol=1e-7,
+    )
+    assert bool(solution.converged) and Reason(int(solution.reason)) is Reason.CONVERGED
+    # The mapping with 1/L is at most that with a larger step size times their ratio.
+    assert relative_mapping(problem, solution.params) < 1e-6
+    best = problem.minimizer()
+    x = np.asarray(solution.params)
+    assert problem.objective(x) - problem.objective(best) <= 1e-6 * abs(problem.objective(best))
+    known = problem.objective(x) if hasattr(problem.operator, "value") else problem.smooth(x)
+    np.testing.assert_allclose(solution.value, known, rtol=1e-12)
+    steps, gradients = int(solution.steps), int(solution.gradient_evaluations)
+    assert steps + (0 if rate else 0.05 * steps + 1) < gradients <= (steps + 3 if rate else 1.3 * steps + 10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("tol", [1e-5, 1e-14])
+def test_every_scale_and_no_false_convergence(dtype: Any, tol: float, x64: None):
+    steps = []
+    for scale in (1e-1, 1.0, 1e3, 1e6, 1e9):
+        problem = lasso(scale=scale, dtype=dtype)
+        solution = minimize(
+            problem.smooth, jnp.zeros(60, dtype), prox=problem.operator, tol=tol, max_steps=2000
+        )
+        reached = relative_mapping(lasso(scale=scale), solution.params)
+        assert np.all(np.isfinite(solution.params))
+        if tol == 1e-5:
+            assert Reason(int(solution.reason)) is Reason.CONVERGED and reached < 2e-5
+            steps.append(int(solution.steps))
+        elif dtype == np.float32:
+            # No float32 number is that close to the minimum, and it says so in time.
+            assert Reason(int(solution.reason)) is Reason.STALLED and reached < 1e-6
+            assert int(solution.steps) < 500
+        else:
+            # At the edge of float64 either answer can be right; the claim must be.
+            assert not solution.converged or reached < 1e-13
+            assert Reason(int(solution.reason)) in (Reason.CONVERGED, Reason.STALLED)
+    assert len(set(steps)) <= 1
+
+
+def test_steps_do_not_depend_on_units(x64: None):
+    """c·F(x/a), powers of two exactly; from zero, where f = 0 too."""
+
+    def steps(factor: float, unit: float) -> tuple[int, int]:
+        problem = worst()
+        solution = minimize(lambda x: factor * problem.smooth(x / unit), jnp.zeros(problem.size))
+        return int(solution.steps), int(solution.gradient_evaluations)
+
+    assert steps(1.0, 1.0) == steps(2.0**20, 1.0) == steps(1.0, 2.0**-9) == steps(2.0**-11, 2.0**7)
+
+
+def test_zero_steps_to_a_minimum_and_a_zero_solution():
+    at_minimum = minimize(sphere, jnp.zeros(3))
+    assert bool(at_minimum.converged) and int(at_minimum.steps) == 1
+    all_zero = minimize(lasso(dtype=np.float32).smooth, jnp.zeros(60), prox=prox.l1(1e3))
+    assert bool(all_zero.converged) and not np.any(all_zero.params)
+
+
+def test_reasons_and_the_last_finite_iterate():
+    problem = worst()
+    few = minimize(problem.smooth, jnp.zeros(60), max_steps=3)
+    assert Reason(int(few.reason)) is Reason.MAX_STEPS and int(few.steps) == 3 and not few.converged
+    expected = jnp.linalg.norm(jax.grad(problem.smooth)(few.params))
+    np.testing.assert_allclose(few.gradient_mapping_norm, expected, rtol=1e-5)
+
+    def cliff(x: jax.Array) -> jax.Array:
+        """Falls towards a point beyond which there are no numbers."""
+        return jnp.sum(jnp.where(x < 2.0, (x - 5.0) ** 2, jnp.nan))
+
+    broken = minimize(cliff, jnp.zeros(2), learning_rate=0.1)
+    assert Reason(int(broken.reason)) is Reason.NAN and not broken.converged
+    assert np.all(np.isfinite(broken.params)) and np.all(np.asarray(broken.params) > 0)
+    never = minimize(lambda x: jnp.sum(x) * jnp.nan, jnp.ones(2))
+    assert Reason(int(never.reason)) is Reason.NAN and int(never.steps) == 1
+    np.testing.assert_array_equal(never.params, 1.0)
+
+
+def test_aux_history_and_trees():
+    def loss(params: Any, target: jax.Array) -> Any:
+        residual = params["a"] - target
+        return jnp.sum(residual**2) + jnp.sum(params["b"] ** 2), residual
+
+    start = {"a": jnp.zeros((2, 2)), "b": jnp.ones(3)}
+    solution: Any = minimize(
+        loss, start, has_aux=True, args=(jnp.eye(2),), prox=prox.l1(0.5), history=True, max_steps=50
+    )
+    np.testing.assert_allclose(solution.params["a"], 0.75 * np.eye(2), atol=1e-5)
+    np.testing.assert_array_equal(solution.params["b"], 0.0)
+    np.testing.assert_allclose(solution.aux, solution.params["a"] - np.eye(2), atol=1e-7)
+    steps = int(solution.steps)
+    for record in solution.history:
+        assert record.shape == (50,)
+        np.testing.assert_array_equal(np.isnan(record), np.arange(50) >= steps)
+    np.testing.assert_allclose(solution.history.value[steps - 1], solution.value, rtol=1e-6)
+    plain = minimize(loss, start, has_aux=True, args=(jnp.eye(2),), prox=prox.l1(0.5), max_steps=50)
+    assert plain.history is None and int(plain.steps) == steps
+    counted = minimize(
+        loss,
+        start,
+        has_aux=True,
+        args=(jnp.eye(2),),
+        prox=prox.l1(0.5),
+        learning_rate=0.25,
+        history=True,
+        max_steps=50,
+    )
+    assert int(counted.value_evaluations) == 2 * int(counted.steps) + 1
+
+
+def test_lanes_equal_solo_runs(x64: None):
+    problem = lasso()
+
+    def solve(strength: jax.Array) -> Any:
+        return minimize(problem.smooth, jnp.zeros(60), prox=prox.l1(strength), tol=1e-8)
+
+    strengths = jnp.array([1e-3, 0.02, 0.05, 100.0])
+    lanes = jax.jit(jax.vmap(solve))(strengths)
+    for i, strength in enumerate(strengths):
+        alone = solve(strength)
+        assert int(lanes.steps[i]) == int(alone.steps)
+        assert int(lanes.reason[i]) == int(alone.reason) == Reason.CONVERGED
+        np.testing.assert_allclose(lanes.params[i], alone.params, rtol=0, atol=1e-10)
+    assert len(set(np.asarray(lanes.steps).tolist())) == 4
+
+
+def test_compiles_once():
+    traces = []
+
+    def loss(x: jax.Array, target: jax.Array) -> jax.Array:
+        traces.append(None)
+        return jnp.sum((x - target) ** 2)
+
+    minimize(loss, jnp.zeros(3), prox=prox.l1(0.1), args=(jnp.ones(3),))
+    first = len(traces)
+    for value in (0.2, 0.3):
+        again = minimize(
+            loss, jnp.ones(3), prox=prox.l1(value), args=(jnp.full(3, 2.0, jnp.float32),), tol=1e-5
+        )
+    assert len(traces) == first
+    np.testing.assert_allclose(again.params, 2.0 - 0.15, rtol=1e-5)
+
+
+def test_sharded_parameters():
+    mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
+    start = jax.device_put(jnp.zeros(8), NamedSharding(mesh, PartitionSpec("data")))
+    target = jnp.arange(8.0)
+    solution = minimize(lambda x: jnp.sum((x - target) ** 2), start, prox=prox.l1(2.0))
+    np.testing.assert_allclose(solution.params, np.maximum(np.arange(8.0) - 1, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [optax.sgd(0.3), optax.adam(0.05), nag_optax.nag(0.3, 0.5), optax.lbfgs()],
+    ids=["sgd", "adam", "nag", "lbfgs"],
+)
+def test_any_optimizer(optimizer: Any, standard_promotion: None):
+    curvature = jnp.array([1.0, 3.0])
+
+    def bowl(x: jax.Array) -> jax.Array:
+        return 0.5 * jnp.sum(curvature * (x - 1.0) ** 2)
+
+    solution = minimize(bowl, jnp.zeros(2), optimizer=optimizer, tol=1e-4)
+    assert bool(solution.converged)
+    np.testing.assert_allclose(solution.params, 1.0, atol=1e-3)
+    slope = jnp.linalg.norm(jax.grad(bowl)(solution.params))
+    np.testing.assert_allclose(solution.gradient_mapping_norm, slope, rtol=1e-4, atol=1e-7)
+
+
+def test_an_optimizer_with_a_prox(x64: None):
+    problem = lasso()
+    inner = nag_optax.fista(1.0, problem.operator, momentum=0.5, restart=None)
+    solution = minimize(
+        problem.smooth, jnp.zeros(60), optimizer=inner, prox=problem.operator, learning_rate=1.0, tol=1e-8
+    )
+    assert bool(solution.converged) and relative_mapping(problem, solution.params) < 1e-8
+
+
+class TestDerivatives:
+    """Against central differences of the solution itself."""
+
+    MATRIX = np.random.default_rng(0).standard_normal((30, 12))
+    TARGET = MATRIX @ (np.arange(12) % 3) + 0.1 * np.random.default_rng(1).standard_normal(30)
+
+    def solve(self, kind: str, hyper: Any, target: Any) -> Any:
+        matrix = jnp.asarray(self.MATRIX)
+
+        def loss(x: jax.Array, target: jax.Array, ridge: jax.Array) -> jax.Array:
+            return 0.5 * jnp.sum((matrix @ x - target) ** 2) + 0.5 * ridge * jnp.sum(x**2)
+
+        ridge = hyper if kind in ("ridge", "elastic") else jnp.zeros([])
+        penalty = None if kind == "ridge" else prox.l1(3.0 * hyper)
+        return minimize(loss, jnp.zeros(12), prox=penalty, args=(target, ridge), tol=1e-13).params
+
+    @pytest.mark.parametrize("kind", ["ridge", "lasso", "elastic"])
+    def test_forward_and_reverse(self, kind: str, x64: None):
+        weights = jnp.asarray(np.random.default_rng(2).standard_normal(12))
+        target, hyper, h = jnp.asarray(self.TARGET), jnp.array(1.5), 1e-5
+
+        def score(hyper: jax.Array, target: jax.Array) -> jax.Array:
+            return weights @ self.solve(kind, hyper, target)
+
+        slope, slopes = jax.grad(score, argnums=(0, 1))(hyper, target)
+        expected = (score(hyper + h, target) - score(hyper - h, target)) / (2 * h)
+        np.testing.assert_allclose(slope, expected, rtol=1e-6)
+        direction = jnp.asarray(np.random.default_rng(3).standard_normal(30))
+        expected = (score(hyper, target + h * direction) - score(hyper, target - h * direction)) / (2 * h)
+        np.testing.assert_allclose(slopes @ direction, expected, rtol=1e-6)
+        _, forward = jax.jvp(score, (hyper, target), (jnp.ones([]), direction))
+        np.testing.assert_allclose(forward, slope + slopes @ direction, rtol=1e-8)
+        if kind != "ridge":
+            zeros = self.solve(kind, hyper, target) == 0
+            assert 0 < int(zeros.sum()) < 12
+            jacobian = jax.jacobian(lambda hyper: self.solve(kind, hyper, target))(hyper)
+            np.testing.assert_array_equal(np.asarray(jacobian)[zeros], 0.0)
+
+    def test_value_and_vmap(self, x64: None):
+        """The envelope theorem: dF/dλ = ‖x‖₁."""
+        problem = lasso()
+
+        def value(strength: jax.Array) -> jax.Array:
+            return minimize(problem.smooth, jnp.zeros(60), prox=prox.l1(strength), tol=1e-12).value
+
+        strengths = jnp.array([0.01, 0.03])
+        slopes = jax.jit(jax.vmap(jax.grad(value)))(strengths)
+        for slope, strength in zip(slopes, strengths, strict=True):
+            x = minimize(problem.smooth, jnp.zeros(60), prox=prox.l1(strength), tol=1e-12).params
+            np.testing.assert_allclose(slope, jnp.sum(jnp.abs(x)), rtol=1e-8)
+
+
+BAD = {
+    "fun": ({"fun": 3}, TypeError, "fun must be callable"),
+    "vector": ({"fun": lambda x: x}, ValueError, r"fun must return a scalar; got .*\(2,\)|float32\[2\]"),
+    "integer value": (
+        {"fun": lambda x: jnp.zeros([], int)},
+        TypeError,
+        "real floating scalar; got dtype int32",
+    ),
+    "aux": ({"has_aux": True}, ValueError, r"has_aux, fun must return \(value, aux\)"),
+    "integers": ({"init_params": {"a": jnp.arange(2)}}, TypeError, r"parameter \['a'\] has dtype int32"),
+    "prox": ({"prox": 0.1}, TypeError, "prox must be an operator"),
+    "prox shape": ({"prox": lambda p, s: p[:1]}, ValueError, "prox must keep shapes"),
+    "prox dtype": ({"prox": lambda p, s: p.astype(jnp.bfloat16)}, TypeError, "prox must keep dtypes"),
+    "tol": ({"tol": -1e-3}, ValueError, r"tol must be a number in \[0, 1\); got -0.001"),
+    "tol one": ({"tol": 1.0}, ValueError, "tol must be"),
+    "max_steps": ({"max_steps": 0}, ValueError, r"max_steps must be an integer in \[1, 2147483647\]; got 0"),
+    "max_steps float": ({"max_steps": 10.0}, TypeError, "max_steps must be an integer"),
+    "args": ({"args": jnp.ones(2)}, TypeError, r"args must be a tuple.*args=\(data,\)"),
+    "learning_rate": ({"learning_rate": -1.0}, ValueError, "learning_rate must be"),
+    "restart": ({"restart": "never"}, ValueError, "restart must be"),
+    "optimizer": ({"optimizer": 3}, TypeError, "optimizer must be an Optax transformation"),
+    "optimizer prox": (
+        {"optimizer": optax.sgd(0.1), "prox": prox.l1(0.1)},
+        ValueError,
+        "both prox and learning_rate",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_named_before_anything_is_compiled(name: str):
+    arguments, error, message = BAD[name]
+    with pytest.raises(error, match=message), jax.log_compiles(False):
+        minimize(**{"fun": sphere, "init_params": jnp.ones(2), **arguments})
+
+
+class TestOptimistix:
+    """The same optimizers behind another front."""
+
+    def test_our_optimizers(self, standard_promotion: None):
+        optimistix = pytest.importorskip("optimistix")
+        for optimizer in (nag_optax.nag(0.1, 0.9, restart="gradient"), nag_optax.fista(0.1)):
+            solver = optimistix.OptaxMinimiser(optimizer, rtol=1e-5, atol=1e-6)
+            found = optimistix.minimise(
+                lambda x, _: jnp.sum((x - 1.0) ** 2), solver, jnp.zeros(3), max_steps=1000
+            )
+            np.testing.assert_allclose(found.value, 1.0, atol=1e-4)
