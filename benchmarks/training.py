@@ -7,6 +7,7 @@ configuration is the trainer's default for that dataset and model.
 """
 
 import argparse
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,8 @@ def torch_model(name: str, shape: tuple[int, int, int], classes: int) -> Any:
 
 def main(args: list[str] | None = None) -> None:
     options = parse(args)
+    if importlib.util.find_spec("torch") is None:
+        raise SystemExit("benchmarks.training: torch is not installed; pip install '.[bench]'")
     import jax
 
     from benchmarks import report, timing

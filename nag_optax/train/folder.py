@@ -92,7 +92,7 @@ class RunFolder:
         """Rows of `metrics.jsonl`; a line cut short ends them."""
         rows: list[dict[str, Any]] = []
         path = self.path / METRICS
-        for line in path.read_text().splitlines() if path.exists() else ():
+        for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
             try:
                 rows.append(json.loads(line))
             except ValueError:
@@ -100,9 +100,12 @@ class RunFolder:
         return rows
 
     def summary(self) -> dict[str, Any] | None:
-        """`summary.json`, if the run has ended."""
+        """`summary.json`, if the run has ended and the file is whole."""
         path = self.path / SUMMARY
-        return json.loads(path.read_text()) if path.exists() else None
+        try:
+            return json.loads(path.read_text()) if path.exists() else None
+        except ValueError:
+            return None
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

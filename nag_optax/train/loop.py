@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-import nag_optax
+from nag_optax.acceleration.evaluation import eval_params, has_accelerator
 from nag_optax.train.config import TrainConfig
 from nag_optax.train.data import Dataset, Split
 from nag_optax.train.devices import Device
@@ -97,8 +97,8 @@ class Loop:
     def eval_state(self, state: TrainState) -> tuple[Any, Any]:
         """The parameters to evaluate and the batch statistics."""
         params = state.params
-        if self._config.optimizer == "nag":
-            params = jax.jit(nag_optax.eval_params)(state.opt_state, params)
+        if has_accelerator(state.opt_state):
+            params = jax.jit(eval_params)(state.opt_state, params)
         return params, state.model_state
 
     def is_finite(self, state: TrainState) -> bool:

@@ -16,7 +16,7 @@ from nag_optax.train.data import Dataset, load_dataset
 from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import Diverged, InputError, Interrupted
 from nag_optax.train.figures import draw_curves
-from nag_optax.train.folder import CHECKPOINTS, CURVES, SUMMARY, RunFolder
+from nag_optax.train.folder import CHECKPOINTS, CURVES, METRICS, SUMMARY, RunFolder
 from nag_optax.train.loop import Loop, TrainState, chunk_lengths
 from nag_optax.train.progress import RunProgress, summary_table
 from nag_optax.train.signals import collected_signals
@@ -57,6 +57,10 @@ def train(config: TrainConfig, console: Console | None = None) -> dict[str, Any]
         folder.check()
         dataset = load_dataset(config)
         loop = Loop(config, dataset, devices)
+        assert config.num_epochs is not None
+        # Before the folder is touched: the counter of steps is an int32.
+        if (steps := config.num_epochs * loop.steps_per_epoch) >= 2**31:
+            raise InputError(f"--num-epochs {config.num_epochs}: makes {steps} steps; at most {2**31 - 1}")
         with folder.claimed():
             return _Run(config, folder, dataset, loop, console, interrupts, started).carry_out()
 
@@ -85,10 +89,6 @@ class _Run:
         state = self._begin()
         loop = self._loop
         total = self._num_epochs * loop.steps_per_epoch
-        if total >= 2**31:
-            raise InputError(
-                f"--num-epochs {self._num_epochs}: {total} steps are too many; at most 2147483647"
-            )
         if int(state.step) == total and (summary := self._folder.summary()):
             self._say(f"{self._folder.path} is finished already")
             self._console.print(summary_table(summary, str(self._folder.path)))
@@ -107,6 +107,11 @@ class _Run:
         step = 0 if restored is None else restored.step
         done = step // self._loop.steps_per_epoch
         self._rows = [row for row in self._folder.rows() if row["epoch"] <= done]
+        if len(self._rows) != done:
+            raise InputError(
+                f"{self._folder.path / METRICS}: holds {len(self._rows)} of the {done} epochs of the "
+                "checkpoint; bring the file back, or start again with --overwrite"
+            )
         if restored is None:
             if self._config.resume:
                 self._say(f"no checkpoint in {self._folder.path}: starting from the beginning")
@@ -206,7 +211,6 @@ class _Run:
             "steps_per_second": self._loop.steps_per_epoch / seconds,
             "compile_seconds": self._loop.compile_seconds,
             "parameters": self._loop.num_parameters,
-            "finished": True,
         }
         title = f"{self._config.dataset} · {self._config.model} · {self._config.optimizer}"
         try:

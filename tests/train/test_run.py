@@ -181,6 +181,26 @@ def test_nothing_is_overwritten_by_a_run_that_is_refused(finished_run, console, 
     assert before == {p: p.read_bytes() for p in finished_run.rglob("*") if p.is_file()}
 
 
+def test_rows_that_are_lost_are_named_and_a_broken_summary_is_written_anew(finished_run, tmp_path, console):
+    shutil.copytree(finished_run, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").write_text("{")
+    resumed = dataclasses.replace(SMALL, run_dir=tmp_path / "run", resume=True)
+    train(resumed, console)
+    assert without_times(summary_of(tmp_path / "run")) == without_times(summary_of(finished_run))
+    (tmp_path / "run" / "metrics.jsonl").write_bytes(b"\xff\n")
+    with pytest.raises(InputError, match="metrics.jsonl: holds 0 of the 3 epochs"):
+        train(resumed, console)
+
+
+def test_too_many_steps_leave_the_run_that_they_would_replace(finished_run, tmp_path, console):
+    shutil.copytree(finished_run, tmp_path / "run")
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    config = dataclasses.replace(SMALL, num_epochs=10**9, run_dir=tmp_path / "run", overwrite=True)
+    with pytest.raises(InputError, match="--num-epochs 1000000000: makes 23000000000 steps"):
+        train(config, console)
+    assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+
+
 def test_overwrite_replaces_the_run_and_spares_other_files(finished_run, tmp_path, console):
     shutil.copytree(finished_run, tmp_path / "run")
     (tmp_path / "run" / "notes.txt").write_text("mine")
