@@ -38,6 +38,12 @@ def check_number(
         raise ValueError(f"{name} must be {allowed}; got {value}")
 
 
+def check_schedule(name: str, value: Any, *, minimum: float, below: float = float("inf")) -> None:
+    """As `check_number`, for what may be an Optax schedule as well."""
+    if not callable(value):
+        check_number(name, value, minimum=minimum, below=below, or_else=" or an Optax schedule")
+
+
 def check_numbers(name: str, tree: Any, *, minimum: float = -math.inf, finite: bool = True) -> None:
     """Raises unless each leaf is a real number or array that is not known to lie below `minimum`.
 

@@ -8,18 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nag_optax._buffers import buffer_dtype, check_tree, zero_buffers
 from nag_optax._dtypes import wide
 from nag_optax._trees import is_none, widened
 from nag_optax._validate import check_number, is_python_number
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.iterate import IterateState, offset_of
-from nag_optax.acceleration.kernel import (
-    AccelerateState,
-    buffer_dtype,
-    check_tree,
-    nesterov_kernel,
-    zero_buffers,
-)
+from nag_optax.acceleration.kernel import AccelerateState, nesterov_kernel
 from nag_optax.acceleration.restart import Restart
 from nag_optax.optimizers import backtracking
 from nag_optax.optimizers.nag import nag

@@ -1,20 +1,18 @@
 """`nag`: Nesterov's accelerated gradient, ready to use."""
 
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._dtypes import wide
-from nag_optax._validate import check_number, is_python_number
+from nag_optax._validate import check_number, check_schedule, is_python_number
 from nag_optax.acceleration.kernel import AccelerateState, ScaleByNesterovState, nesterov_kernel
 from nag_optax.acceleration.momentum import Momentum
 from nag_optax.acceleration.restart import Restart
+from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate
 
 Accumulate = Literal["updates", "gradients"]
-Mask = Any | Callable[[optax.Params], Any]
 
 
 def nag(
@@ -80,14 +78,13 @@ def nag(
     """
     if accumulate not in get_args(Accumulate):
         raise ValueError(f'accumulate must be "updates" or "gradients"; got {accumulate!r}')
-    if not callable(learning_rate):
-        check_number("learning_rate", learning_rate, minimum=0, or_else=" or an Optax schedule")
+    check_schedule("learning_rate", learning_rate, minimum=0)
     check_number("weight_decay", weight_decay, minimum=0)
 
-    descent = _scale_by_learning_rate(learning_rate)
+    descent = scale_by_learning_rate(learning_rate)
     decays = not (is_python_number(weight_decay) and weight_decay == 0)
     if accumulate == "gradients":
-        decay = [_decay(lambda _: weight_decay, mask)] if decays else []
+        decay = [add_decay(lambda _: weight_decay, mask)] if decays else []
         kernel = nesterov_kernel(ScaleByNesterovState, momentum, restart, accumulator_dtype)
         return optax.chain(kernel, *decay, descent)
 
@@ -95,52 +92,6 @@ def nag(
         rate = learning_rate(count) if callable(learning_rate) else learning_rate
         return -jnp.asarray(rate) * jnp.asarray(weight_decay)
 
-    decay = [_decay(decay_rate, mask)] if decays else []
+    decay = [add_decay(decay_rate, mask)] if decays else []
     kernel = nesterov_kernel(AccelerateState, momentum, restart, accumulator_dtype)
     return optax.chain(descent, kernel, *decay)
-
-
-def _scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Optax's, except that an array keeps the dtype of what it scales."""
-    if is_python_number(learning_rate):
-        # float: a NumPy scalar would set the dtype of the product.
-        return optax.scale_by_learning_rate(float(learning_rate))
-    if callable(learning_rate):
-        return optax.scale_by_learning_rate(learning_rate)
-    return optax.stateless(
-        lambda updates, _: jax.tree.map(lambda u: -jnp.asarray(learning_rate, u.dtype) * u, updates)
-    )
-
-
-def _decay(
-    rate: Callable[[jax.Array], jax.typing.ArrayLike], mask: Mask | None
-) -> optax.GradientTransformation:
-    """Adds rate(step)·p, at least in float32 and in the dtype of the update, where the mask is True."""
-
-    def init_fn(params: optax.Params) -> optax.ScaleByScheduleState:
-        del params
-        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
-
-    def update_fn(updates, state, params=None):
-        if params is None:
-            raise ValueError("weight_decay needs the parameters: call update(grads, state, params)")
-        factor = rate(state.count)
-
-        def leaf(u: jax.Array | None, p: jax.Array) -> jax.Array | None:
-            if u is None:
-                return None
-            dtype = wide(u.dtype, jnp.result_type(p))
-            return (u.astype(dtype) + jnp.asarray(factor, dtype) * jnp.asarray(p, dtype)).astype(u.dtype)
-
-        def subtree(decays: bool, u: optax.Updates, p: optax.Params) -> optax.Updates:
-            return jax.tree.map(leaf, u, p, is_leaf=lambda u: u is None) if decays else u
-
-        # Of the parameters, not of the updates as optax.masked would: those may hold None.
-        decays = True if mask is None else mask(params) if callable(mask) else mask
-        try:
-            updates = jax.tree.map(subtree, decays, updates, params)
-        except ValueError as error:
-            raise ValueError(f"mask must be a tree of booleans that the parameters extend: {error}") from None
-        return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
-
-    return optax.GradientTransformation(init_fn, update_fn)

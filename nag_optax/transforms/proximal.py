@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._dtypes import wide
-from nag_optax._validate import check_number
+from nag_optax._validate import check_schedule
 from nag_optax.prox.apply import check_prox, check_same
 from nag_optax.prox.base import ProxLike
 
@@ -61,8 +61,7 @@ def proximal(prox: ProxLike, step_size: optax.ScalarOrSchedule) -> optax.Gradien
     problems*, 2009; Parikh and Boyd, *Proximal algorithms*, 2014, section 4.2.
     """
     check_prox(prox)
-    if not callable(step_size):
-        check_number("step_size", step_size, minimum=0, or_else=" or an Optax schedule")
+    check_schedule("step_size", step_size, minimum=0)
 
     def init_fn(params: optax.Params) -> optax.ScaleByScheduleState | optax.EmptyState:
         del params

@@ -1,0 +1,67 @@
+"""Buffers of a state: their dtype, their zeros, and whether an update fits them."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+from jax.experimental.shard_alike import shard_alike
+
+from nag_optax._dtypes import wide
+from nag_optax._trees import is_none
+
+
+def buffer_dtype(dtype: jax.typing.DTypeLike | None) -> jnp.dtype | None:
+    if dtype is None:
+        return None
+    allowed = "accumulator_dtype must be a floating or complex dtype, or None"
+    if isinstance(dtype, jax.Array):
+        # inject_hyperparams takes jnp.float32, which is callable, for a schedule.
+        raise ValueError(f"{allowed}; got an array: name it in inject_hyperparams' static_args")
+    try:
+        dtype = jnp.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"{allowed}; got {dtype!r}") from None
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        raise ValueError(f"{allowed}; got {dtype}")
+    return dtype
+
+
+def zero_buffers(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates:
+    def zeros(path, p):
+        own = jnp.result_type(p)
+        if not jnp.issubdtype(own, jnp.inexact):
+            raise TypeError(
+                f"parameter {jax.tree_util.keystr(path) or 'at the root'} has dtype {own}, which "
+                "cannot carry momentum: exclude it with optax.masked, or convert it to a float"
+            )
+        wanted = own if dtype is None else dtype
+        # A real accumulator of a complex parameter is the complex dtype of that precision.
+        if jnp.issubdtype(own, jnp.complexfloating):
+            wanted = wide(wanted, jnp.complex64)
+        elif jnp.issubdtype(wanted, jnp.complexfloating):
+            raise ValueError(
+                f"accumulator_dtype {wanted} is for complex parameters; "
+                f"parameter {jax.tree_util.keystr(path) or 'at the root'} has dtype {own}"
+            )
+        w = jnp.zeros_like(p, dtype=wanted)
+        # Traced zeros depend on nothing: without this, jit would put them on one device.
+        return shard_alike(p, w)[1] if isinstance(p, Tracer) else w
+
+    return jax.tree_util.tree_map_with_path(zeros, params)
+
+
+def check_tree(updates: optax.Updates, offset: optax.Updates) -> None:
+    """A tree or shape that is not that of `init` would broadcast, or fail far from its cause."""
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(updates, is_leaf=is_none)
+    try:
+        offsets = treedef.flatten_up_to(offset)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"the updates' tree is not that of the parameters given to init: {error}") from None
+    for (path, u), w in zip(leaves, offsets, strict=True):
+        name = jax.tree_util.keystr(path) or "at the root"
+        if u is not None and not jax.tree_util.all_leaves([w]):
+            raise ValueError(f"update {name} is an array where the parameters given to init had none: {w}")
+        if u is not None and jnp.shape(u) != jnp.shape(w):
+            raise ValueError(
+                f"update {name} has shape {jnp.shape(u)}, but its parameter had shape {jnp.shape(w)} at init"
+            )
