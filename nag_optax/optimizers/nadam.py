@@ -63,7 +63,8 @@ def nadam(
 
     m and v are averages of gradients, componentwise: a complex parameter is two real ones, as in
     PyTorch. With a schedule for b1, each power above is the product of the values so far, and n
-    looks ahead with the next one; variant="optax" is then Algorithm 2 of the paper.
+    looks ahead with the next one; variant="optax" is then Algorithm 2 of the paper, without the
+    factor b2 on v that no framework has.
 
     Args:
         learning_rate: lr ≥ 0, a number or an Optax schedule. PyTorch's default is 2e-3, others' 1e-3.
