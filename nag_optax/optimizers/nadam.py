@@ -61,10 +61,10 @@ def nadam(
     "algoperf"  is NAdamW of MLCommons' AlgoPerf and of timm
     ```
 
-    m and v are averages of gradients, componentwise: a complex parameter is two real ones, as in
-    PyTorch. With a schedule for b1, each power above is the product of the values so far, and n
-    looks ahead with the next one; variant="optax" is then Algorithm 2 of the paper, without the
-    factor b2 on v that no framework has.
+    ψ = 0.004 is the default of momentum_decay. Averages are componentwise: a complex parameter is
+    two real ones, as in PyTorch. With schedules for b1 and b2, each power above is the product of
+    the values so far, and n looks ahead with the next b1; variant="optax" is then Algorithm 2 of
+    the paper, without the factor b2 on v that no framework has.
 
     Args:
         learning_rate: lr ≥ 0, a number or an Optax schedule. PyTorch's default is 2e-3, others' 1e-3.
@@ -73,8 +73,8 @@ def nadam(
         b2: decay of v, in [0, 1), likewise.
         eps: added to the root, ≥ 0. Keras's default is 1e-7, all others' 1e-8.
         variant: "dozat", "keras", "optax" or "algoperf".
-        momentum_decay: ψ ≥ 0 of the variant "dozat", per step; no other variant takes it. It slows
-            the rise of μ from b1/2 to b1: 0 means μ = b1/2 for ever.
+        momentum_decay: ψ ≥ 0 of the variant "dozat", per step; no other variant takes it. The
+            larger, the faster μ rises from b1/2 to b1; 0 means μ = b1/2 for ever.
         accumulator_dtype: dtype of both buffers; None takes each parameter's. Use `jnp.float32`
             with bfloat16 or float16 parameters: with b2 = 0.999 an average of squares in bfloat16
             neither reaches its value nor decays, and in float16 small squares are zero.
