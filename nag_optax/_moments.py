@@ -17,13 +17,11 @@ def average(decay: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
     return decay.astype(old.dtype) * old + (1 - decay).astype(new.dtype) * new
 
 
-def log_decay(decay: jax.Array) -> jax.Array:
-    """log β, finite at 0. A sum of these is the log of a product that `complement` needs."""
-    return jnp.log(jnp.maximum(decay, jnp.finfo(decay.dtype).tiny))
-
-
 def complement(log_product: jax.Array) -> jax.Array:
-    """1 − ∏β, the bias correction; 1 − 0.999·0.999 in float32 would be off by 1e-5 of itself."""
+    """1 − ∏β, the bias correction, of Σ log β; 1 − 0.999·0.999 in float32 is off by 1e-5 of itself.
+
+    −∞, of a β that was 0, gives 1.
+    """
     return -jnp.expm1(log_product)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, zero_buffers
-from nag_optax._moments import at_step, average, by_parts, complement, log_decay, root
+from nag_optax._moments import at_step, average, by_parts, complement, root
 from nag_optax._validate import check_number, check_schedule, is_python_number
 from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate, shrink
 
@@ -148,7 +148,7 @@ def _scale_by_adan(
         beta1, beta2, beta3 = betas = [at_step(value, state.step) for value in decays.values()]
         first = (state.step if restart_every is None else state.step % restart_every) == 0
         logs = tuple(
-            jnp.where(first, 0.0, log) + log_decay(beta)
+            jnp.where(first, 0.0, log) + jnp.log(beta)
             for beta, log in zip(betas, state.log_decays, strict=True)
         )
         c1, c2, c3 = (1 / complement(log) for log in logs)

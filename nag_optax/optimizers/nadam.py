@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, zero_buffers
-from nag_optax._moments import at_step, average, by_parts, complement, log_decay, root
+from nag_optax._moments import at_step, average, by_parts, complement, root
 from nag_optax._validate import check_number, check_schedule, is_python_number
 from nag_optax.acceleration.kernel import lookahead
 from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate
@@ -209,10 +209,10 @@ def _scale_by_nadam(
         count, following = state.step, jnp.asarray(optax.safe_increment(state.step))
         beta, next_beta, beta2 = at_step(b1, count), at_step(b1, following), at_step(b2, count)
         mu, next_mu = beta * share(count), next_beta * share(following)
-        log_momentum = state.log_momentum + log_decay(mu)
-        log_b2 = state.log_b2 + log_decay(beta2)
+        log_momentum = state.log_momentum + jnp.log(mu)
+        log_b2 = state.log_b2 + jnp.log(beta2)
         # n = a·w⁺ + b·u with w⁺ = b1·m⁺, u = (1 − b1)·g. The ratios of μ are 1 where μ is b1.
-        log_next = log_momentum + log_decay(next_mu)
+        log_next = log_momentum + jnp.log(next_mu)
         a = share(following) / complement(log_momentum if variant == "algoperf" else log_next)
         b = (1 - mu) / (1 - beta) / complement(log_momentum)
         c = 1 / complement(log_b2)

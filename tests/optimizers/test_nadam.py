@@ -266,6 +266,13 @@ class TestNumbers:
         # Sums of 300 rounded terms.
         np.testing.assert_allclose(updates[:, 0], expected, rtol=1e-5)
 
+    def test_float32_parameters_in_double_precision(self, x64: None):
+        """1 − b2 is rounded as the bias correction is: 1 − float32(0.999) would be off by 5e-5."""
+        params = jnp.full(1, 3.0, jnp.float32)
+        optimizer = nadam(1.0, variant="algoperf", eps=0.0)
+        updates, _ = optimizer.update(params, optimizer.init(params))
+        np.testing.assert_allclose(updates, -1.9, rtol=3e-7)
+
     def test_products_end_at_zero(self):
         """After 30 000 steps ∏μ and 0.99ᵗ are far below the smallest float32."""
         optimizer = nadam(0.1, b2=0.99)
