@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from nag_optax.acceleration.kernel import ScaleByNesterovState as ScaleByNesterovState
     from nag_optax.acceleration.kernel import accelerate as accelerate
     from nag_optax.acceleration.kernel import scale_by_nesterov as scale_by_nesterov
+    from nag_optax.optimizers.adan import adan as adan
     from nag_optax.optimizers.fista import fista as fista
+    from nag_optax.optimizers.nadam import nadam as nadam
+    from nag_optax.optimizers.nadam import nadamw as nadamw
     from nag_optax.optimizers.nag import nag as nag
     from nag_optax.solver.minimize import History as History
     from nag_optax.solver.minimize import Reason as Reason
@@ -30,10 +33,13 @@ _HOMES = {
     "ScaleByNesterovState": "nag_optax.acceleration.kernel",
     "Solution": "nag_optax.solver.minimize",
     "accelerate": "nag_optax.acceleration.kernel",
+    "adan": "nag_optax.optimizers.adan",
     "eval_params": "nag_optax.acceleration.evaluation",
     "fista": "nag_optax.optimizers.fista",
     "minimize": "nag_optax.solver.minimize",
     "momentum": "nag_optax.acceleration",
+    "nadam": "nag_optax.optimizers.nadam",
+    "nadamw": "nag_optax.optimizers.nadam",
     "nag": "nag_optax.optimizers.nag",
     "prox": "nag_optax.prox",
     "proximal": "nag_optax.transforms.proximal",

@@ -1,4 +1,7 @@
-"""Buffers of a state: their dtype, their zeros, and whether an update fits them."""
+"""Buffers of a state: their dtype, their zeros, whether an update fits them, and their next values."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,3 +68,22 @@ def check_tree(updates: optax.Updates, offset: optax.Updates) -> None:
             raise ValueError(
                 f"update {name} has shape {jnp.shape(u)}, but its parameter had shape {jnp.shape(w)} at init"
             )
+
+
+def step_buffers(leaf: Callable[..., tuple], updates: optax.Updates, *buffers: optax.Updates) -> tuple:
+    """leaf(u, w, …) → (Δ, w⁺, …) over trees; a None among the updates keeps its buffers.
+
+    The leaf computes in one dtype that holds all of its arrays and float32; Δ is then rounded to
+    the dtype of u, and each buffer to its own.
+    """
+
+    def step(u: jax.Array | None, *ws: jax.Array) -> tuple[Any, ...]:
+        if u is None:
+            return None, *ws
+        dtype = wide(u.dtype, *(w.dtype for w in ws))
+        new = leaf(u.astype(dtype), *(w.astype(dtype) for w in ws))
+        return tuple(after.astype(before.dtype) for after, before in zip(new, (u, *ws), strict=True))
+
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+    rows = [step(*row) for row in zip(leaves, *map(treedef.flatten_up_to, buffers), strict=True)]
+    return tuple(treedef.unflatten([row[i] for row in rows]) for i in range(1 + len(buffers)))

@@ -24,7 +24,8 @@ class Case:
         buffers: parameter-sized arrays in the state, for each parameter.
         lean: as few bytes as `optax.sgd(nesterov=True)` moves, and no copy of a buffer.
         copies: of a parameter-sized array that a donated step may hold. The step that keeps x itself
-            needs the old p and x for both of the new ones.
+            needs the old p and x for both of the new ones; one that keeps the gradient as well copies
+            it, and XLA the old one, which two loops read.
         all_reduces: scalars that the update sums over devices.
     """
 
@@ -201,6 +202,43 @@ CASES = (
         learning_rate=0.05,
         momentum=0.9,
         accumulator_dtype=jnp.float32,
+    ),
+    # The default b2 forgets the steep start in thousands of steps.
+    _case(
+        "nadam",
+        nag_optax.nadam,
+        {"lean": False, "buffers": 2},
+        learning_rate=0.05,
+        b2=0.99,
+        momentum_decay=4e-3,
+    ),
+    _case(
+        "nadamw-schedules",
+        nag_optax.nadamw,
+        {"lean": False, "buffers": 2},
+        learning_rate=optax.exponential_decay(0.05, 1000, 0.5),
+        b1=_rising_momentum,
+        b2=0.99,
+        weight_decay=1e-4,
+        mask=_matrices,
+        variant="optax",
+    ),
+    _case(
+        "adan",
+        nag_optax.adan,
+        {"lean": False, "buffers": 4, "copies": 2},
+        learning_rate=0.05,
+        b1=0.9,
+        weight_decay=1e-4,
+        mask=_matrices,
+    ),
+    _case(
+        "adan-restart",
+        nag_optax.adan,
+        {"lean": False, "buffers": 4, "copies": 2},
+        learning_rate=0.05,
+        b1=0.9,
+        restart_every=100,
     ),
     _case("fista", nag_optax.fista, _RESTART, learning_rate=0.05),
     _case(

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from nag_optax import accelerate, eval_params, nag, scale_by_nesterov
+from nag_optax import accelerate, adan, eval_params, nadam, nadamw, nag, scale_by_nesterov
 from tests import reference
 from tests.helpers import assert_trees_equal, float_count, trajectory
 
@@ -72,7 +72,8 @@ def test_no_way_to_the_iterate():
 def test_state_turns_float32_and_breaks_scan():
     """bfloat16 parameters with float32 gradients: optax.trace's state changes its dtype."""
     params = jnp.ones(2, jnp.bfloat16)
-    for optimizer in (accelerate(0.9), scale_by_nesterov(0.9), nag(0.1, 0.9, restart="speed")):
+    kernels = accelerate(0.9), scale_by_nesterov(0.9), nag(0.1, 0.9, restart="speed")
+    for optimizer in (*kernels, nadam(0.1), adan(0.1)):
 
         def step(state: Any, _: None) -> Any:
             return optimizer.update(jnp.ones(2), state, params)[::-1]  # noqa: B023
@@ -243,3 +244,51 @@ def test_eval_params_fails_inside_a_chain():
     optimizer = optax.chain(optax.clip(1.0), optax.chain(optax.identity(), nag(0.1, 0.9)))
     params = jnp.ones(2)
     assert_trees_equal(eval_params(optimizer.init(params), params), params)
+
+
+def test_wrong_product_of_momentum(x64: None):
+    """torch.optim.NAdam once multiplied μ_t into ∏μ twice; and it keeps the product in float32. Here
+    a step has one factor, in double precision if that is on, whatever the parameters' dtype."""
+    mu = [0.9 * (1 - 0.5 * 0.96 ** (t * 4e-3)) for t in (1, 2, 3)]
+    # m = 0.1 after the first gradient 1, and √v̂ = 1.
+    right, wrong = (mu[1] * 0.1 / (1 - product) + 1.0 for product in (mu[0] * mu[1], mu[0] ** 2 * mu[1]))
+    assert abs(right - wrong) > 5e-3
+    for dtype in (jnp.bfloat16, jnp.float32, jnp.float64):
+        params = {name: jnp.ones(2, dtype) for name in "abc"}
+        optimizer = nadam(1.0, eps=0.0)
+        updates, state = optimizer.update(params, optimizer.init(params), params)
+        for update in updates.values():
+            np.testing.assert_allclose(-update.astype(float), right, rtol=2 * float(jnp.finfo(dtype).eps))
+        for _ in range(2):
+            _, state = optimizer.update(params, state, params)
+        np.testing.assert_allclose(jnp.exp(state[0].log_momentum), np.prod(mu), rtol=1e-14)
+
+
+def test_gradient_differences_have_the_wrong_factor(x64: None):
+    """optax.adan has 1 − b2 where the paper has b2; at b2 = ½ they are one."""
+    gradients = jnp.array([1.0, 2.0, 0.5])
+
+    def updates(optimizer: optax.GradientTransformation) -> np.ndarray:
+        def step(state: Any, gradient: jax.Array) -> Any:
+            return optimizer.update(gradient, state, gradient)[::-1]
+
+        return np.asarray(jax.lax.scan(step, optimizer.init(jnp.ones([])), gradients)[1])
+
+    with jax.numpy_dtype_promotion("standard"):
+        same, wrong = (updates(optax.adan(1.0, b2=b2, eps_root=0.0)) for b2 in (0.5, 0.92))
+    np.testing.assert_allclose(updates(adan(1.0, b2=0.5)), same, rtol=1e-12)
+    np.testing.assert_allclose(updates(adan(1.0))[:2], [-1.0, -0.9073595], rtol=1e-6)
+    np.testing.assert_allclose(wrong[:2], [-1.0, -0.9462995], rtol=1e-6)
+
+
+def test_decay_enters_the_adaptive_moments(x64: None):
+    """With L2 in front, a coordinate without gradient moves by lr, however small λ is."""
+    params = jnp.array([2.0])
+    coupled = optax.chain(optax.add_decayed_weights(1e-4), nadam(0.1, variant="algoperf"))
+    for optimizer, expected in (
+        (coupled, -0.19),
+        (nadamw(0.1, weight_decay=1e-4, variant="algoperf"), -0.1 * 1e-4 * 2.0),
+        (adan(0.1, weight_decay=1e-4), -0.1 * 1e-4 * 2.0 / (1 + 0.1 * 1e-4)),
+    ):
+        updates, _ = optimizer.update(jnp.zeros(1), optimizer.init(params), params)
+        np.testing.assert_allclose(updates, expected, rtol=1e-4)

@@ -16,9 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_tree, zero_buffers
-from nag_optax._dtypes import wide
-from nag_optax._trees import is_none
+from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, zero_buffers
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.restart import Restart, restart_test
 
@@ -194,22 +192,22 @@ def nesterov_kernel(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def lookahead(beta: jax.typing.ArrayLike, gamma: jax.typing.ArrayLike, u: jax.Array, w: jax.Array):
+    """w⁺ of one leaf; u and w in the dtype to compute in."""
+    b, b_plus_g = jnp.asarray(beta, w.dtype), jnp.asarray(beta + gamma, w.dtype)
+    # β·w + (β+γ)·u, not β·(w + u) + γ·u: with the latter XLA keeps a copy of the buffer.
+    return b * w + b_plus_g * u
+
+
 def _step(beta, gamma, updates: optax.Updates, offset: optax.Updates):
     """(u, w) → (u + w⁺, w⁺), leaf by leaf."""
 
-    def leaf(u: jax.Array | None, w: jax.Array):
-        if u is None:
-            return None, w
-        # At least float32: in bfloat16 a momentum of 0.999 would be exactly 1.
-        dtype = wide(u.dtype, w.dtype)
-        b, b_plus_g = jnp.asarray(beta, dtype), jnp.asarray(beta + gamma, dtype)
-        # β·w + (β+γ)·u, not β·(w + u) + γ·u: with the latter XLA keeps a copy of the buffer.
-        w_next = b * w.astype(dtype) + b_plus_g * u.astype(dtype)
-        return (u.astype(dtype) + w_next).astype(u.dtype), w_next.astype(w.dtype)
+    # At least in float32: in bfloat16 a momentum of 0.999 would be exactly 1.
+    def leaf(u: jax.Array, w: jax.Array):
+        w = lookahead(beta, gamma, u, w)
+        return u + w, w
 
-    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
-    pairs = [leaf(u, w) for u, w in zip(leaves, treedef.flatten_up_to(offset), strict=True)]
-    return treedef.unflatten([u for u, _ in pairs]), treedef.unflatten([w for _, w in pairs])
+    return step_buffers(leaf, updates, offset)
 
 
 def _identity(state_type: Callable[..., Any]) -> optax.GradientTransformationExtraArgs:

@@ -30,7 +30,21 @@ def add_decay(
     rate: Callable[[jax.Array], jax.typing.ArrayLike], mask: Mask | None
 ) -> optax.GradientTransformation:
     """Adds rate(step)·p, at least in float32 and in the dtype of the update, where the mask is True."""
+    return _decay(lambda u, p, r: u + r * p, rate, mask)
 
+
+def shrink(
+    rate: Callable[[jax.Array], jax.typing.ArrayLike], mask: Mask | None
+) -> optax.GradientTransformation:
+    """p + Δ = (p + u)/(1 + rate(step)), the prox of ½·rate·‖p‖², where the mask is True."""
+    return _decay(lambda u, p, r: (u - r * p) / (1 + r), rate, mask)
+
+
+def _decay(
+    move: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    rate: Callable[[jax.Array], jax.typing.ArrayLike],
+    mask: Mask | None,
+) -> optax.GradientTransformation:
     def init_fn(params: optax.Params) -> optax.ScaleByScheduleState:
         del params
         return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
@@ -44,7 +58,7 @@ def add_decay(
             if u is None:
                 return None
             dtype = wide(u.dtype, jnp.result_type(p))
-            return (u.astype(dtype) + jnp.asarray(factor, dtype) * jnp.asarray(p, dtype)).astype(u.dtype)
+            return move(u.astype(dtype), jnp.asarray(p, dtype), jnp.asarray(factor, dtype)).astype(u.dtype)
 
         def subtree(decays: bool, u: optax.Updates, p: optax.Params) -> optax.Updates:
             return jax.tree.map(leaf, u, p, is_leaf=is_none) if decays else u

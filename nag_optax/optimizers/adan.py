@@ -1,0 +1,177 @@
+"""`adan`: adaptive Nesterov momentum."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, zero_buffers
+from nag_optax._moments import at_step, average, by_parts, complement, root
+from nag_optax._validate import check_number, check_schedule, is_python_number
+from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate, shrink
+
+
+class AdanState(NamedTuple):
+    """State of `adan`.
+
+    Attributes:
+        step: steps taken, int32.
+        first_moment: m, the average of g.
+        difference: v, the average of g − g_prev.
+        second_moment: n, the average of (g + b2·(g − g_prev))².
+        previous: g_prev.
+        log_decays: logs of ∏ b1, ∏ b2 and ∏ b3 over the steps since the last restart.
+    """
+
+    step: jax.Array
+    first_moment: optax.Updates
+    difference: optax.Updates
+    second_moment: optax.Updates
+    previous: optax.Updates
+    log_decays: tuple[jax.Array, ...]
+
+
+def adan(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: optax.ScalarOrSchedule = 0.98,
+    b2: optax.ScalarOrSchedule = 0.92,
+    b3: optax.ScalarOrSchedule = 0.99,
+    eps: jax.typing.ArrayLike = 1e-8,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    *,
+    proximal_decay: bool = True,
+    restart_every: int | None = None,
+    mask: Mask | None = None,
+    accumulator_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Adan: Adam's averages, and one of the gradient's change in place of a lookahead.
+
+    ```
+    d = g − g_prev,  0 in the first step
+    m = b1·m + (1 − b1)·g,   v = b2·v + (1 − b2)·d,   n = b3·n + (1 − b3)·(g + b2·d)²
+    u = (m/(1 − b1ᵗ) + b2·v/(1 − b2ᵗ)) / (√(n/(1 − b3ᵗ)) + eps)
+    p⁺ = (p − lr·u)/(1 + lr·λ)        with proximal_decay
+    p⁺ = p − lr·u − lr·λ·p            without
+    ```
+
+    The three decays say what is kept; the paper's β is 1 − b. optax.adan takes the same b, but has
+    1 − b2 in place of the two factors b2 of n and u. Averages are componentwise: a complex parameter
+    is two real ones. With a schedule, each power is the product of the values so far.
+
+    Args:
+        learning_rate: lr ≥ 0, a number or an Optax schedule. The paper's are 5 to 10 times Adam's.
+        b1: decay of m, in [0, 1), a number or an Optax schedule.
+        b2: decay of v, likewise.
+        b3: decay of n, likewise.
+        eps: added to the root, ≥ 0.
+        weight_decay: λ ≥ 0, a number or an Optax schedule; scaled by the learning rate. A Python 0
+            needs no parameters.
+        proximal_decay: True for the paper's decay, which cannot overshoot; False for AdamW's.
+        restart_every: steps, ≥ 1, after which m, v, n and their bias corrections start again, and
+            d is 0 for one step, as when training starts: the paper's restart, once an epoch or
+            rarer. None never restarts. Schedules go on.
+        mask: tree of booleans, prefix of the parameters, or a function of them that gives one:
+            True where weight decay applies. None decays every parameter.
+        accumulator_dtype: dtype of all four buffers; None takes each parameter's. Use `jnp.float32`
+            with bfloat16 or float16 parameters: d is a difference, and n a slow average of squares.
+
+    Returns:
+        A transformation with four buffers. The parameters are where the gradients are taken, and
+        what to evaluate.
+
+    Raises:
+        ValueError: if a Python number is out of range, or weight decay lacks the parameters.
+        TypeError: if a hyperparameter is neither a number nor, where allowed, a schedule, or
+            restart_every is no integer.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, nag_optax
+        >>> optimizer = nag_optax.adan(0.1, weight_decay=0.02)
+        >>> params = jnp.array([1.0, -20.0])
+        >>> state = optimizer.init(params)
+        >>> for _ in range(2):
+        ...     grads = jax.grad(lambda p: jnp.sum(p**2))(params)
+        ...     updates, state = optimizer.update(grads, state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> print([f"{p:.2f}" for p in params])
+        ['0.80', '-19.72']
+
+    Source: Xie, Zhou, Li, Lin, Yan, *Adan: adaptive Nesterov momentum algorithm for faster
+    optimizing deep models*, TPAMI 2024, algorithm 1; bias correction and restart as in its
+    authors' implementation.
+    """
+    check_schedule("learning_rate", learning_rate, minimum=0)
+    check_schedule("weight_decay", weight_decay, minimum=0)
+    if not isinstance(proximal_decay, bool):
+        raise TypeError(f"proximal_decay must be True or False; got {proximal_decay!r}")
+    core = _scale_by_adan(b1, b2, b3, eps, restart_every, accumulator_dtype)
+    descent = scale_by_learning_rate(learning_rate)
+    if is_python_number(weight_decay) and weight_decay == 0:
+        return optax.chain(core, descent)
+
+    def rate(count: jax.Array) -> jax.Array:
+        return at_step(learning_rate, count) * at_step(weight_decay, count)
+
+    if proximal_decay:
+        return optax.chain(core, descent, shrink(rate, mask))
+    return optax.chain(core, descent, add_decay(lambda count: -rate(count), mask))
+
+
+def _scale_by_adan(
+    b1: optax.ScalarOrSchedule,
+    b2: optax.ScalarOrSchedule,
+    b3: optax.ScalarOrSchedule,
+    eps: jax.typing.ArrayLike,
+    restart_every: int | None,
+    accumulator_dtype: jax.typing.DTypeLike | None,
+) -> optax.GradientTransformationExtraArgs:
+    """g ↦ u: the adaptive part, before learning rate and decay."""
+    decays = {"b1": b1, "b2": b2, "b3": b3}
+    for name, value in decays.items():
+        check_schedule(name, value, minimum=0, below=1)
+    check_number("eps", eps, minimum=0)
+    if restart_every is not None:
+        check_number("restart_every", restart_every, minimum=1, integer=True, or_else=" or None")
+    dtype = buffer_dtype(accumulator_dtype)
+
+    def init_fn(params: optax.Params) -> AdanState:
+        # Four buffers of their own: donated, one zero cannot stand for all.
+        m, v, n, previous = (zero_buffers(params, dtype) for _ in range(4))
+        logs = tuple(jnp.zeros([], float) for _ in decays)
+        return AdanState(jnp.zeros([], jnp.int32), m, v, n, previous, log_decays=logs)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        check_tree(updates, state.previous)
+        updates = jax.tree.map(jnp.asarray, updates)
+        beta1, beta2, beta3 = betas = [at_step(value, state.step) for value in decays.values()]
+        first = (state.step if restart_every is None else state.step % restart_every) == 0
+        logs = tuple(
+            jnp.where(first, 0.0, log) + jnp.log(beta)
+            for beta, log in zip(betas, state.log_decays, strict=True)
+        )
+        c1, c2, c3 = (1 / complement(log) for log in logs)
+
+        @by_parts
+        def leaf(g: jax.Array, m: jax.Array, v: jax.Array, n: jax.Array, previous: jax.Array):
+            def own(scalar: jax.typing.ArrayLike) -> jax.Array:
+                return jnp.asarray(scalar, g.dtype)
+
+            zero = jnp.zeros_like(g)
+            # Chosen, not multiplied by 0, so that a restart also ends a NaN.
+            d = jnp.where(first, zero, g - previous)
+            if restart_every is not None:
+                m, v, n = (jnp.where(first, zero, buffer) for buffer in (m, v, n))
+            m = average(beta1, g, m)
+            v = average(beta2, d, v)
+            n = average(beta3, jnp.square(g + own(beta2) * d), n)
+            return (own(c1) * m + own(beta2 * c2) * v) / (root(own(c3) * n) + own(eps)), m, v, n, g
+
+        updates, *buffers = step_buffers(
+            leaf, updates, state.first_moment, state.difference, state.second_moment, state.previous
+        )
+        count = jnp.asarray(optax.safe_increment(state.step))
+        return updates, AdanState(count, *buffers, log_decays=logs)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
