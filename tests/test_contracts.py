@@ -460,7 +460,9 @@ def test_sharded_training_equals_one_device(case: Case):
 
     sharded, state = run(jax.device_put(params, sharding))
     alone, _ = run(params)
-    assert_trees_close(sharded, alone, rtol=1e-6)
+    # Five Newton–Schulz steps magnify the rounding of a sum up to 3.44⁵ times; 0.3 is the learning rate.
+    atol = 3.44**5 * 0.3 * 2.0**-24 * 4 if case.gram_reduces else 0.0
+    assert_trees_close(sharded, alone, rtol=1e-6, atol=atol)
     for leaf in jax.tree.leaves(sharded) + arrays_like(state, params):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
 
@@ -479,7 +481,8 @@ def test_update_adds_no_collective(case: Case):
     text = update.lower(params, optimizer.init(params)).compile().as_text()
     names = "all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter"
     collectives = re.findall(rf"= (.*?) ({names})(?:-start)?\(", text)
-    assert collectives == [("f32[]", "all-reduce")] * case.all_reduces
+    expected = [("f32[]", "all-reduce")] * case.all_reduces + [("f32[2,2]", "all-reduce")] * case.gram_reduces
+    assert [(shape.partition("{")[0], kind) for shape, kind in collectives] == expected
 
 
 @over_cases
