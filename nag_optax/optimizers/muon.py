@@ -143,7 +143,7 @@ def _rank_two(params: optax.Params) -> Any:
 def _scale_by_shape(
     shape_scaling: ShapeScaling | None, leading_axes: LeadingAxes
 ) -> optax.GradientTransformation:
-    def leaf(u: Any, _: Any) -> Any:
+    def leaf(u: jax.Array) -> jax.Array:
         rows, columns = matrix_shape(u.shape, leading_axes)[-2:]
         if shape_scaling is None or u.size == 0:
             return u
@@ -151,4 +151,4 @@ def _scale_by_shape(
         dtype = wide(u.dtype)
         return (jnp.asarray(math.sqrt(squared), dtype) * u.astype(dtype)).astype(u.dtype)
 
-    return optax.stateless_with_tree_map(leaf)
+    return optax.stateless(lambda updates, _: jax.tree.map(leaf, updates))

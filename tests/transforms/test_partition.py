@@ -36,7 +36,7 @@ def test_each_leaf_goes_one_way(choose: Any):
 
 def test_state_is_of_the_own_leaves_alone():
     optimizer = partition({"a": True, "c": False, "none": False}, scale_by_nesterov(), scale_by_nesterov())
-    state = optimizer.init(PARAMS)
+    state: Any = optimizer.init(PARAMS)
     shapes = [[p.shape for p in jax.tree.leaves(part.offset)] for part in state]
     assert shapes == [[(2,), (2, 2)], [(3,)]]
 
@@ -50,7 +50,7 @@ def test_the_mask_sees_the_parameters():
         return jax.tree.map(lambda p: p.ndim == 2, params)
 
     optimizer = partition(choose, scale_by_nesterov(), optax.scale(3.0))
-    state = optimizer.init(PARAMS)
+    state: Any = optimizer.init(PARAMS)
     grads = {**PARAMS, "a": {"w": None, "b": jnp.ones(2)}}
     updates, after = optimizer.update(grads, state, PARAMS)
     assert seen[0] == seen[1]
