@@ -39,17 +39,17 @@ def scale_by_gradient_norm(
 
     u is the incoming update, its norm taken over all leaves, and n̄ the average of the norms before
     this one, with decay^k as the weight of the one k steps back; the first step has s = 1. A norm
-    so large that s = min_scale enters the average as the smallest such norm: a spike, however high,
-    lengthens the next step by no more than 1 + (1/min_scale − 1)·η, with exponent 1. A gradient
-    that is zero or not finite leaves the average as it was.
+    so large that s = min_scale enters the average as the smallest such norm: among equal norms a
+    spike, however high, lengthens the next step by the factor 1 + (1/min_scale − 1)·η and no more
+    (exponent 1). A gradient that is zero or not finite leaves the average as it was.
 
     Put it in front of an optimizer, where it scales the gradient, or after plain descent, which is
     the same. In front of an adaptive optimizer, which divides by a running scale itself, it changes
     little but the weight of a spike.
 
     - **Clipping.** With exponent 1, min_scale 0 and max_scale 1 it is clipping by global norm with
-      n̄ as the threshold, so that no threshold need be found; a larger max_scale grows
-      small gradients as well. Exponent 1 without limits gives every step the length n̄.
+      n̄ as the threshold, so that no threshold need be found; a larger max_scale grows small
+      gradients as well. Exponent 1 without limits gives every step the length n̄.
     - **AdaGrad-norm** divides by the root of the sum of all n²: its steps only shrink, and a spike
       shrinks all that follow. Here the average forgets: while n is constant s is 1, and a spike
       is over after some 1/(1 − decay) steps.
