@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nag_optax.acceleration.kernel import scale_by_nesterov as scale_by_nesterov
     from nag_optax.optimizers.adan import adan as adan
     from nag_optax.optimizers.fista import fista as fista
+    from nag_optax.optimizers.muon import muon as muon
     from nag_optax.optimizers.nadam import nadam as nadam
     from nag_optax.optimizers.nadam import nadamw as nadamw
     from nag_optax.optimizers.nag import nag as nag
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from nag_optax.solver.minimize import Reason as Reason
     from nag_optax.solver.minimize import Solution as Solution
     from nag_optax.solver.minimize import minimize as minimize
+    from nag_optax.transforms.gradient_norm import scale_by_gradient_norm as scale_by_gradient_norm
+    from nag_optax.transforms.orthogonalize import orthogonalize as orthogonalize
     from nag_optax.transforms.proximal import proximal as proximal
 
 # Where each public name lives. They are imported on first use, so that the command line answers
@@ -40,9 +43,12 @@ _HOMES = {
     "momentum": "nag_optax.acceleration",
     "nadam": "nag_optax.optimizers.nadam",
     "nadamw": "nag_optax.optimizers.nadam",
+    "muon": "nag_optax.optimizers.muon",
     "nag": "nag_optax.optimizers.nag",
+    "orthogonalize": "nag_optax.transforms.orthogonalize",
     "prox": "nag_optax.prox",
     "proximal": "nag_optax.transforms.proximal",
+    "scale_by_gradient_norm": "nag_optax.transforms.gradient_norm",
     "scale_by_nesterov": "nag_optax.acceleration.kernel",
 }
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] (the names above)

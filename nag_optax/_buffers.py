@@ -13,10 +13,10 @@ from nag_optax._dtypes import wide
 from nag_optax._trees import is_none
 
 
-def buffer_dtype(dtype: jax.typing.DTypeLike | None) -> jnp.dtype | None:
+def buffer_dtype(dtype: jax.typing.DTypeLike | None, name: str = "accumulator_dtype") -> jnp.dtype | None:
     if dtype is None:
         return None
-    allowed = "accumulator_dtype must be a floating or complex dtype, or None"
+    allowed = f"{name} must be a floating or complex dtype, or None"
     if isinstance(dtype, jax.Array):
         # inject_hyperparams takes jnp.float32, which is callable, for a schedule.
         raise ValueError(f"{allowed}; got an array: name it in inject_hyperparams' static_args")

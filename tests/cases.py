@@ -27,6 +27,9 @@ class Case:
             needs the old p and x for both of the new ones; one that keeps the gradient as well copies
             it, and XLA the old one, which two loops read.
         all_reduces: scalars that the update sums over devices.
+        gram_reduces: sums over devices of a Gram matrix (2, 2) of a leaf (8, 2), in the program's text, where
+            a loop stands once: a function of the whole matrix cannot be computed row by row.
+        rounding: what float32 rounding may leave in a parameter, for an update that magnifies it.
     """
 
     name: str
@@ -36,6 +39,8 @@ class Case:
     lean: bool = True
     copies: int = 0
     all_reduces: int = 0
+    gram_reduces: int = 0
+    rounding: float = 0.0
 
     def make(self, **changed: Any) -> optax.GradientTransformationExtraArgs:
         return optax.with_extra_args_support(self.factory(**{**self.hyperparameters, **changed}))
@@ -85,6 +90,35 @@ def proximal_nag(
         optax.sgd(learning_rate),
         nag_optax.proximal(nag_optax.prox.elastic_net(0.0, strength), learning_rate),
         nag_optax.accelerate(momentum, accumulator_dtype=accumulator_dtype),
+    )
+
+
+def muon_and_nag(
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: nag_optax.momentum.Momentum,
+    accumulator_dtype: Any = None,
+) -> optax.GradientTransformation:
+    """With a fallback that has one buffer too, so that one number describes the state."""
+    fallback = nag_optax.nag(learning_rate, momentum, accumulator_dtype=accumulator_dtype)
+    return nag_optax.muon(
+        learning_rate,
+        momentum,
+        fallback=fallback,
+        shape_scaling="original",
+        accumulator_dtype=accumulator_dtype,
+    )
+
+
+def gradient_norm_nag(
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: nag_optax.momentum.Momentum,
+    decay: jax.typing.ArrayLike,
+    max_scale: jax.typing.ArrayLike,
+    accumulator_dtype: Any = None,
+) -> optax.GradientTransformation:
+    return optax.chain(
+        nag_optax.scale_by_gradient_norm(decay, max_scale=max_scale),
+        nag_optax.nag(learning_rate, momentum, accumulator_dtype=accumulator_dtype),
     )
 
 
@@ -256,5 +290,23 @@ CASES = (
         prox=_no_penalty,
         momentum=0.0,
         restart=None,
+    ),
+    # Its steps have one length whatever the gradient, so the learning rate must decay.
+    _case(
+        "muon",
+        muon_and_nag,
+        # Five Newton–Schulz steps have slope 3.4445⁵ at zero; four steps of at most 0.3 follow each other.
+        {"lean": False, "all_reduces": 1, "gram_reduces": 1, "rounding": 3.4445**5 * 4 * 0.3 * 2.0**-24},
+        learning_rate=optax.exponential_decay(0.3, 1, 0.97),
+        momentum=0.9,
+    ),
+    _case(
+        "scale_by_gradient_norm",
+        gradient_norm_nag,
+        {"lean": False, "all_reduces": 1},
+        learning_rate=0.05,
+        momentum=0.5,
+        decay=0.9,
+        max_scale=4.0,
     ),
 )

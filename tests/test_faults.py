@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from nag_optax import accelerate, adan, eval_params, nadam, nadamw, nag, scale_by_nesterov
+from nag_optax import accelerate, adan, eval_params, muon, nadam, nadamw, nag, scale_by_nesterov
 from tests import reference
 from tests.helpers import assert_trees_equal, float_count, trajectory
 
@@ -292,3 +292,21 @@ def test_decay_enters_the_adaptive_moments(x64: None):
     ):
         updates, _ = optimizer.update(jnp.zeros(1), optimizer.init(params), params)
         np.testing.assert_allclose(updates, expected, rtol=1e-4)
+
+
+def test_biased_early_directions(x64: None):
+    """Muon with the buffer corrected for t + 1 steps and the gradient for t gives the gradient the
+    weight 1.46 at t = 2. The direction is that of g₂ + m·(m·g₁ + g₂)."""
+    m, (first, second) = 0.95, np.random.default_rng(0).standard_normal((2, 3, 4))
+    optimizer = muon(1.0, m, fallback=optax.identity(), shape_scaling=None)
+    _, state = optimizer.update(jnp.asarray(first), optimizer.init(jnp.zeros((3, 4))))
+    updates, _ = optimizer.update(jnp.asarray(second), state)
+
+    def direction(weight: float) -> np.ndarray:
+        matrix = weight * second + m * (m * first + second)
+        return -reference.newton_schulz(matrix, 5, np.tile([3.4445, -4.7750, 2.0315], (5, 1)))
+
+    np.testing.assert_allclose(updates, direction(1.0), rtol=0, atol=1e-12)
+    biased = (1 - m**3) / (1 - m**2)
+    np.testing.assert_allclose(biased, 1.46, atol=5e-3)
+    assert np.max(np.abs(direction(biased) - direction(1.0))) > 1e-2

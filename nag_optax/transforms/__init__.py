@@ -1,1 +1,1 @@
-"""Parts that go in front of the accelerator, one file each."""
+"""Parts of a chain, one file each."""

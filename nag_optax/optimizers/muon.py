@@ -1,0 +1,154 @@
+"""`muon`: Nesterov momentum, orthogonalised, for matrices; another optimizer for the rest."""
+
+import math
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nag_optax._dtypes import wide
+from nag_optax._validate import check_schedule, is_python_number
+from nag_optax.acceleration.kernel import nesterov_kernel
+from nag_optax.acceleration.momentum import Momentum
+from nag_optax.optimizers.nadam import nadamw
+from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate
+from nag_optax.transforms.orthogonalize import (
+    QUINTIC,
+    Coefficients,
+    LeadingAxes,
+    matrix_shape,
+    orthogonalize,
+)
+from nag_optax.transforms.partition import partition
+
+ShapeScaling = Literal["match_rms_adamw", "original"]
+
+
+class MuonMomentumState(NamedTuple):
+    """State of the momentum inside `muon`: the kernel's.
+
+    A type of its own: behind an orthogonalisation p + lr·w is no iterate, so `eval_params` must not
+    take it for an accelerator.
+    """
+
+    offset: optax.Updates | None
+    rule_state: Any
+    restart_state: Any
+    evaluation: jax.Array | None
+
+
+def muon(
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: Momentum = 0.95,
+    *,
+    fallback: optax.GradientTransformation | None = None,
+    matrices: Mask | None = None,
+    shape_scaling: ShapeScaling | None = "match_rms_adamw",
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    mask: Mask | None = None,
+    steps: int = 5,
+    coefficients: Coefficients = QUINTIC,
+    eps: jax.typing.ArrayLike = 1e-7,
+    leading_axes: LeadingAxes = "flatten",
+    dtype: jax.typing.DTypeLike | None = None,
+    accumulator_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Muon: steps along the orthogonalised Nesterov momentum of each matrix.
+
+    ```
+    w⁺ = m·(w + g),   O = orthogonalize(g + w⁺),   Δ = −lr·(s·O + λ·p)
+    s = 0.2·√max(in, out)     shape_scaling="match_rms_adamw"
+        √max(1, out/in)       shape_scaling="original"
+        1                     shape_scaling=None
+    ```
+
+    w = m·b of the usual buffer b⁺ = m·b + g; an average in place of the sum gives the same
+    direction. A matrix has the shape (in, out), as the kernels of Flax; PyTorch's are transposed.
+
+    Args:
+        learning_rate: lr ≥ 0, a number or an Optax schedule. The default fallback shares it, which
+            makes sense with "match_rms_adamw", where the entries of a step are as large as AdamW's.
+        momentum: a number in [0, 1), an Optax schedule or a rule, as in `scale_by_nesterov`.
+        fallback: what moves the other parameters; None takes `nadamw` with this learning rate,
+            decay, mask and accumulator_dtype.
+        matrices: tree of booleans, prefix of the parameters, or a function of them that gives one:
+            True where Muon applies, on arrays of two axes or more. None takes the arrays of two
+            axes exactly. Embeddings and the last layer are matrices by shape, but better left to
+            the fallback; the kernel of a convolution is none by shape, but works with "flatten".
+        shape_scaling: s, from the shape of the matrix: "match_rms_adamw", "original" (that of
+            Jordan and of `torch.optim.Muon` by default) or None.
+        weight_decay: λ ≥ 0, a number or an Optax schedule, decoupled, as in `nag`: scaled by the
+            learning rate but not by s. It does not reach a fallback that is given.
+        mask: where weight decay applies, as in `nag`. None decays every parameter.
+        steps, coefficients, eps, leading_axes, dtype: as in `orthogonalize`.
+        accumulator_dtype: dtype of the buffers; None takes each parameter's.
+
+    Returns:
+        A transformation with one buffer a matrix, none when momentum is 0, and the fallback's state
+        for the others. A matrix is evaluated as it is: `eval_params` returns matrices as they
+        are where the fallback is an accelerator, as `nag`, and is not needed where it is none.
+
+    Raises:
+        ValueError: if a Python number is out of range, an option is unknown, or `matrices` chooses
+            an array of fewer than two axes or does not fit the parameters.
+        TypeError: if a number has another type.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, nag_optax
+        >>> optimizer = nag_optax.muon(optax.linear_schedule(0.3, 0.0, 100))
+        >>> params = {"kernel": jnp.array([[1.0, 0.5], [0.0, 1.0]]), "bias": jnp.ones(2)}
+        >>> state = optimizer.init(params)
+        >>> @jax.jit
+        ... def step(params, state):
+        ...     grads = jax.grad(lambda p: jnp.sum(p["kernel"] ** 2) + jnp.sum(p["bias"] ** 2))(params)
+        ...     updates, state = optimizer.update(grads, state, params)
+        ...     return optax.apply_updates(params, updates), state
+        >>> for _ in range(100):
+        ...     params, state = step(params, state)
+        >>> bool(jnp.all(jnp.abs(params["kernel"]) < 0.05))
+        True
+
+    Source: Jordan et al., *Muon: an optimizer for hidden layers in neural networks*, 2024; the
+    scaling "match_rms_adamw" and the decay after Liu et al., *Muon is scalable for LLM training*,
+    2025.
+    """
+    if shape_scaling is not None and shape_scaling not in get_args(ShapeScaling):
+        raise ValueError(
+            f'shape_scaling must be "match_rms_adamw", "original" or None; got {shape_scaling!r}'
+        )
+    check_schedule("learning_rate", learning_rate, minimum=0)
+    check_schedule("weight_decay", weight_decay, minimum=0)
+    if fallback is None:
+        fallback = nadamw(
+            learning_rate, weight_decay=weight_decay, mask=mask, accumulator_dtype=accumulator_dtype
+        )
+
+    decays = not (is_python_number(weight_decay) and weight_decay == 0)
+    decay = weight_decay if callable(weight_decay) else lambda _: weight_decay
+    matrix_optimizer = optax.chain(
+        nesterov_kernel(MuonMomentumState, momentum, None, accumulator_dtype),
+        orthogonalize(steps, coefficients=coefficients, eps=eps, leading_axes=leading_axes, dtype=dtype),
+        _scale_by_shape(shape_scaling, leading_axes),
+        *([add_decay(decay, mask)] if decays else []),
+        scale_by_learning_rate(learning_rate),
+    )
+    return partition(_rank_two if matrices is None else matrices, matrix_optimizer, fallback, "matrices")
+
+
+def _rank_two(params: optax.Params) -> Any:
+    return jax.tree.map(lambda p: jnp.ndim(p) == 2, params)
+
+
+def _scale_by_shape(
+    shape_scaling: ShapeScaling | None, leading_axes: LeadingAxes
+) -> optax.GradientTransformation:
+    def leaf(u: jax.Array) -> jax.Array:
+        rows, columns = matrix_shape(u.shape, leading_axes)[-2:]
+        if shape_scaling is None or u.size == 0:
+            return u
+        squared = 0.04 * max(rows, columns) if shape_scaling == "match_rms_adamw" else max(1, columns / rows)
+        dtype = wide(u.dtype)
+        return (jnp.asarray(math.sqrt(squared), dtype) * u.astype(dtype)).astype(u.dtype)
+
+    return optax.stateless(lambda updates, _: jax.tree.map(leaf, updates))

@@ -1,0 +1,128 @@
+"""`scale_by_gradient_norm`: shorter steps where the gradient is large for its recent past."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nag_optax._dtypes import wide
+from nag_optax._trees import dot
+from nag_optax._validate import check_number, is_python_number
+
+
+class ScaleByGradientNormState(NamedTuple):
+    """State of `scale_by_gradient_norm`.
+
+    Attributes:
+        num_norms: how many norms the average holds, int32.
+        average: n̄, scalar; 0 before the first.
+    """
+
+    num_norms: jax.Array
+    average: jax.Array
+
+
+def scale_by_gradient_norm(
+    decay: jax.typing.ArrayLike = 0.9,
+    exponent: jax.typing.ArrayLike = 1.0,
+    min_scale: jax.typing.ArrayLike = 0.1,
+    max_scale: jax.typing.ArrayLike = 10.0,
+) -> optax.GradientTransformationExtraArgs:
+    """Shrinks the step while the gradient's norm is above its running average, and grows it below.
+
+    ```
+    Δ = s·u,   s = clip((n̄/n)^exponent, min_scale, max_scale),   n = ‖u‖
+    n̄⁺ = (1 − η)·n̄ + η·min(n, n̄·min_scale^(−1/exponent)),   η = (1 − decay)/(1 − decayᵗ)
+    ```
+
+    u is the incoming update, its norm taken over all leaves, and n̄ the average of the norms before
+    this one, with decay^k as the weight of the one k steps back; the first step has s = 1. A norm
+    so large that s = min_scale enters the average as the smallest such norm: among equal norms a
+    spike, however high, lengthens the next step by the factor 1 + (1/min_scale − 1)·η and no more
+    (exponent 1). A gradient that is zero or not finite leaves the average as it was.
+
+    Put it in front of an optimizer, where it scales the gradient, or after plain descent, which is
+    the same. In front of an adaptive optimizer, which divides by a running scale itself, it changes
+    little but the weight of a spike.
+
+    - **Clipping.** With exponent 1, min_scale 0 and max_scale 1 it is clipping by global norm with
+      n̄ as the threshold, so that no threshold need be found; a larger max_scale grows small
+      gradients as well. Exponent 1 without limits gives every step the length n̄.
+    - **AdaGrad-norm** divides by the root of the sum of all n²: its steps only shrink, and a spike
+      shrinks all that follow. Here the average forgets: while n is constant s is 1, and a spike
+      is over after some 1/(1 − decay) steps.
+
+    Args:
+        decay: of the average, in [0, 1); 0 compares with the step before alone.
+        exponent: ≥ 0; 0 turns the scaling off.
+        min_scale: smallest s, in [0, 1).
+        max_scale: largest s, at least 1; `math.inf` sets no limit.
+
+    Returns:
+        A transformation with two scalars of state, and one sum over devices where the updates are
+        sharded.
+
+    Raises:
+        ValueError: if a Python number is out of range.
+        TypeError: if an argument is no number.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, nag_optax
+        >>> optimizer = optax.chain(nag_optax.scale_by_gradient_norm(), nag_optax.nag(0.1))
+        >>> params = jnp.array([3.0, 4.0])
+        >>> state = optimizer.init(params)
+        >>> updates, state = optimizer.update(params, state, params)
+        >>> print(updates.round(2))
+        [-0.57 -0.76]
+        >>> transform = nag_optax.scale_by_gradient_norm()
+        >>> state = transform.init(params)
+        >>> for gradient in (params, 100 * params):
+        ...     updates, state = transform.update(gradient, state)
+        ...     print(updates)
+        [3. 4.]
+        [30. 40.]
+
+    Source: the package's own combination of a running scale, as in Ward, Wu and Bottou, *AdaGrad
+    stepsizes: sharp convergence over nonconvex landscapes*, ICML 2019 (AdaGrad-norm), and of
+    clipping, as in Pascanu, Mikolov and Bengio, *On the difficulty of training recurrent neural
+    networks*, ICML 2013. No bound is proven for it.
+    """
+    check_number("decay", decay, minimum=0, below=1)
+    check_number("exponent", exponent, minimum=0)
+    check_number("min_scale", min_scale, minimum=0, below=1)
+    if not (is_python_number(max_scale) and max_scale == math.inf):
+        check_number("max_scale", max_scale, minimum=1)
+
+    def init_fn(params: optax.Params) -> ScaleByGradientNormState:
+        del params
+        return ScaleByGradientNormState(jnp.zeros([], jnp.int32), jnp.zeros([], float))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        updates = jax.tree.map(jnp.asarray, updates)
+        average = state.average
+        square = dot(updates, updates)
+        # False for NaN. The root of zero has no derivative.
+        positive = square > 0
+        norm = jnp.sqrt(jnp.where(positive, square, 1.0))
+        d, power, low, high = (jnp.asarray(x, norm.dtype) for x in (decay, exponent, min_scale, max_scale))
+
+        comparable = positive & (state.num_norms > 0)
+        scale = jnp.clip(jnp.where(comparable, average / norm, 1.0) ** power, low, high)
+
+        count = jnp.asarray(optax.safe_increment(state.num_norms))
+        rate = (1.0 - d) / (1.0 - d ** count.astype(norm.dtype))
+        entering = jnp.where(comparable, jnp.minimum(norm, average * low ** (-1.0 / power)), norm)
+        enters = positive & jnp.isfinite(norm)
+        average = jnp.where(enters, (1.0 - rate) * average + rate * entering, average)
+        state = ScaleByGradientNormState(jnp.where(enters, count, state.num_norms), average)
+        return jax.tree.map(lambda u: _scaled(scale, u), updates), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _scaled(scale: jax.Array, u: jax.Array) -> jax.Array:
+    dtype = wide(u.dtype)
+    return (scale.astype(dtype) * u.astype(dtype)).astype(u.dtype)
