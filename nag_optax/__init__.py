@@ -8,12 +8,16 @@ if TYPE_CHECKING:
     from nag_optax.acceleration import momentum as momentum
     from nag_optax.acceleration.evaluation import eval_params as eval_params
     from nag_optax.acceleration.iterate import IterateState as IterateState
+    from nag_optax.acceleration.iterate import OuterState as OuterState
     from nag_optax.acceleration.kernel import AccelerateState as AccelerateState
     from nag_optax.acceleration.kernel import ScaleByNesterovState as ScaleByNesterovState
     from nag_optax.acceleration.kernel import accelerate as accelerate
     from nag_optax.acceleration.kernel import scale_by_nesterov as scale_by_nesterov
+    from nag_optax.optimizers.ema_nesterov import ema_nesterov as ema_nesterov
     from nag_optax.optimizers.fista import fista as fista
+    from nag_optax.optimizers.gpa import gpa as gpa
     from nag_optax.optimizers.nag import nag as nag
+    from nag_optax.optimizers.snoo import snoo as snoo
     from nag_optax.solver.minimize import History as History
     from nag_optax.solver.minimize import Reason as Reason
     from nag_optax.solver.minimize import Solution as Solution
@@ -26,18 +30,22 @@ _HOMES = {
     "AccelerateState": "nag_optax.acceleration.kernel",
     "History": "nag_optax.solver.minimize",
     "IterateState": "nag_optax.acceleration.iterate",
+    "OuterState": "nag_optax.acceleration.iterate",
     "Reason": "nag_optax.solver.minimize",
     "ScaleByNesterovState": "nag_optax.acceleration.kernel",
     "Solution": "nag_optax.solver.minimize",
     "accelerate": "nag_optax.acceleration.kernel",
+    "ema_nesterov": "nag_optax.optimizers.ema_nesterov",
     "eval_params": "nag_optax.acceleration.evaluation",
     "fista": "nag_optax.optimizers.fista",
+    "gpa": "nag_optax.optimizers.gpa",
     "minimize": "nag_optax.solver.minimize",
     "momentum": "nag_optax.acceleration",
     "nag": "nag_optax.optimizers.nag",
     "prox": "nag_optax.prox",
     "proximal": "nag_optax.transforms.proximal",
     "scale_by_nesterov": "nag_optax.acceleration.kernel",
+    "snoo": "nag_optax.optimizers.snoo",
 }
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] (the names above)
 

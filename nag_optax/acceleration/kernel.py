@@ -186,7 +186,7 @@ def nesterov_kernel(
             beta, gamma = jnp.where(flag, 0.0, beta), jnp.where(flag, 0.0, gamma)
             if isinstance(momentum, rules.MomentumRule):
                 rule_state = _select(flag, rule.init(), rule_state)
-        updates, offset = _step(beta, gamma, updates, state.offset)
+        updates, offset = linear_step(beta, beta + gamma, updates, state.offset)
         # A constant is handed on: written anew, it would be one more copy in the program.
         factor = evaluation(rule_state) if callable(rule.evaluation) else state.evaluation
         return updates, state_type(offset, rule_state, restart_state, factor)
@@ -194,18 +194,24 @@ def nesterov_kernel(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _step(beta, gamma, updates: optax.Updates, offset: optax.Updates):
-    """(u, w) → (u + w⁺, w⁺), leaf by leaf."""
+def linear_step(b, k, updates: optax.Updates, offset: optax.Updates, a=None, c=None):
+    """(u, w) → (a·u + c·w⁺, w⁺) with w⁺ = b·w + k·u, leaf by leaf; a and c are 1 where None.
+
+    The kernel has b = β and k = β + γ. The update is in the dtype of u, w⁺ in that of w, both rounded
+    last; a None update keeps its w.
+    """
 
     def leaf(u: jax.Array | None, w: jax.Array):
         if u is None:
             return None, w
         # At least float32: in bfloat16 a momentum of 0.999 would be exactly 1.
         dtype = wide(u.dtype, w.dtype)
-        b, b_plus_g = jnp.asarray(beta, dtype), jnp.asarray(beta + gamma, dtype)
-        # β·w + (β+γ)·u, not β·(w + u) + γ·u: with the latter XLA keeps a copy of the buffer.
-        w_next = b * w.astype(dtype) + b_plus_g * u.astype(dtype)
-        return (u.astype(dtype) + w_next).astype(u.dtype), w_next.astype(w.dtype)
+        wide_u = u.astype(dtype)
+        # β·w + (β+γ)·u, not β·(w + u) + γ·u, and the update through w⁺: else XLA copies the buffer.
+        w_next = jnp.asarray(b, dtype) * w.astype(dtype) + jnp.asarray(k, dtype) * wide_u
+        own = wide_u if a is None else jnp.asarray(a, dtype) * wide_u
+        ahead = w_next if c is None else jnp.asarray(c, dtype) * w_next
+        return (own + ahead).astype(u.dtype), w_next.astype(w.dtype)
 
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     pairs = [leaf(u, w) for u, w in zip(leaves, treedef.flatten_up_to(offset), strict=True)]
