@@ -157,7 +157,7 @@ class TestInner:
         """Every second inner step is zero, and is a step all the same."""
         inner = optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()
         params, state = three_updates(wrap(inner), tree(), jnp.ones_like)
-        alternate = optax.scale_by_schedule(lambda count: -0.1 * (count % 2))
+        alternate = optax.scale_by_schedule(lambda count: -0.1 * (jnp.asarray(count) % 2))
         expected, plain = three_updates(wrap(alternate), tree(), jnp.ones_like)
         assert_trees_close(params, expected, rtol=1e-6)
         assert_trees_close(eval_params(state, params), eval_params(plain, expected), rtol=1e-6)

@@ -204,8 +204,7 @@ class TestSlowWeights:
             if grads["b"] is None:
                 assert updates["b"] is None
                 np.testing.assert_allclose(eval_params(state, params)["b"], 1.0)
-            moved = {k: params[k] if u is None else params[k] + u for k, u in updates.items()}
-            params = moved
+            params = optax.apply_updates(params, updates)
         # b: three inner steps in all, one outer: 1 − 0.5·(0.3 + 0.5·0.3).
         np.testing.assert_allclose(params["b"], 1 - 0.5 * 1.5 * 0.3, rtol=1e-12)
         # a: δ is 0.2 twice: 1 − 0.5·(1.5·0.2) − 0.5·(0.2 + 0.5·(0.5·0.2 + 0.2)).
