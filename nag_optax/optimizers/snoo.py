@@ -71,8 +71,8 @@ def snoo(
 
     Returns:
         A transformation with two buffers besides the inner state, one when the momentum is 0.
-        `eval_params` gives the slow weights. A leaf whose gradient is None at an outer step takes
-        part in the next one.
+        `eval_params` gives the slow weights, which are those of the latest outer step. A leaf whose
+        gradient is None at an outer step takes part in the next one.
 
     Raises:
         ValueError: if a Python number is out of range, the parameters are missing, or the updates'
@@ -107,8 +107,8 @@ def snoo(
         # Zeros, not a copy of the parameters: init may be given their shapes alone.
         slow = StoredIterate(zero_buffers(params, dtype), jnp.zeros([], bool))
         offset = None if plain else zero_buffers(params, dtype)
-        zero = jnp.zeros([], jnp.int32)
-        momentum = SnooMomentum(offset, () if plain else rule.init(), zero, jnp.zeros([], jnp.int32))
+        steps, outer_steps = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
+        momentum = SnooMomentum(offset, () if plain else rule.init(), steps, outer_steps)
         return OuterState(slow, momentum, inner.init(params))
 
     def update_fn(updates, state, params=None, **extra_args):
