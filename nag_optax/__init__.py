@@ -8,16 +8,20 @@ if TYPE_CHECKING:
     from nag_optax.acceleration import momentum as momentum
     from nag_optax.acceleration.evaluation import eval_params as eval_params
     from nag_optax.acceleration.iterate import IterateState as IterateState
+    from nag_optax.acceleration.iterate import OuterState as OuterState
     from nag_optax.acceleration.kernel import AccelerateState as AccelerateState
     from nag_optax.acceleration.kernel import ScaleByNesterovState as ScaleByNesterovState
     from nag_optax.acceleration.kernel import accelerate as accelerate
     from nag_optax.acceleration.kernel import scale_by_nesterov as scale_by_nesterov
     from nag_optax.optimizers.adan import adan as adan
+    from nag_optax.optimizers.ema_nesterov import ema_nesterov as ema_nesterov
     from nag_optax.optimizers.fista import fista as fista
+    from nag_optax.optimizers.gpa import gpa as gpa
     from nag_optax.optimizers.muon import muon as muon
     from nag_optax.optimizers.nadam import nadam as nadam
     from nag_optax.optimizers.nadam import nadamw as nadamw
     from nag_optax.optimizers.nag import nag as nag
+    from nag_optax.optimizers.snoo import snoo as snoo
     from nag_optax.solver.minimize import History as History
     from nag_optax.solver.minimize import Reason as Reason
     from nag_optax.solver.minimize import Solution as Solution
@@ -32,13 +36,16 @@ _HOMES = {
     "AccelerateState": "nag_optax.acceleration.kernel",
     "History": "nag_optax.solver.minimize",
     "IterateState": "nag_optax.acceleration.iterate",
+    "OuterState": "nag_optax.acceleration.iterate",
     "Reason": "nag_optax.solver.minimize",
     "ScaleByNesterovState": "nag_optax.acceleration.kernel",
     "Solution": "nag_optax.solver.minimize",
     "accelerate": "nag_optax.acceleration.kernel",
     "adan": "nag_optax.optimizers.adan",
+    "ema_nesterov": "nag_optax.optimizers.ema_nesterov",
     "eval_params": "nag_optax.acceleration.evaluation",
     "fista": "nag_optax.optimizers.fista",
+    "gpa": "nag_optax.optimizers.gpa",
     "minimize": "nag_optax.solver.minimize",
     "momentum": "nag_optax.acceleration",
     "nadam": "nag_optax.optimizers.nadam",
@@ -50,6 +57,7 @@ _HOMES = {
     "proximal": "nag_optax.transforms.proximal",
     "scale_by_gradient_norm": "nag_optax.transforms.gradient_norm",
     "scale_by_nesterov": "nag_optax.acceleration.kernel",
+    "snoo": "nag_optax.optimizers.snoo",
 }
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] (the names above)
 

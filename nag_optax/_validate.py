@@ -19,29 +19,36 @@ def check_number(
     minimum: float,
     below: float = float("inf"),
     open_minimum: bool = False,
+    closed: bool = False,
     integer: bool = False,
     or_else: str = "",
 ) -> None:
     """Raises unless `value` is a scalar that is not known to lie outside [minimum, below).
 
-    With `open_minimum` the minimum itself is outside; `or_else` names what else the argument
-    takes, for the message alone.
+    With `open_minimum` the minimum itself is outside, with `closed` the upper end is inside; `or_else`
+    names what else the argument takes, for the message alone.
     """
     kind, left = "an integer" if integer else "a number", "(" if open_minimum else "["
-    allowed = f"{kind} in {left}{minimum:.10g}, {below:.10g}){or_else}"
+    allowed = f"{kind} in {left}{minimum:.10g}, {below:.10g}{']' if closed else ')'}{or_else}"
     if isinstance(value, np.ndarray | jax.Array):
         if value.ndim != 0:
             raise ValueError(f"{name} must be {allowed}; got an array of shape {value.shape}")
     elif not is_python_number(value) or (integer and not isinstance(value, int | np.integer)):
         raise TypeError(f"{name} must be {allowed}; got {value!r} of type {type(value).__name__}")
-    elif not minimum <= float(value) < below or (open_minimum and value == minimum):
+    elif not (minimum <= float(value) < below or (closed and value == below)) or (
+        open_minimum and value == minimum
+    ):
         raise ValueError(f"{name} must be {allowed}; got {value}")
 
 
-def check_schedule(name: str, value: Any, *, minimum: float, below: float = float("inf")) -> None:
+def check_schedule(
+    name: str, value: Any, *, minimum: float, below: float = float("inf"), closed: bool = False
+) -> None:
     """As `check_number`, for what may be an Optax schedule as well."""
     if not callable(value):
-        check_number(name, value, minimum=minimum, below=below, or_else=" or an Optax schedule")
+        check_number(
+            name, value, minimum=minimum, below=below, closed=closed, or_else=" or an Optax schedule"
+        )
 
 
 def check_numbers(name: str, tree: Any, *, minimum: float = -math.inf, finite: bool = True) -> None:

@@ -133,6 +133,40 @@ def conditioned_sgd(rule: Callable[..., nag_optax.momentum.MomentumRule]) -> Cal
     return factory
 
 
+def snoo_sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    outer_learning_rate: optax.ScalarOrSchedule,
+    outer_momentum: nag_optax.momentum.Momentum,
+    accumulator_dtype: Any = None,
+) -> optax.GradientTransformation:
+    return nag_optax.snoo(
+        optax.sgd(learning_rate),
+        3,
+        outer_learning_rate,
+        outer_momentum,
+        accumulator_dtype=accumulator_dtype,
+    )
+
+
+def ema_nesterov_sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    lookahead: optax.ScalarOrSchedule,
+    decay: optax.ScalarOrSchedule,
+    accumulator_dtype: Any = None,
+) -> optax.GradientTransformation:
+    inner = optax.sgd(learning_rate)
+    return nag_optax.ema_nesterov(inner, lookahead, decay, accumulator_dtype=accumulator_dtype)
+
+
+def gpa_sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    mu_x: optax.ScalarOrSchedule,
+    mu_y: optax.ScalarOrSchedule,
+    accumulator_dtype: Any = None,
+) -> optax.GradientTransformation:
+    return nag_optax.gpa(optax.sgd(learning_rate), mu_x, mu_y, accumulator_dtype=accumulator_dtype)
+
+
 def _rising_momentum(count: jax.typing.ArrayLike) -> jax.Array:
     return 0.9 * rising(float_count(count))
 
@@ -309,4 +343,14 @@ CASES = (
         decay=0.9,
         max_scale=4.0,
     ),
+    _case(
+        "snoo",
+        snoo_sgd,
+        {"lean": False, "buffers": 2},
+        learning_rate=0.05,
+        outer_learning_rate=0.9,
+        outer_momentum=0.8,
+    ),
+    _case("ema_nesterov", ema_nesterov_sgd, learning_rate=0.05, lookahead=0.5, decay=0.9),
+    _case("gpa", gpa_sgd, learning_rate=0.1, mu_x=0.9, mu_y=0.7),
 )

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._dtypes import wide
-from nag_optax.acceleration.iterate import IterateState
+from nag_optax.acceleration.iterate import IterateState, OuterState, StoredIterate
 from nag_optax.acceleration.kernel import AccelerateState, ScaleByNesterovState
 
-_Accelerator = AccelerateState | ScaleByNesterovState | IterateState
+_Accelerator = AccelerateState | ScaleByNesterovState | IterateState | OuterState
 _Reader = Callable[[jax.Array], jax.Array]
 
 
@@ -26,11 +26,12 @@ def eval_params(
     ```
     x = p + e·w         w in parameter units (accelerate, nag)
     x = p − lr·e·w      w in gradient units (scale_by_nesterov, nag with accumulate="gradients")
-    x                   kept as it is, with its exact zeros (fista)
+    x                   kept as it is: with its exact zeros (fista), or the slow weights (snoo)
     ```
 
     Training moves p, the point where gradients are taken; the theorems are about x. e is −1 for
-    Nesterov's method: x = p − w. Leaves that no accelerator holds are returned as they are.
+    Nesterov's method: x = p − w. An optimizer around another one (snoo, ema_nesterov, gpa) has the
+    say over the iterate of the inner one. Leaves that no accelerator holds are returned as they are.
 
     Args:
         opt_state: the optimizer's state, however nested: chain, masked, partition, MultiSteps,
@@ -107,16 +108,18 @@ def _readers(
     state: _Accelerator, learning_rate: jax.typing.ArrayLike | None
 ) -> Iterator[tuple[Any, tuple[int, ...], _Reader]]:
     """(path, shape, p ↦ x) for each leaf that this state holds; paths are those of the parameters."""
-    buffers = _leaves_with_path(state.iterate if isinstance(state, IterateState) else state.offset)
+    held = state.evaluated if isinstance(state, OuterState) else state
+    stored = isinstance(held, IterateState | StoredIterate)
+    buffers = _leaves_with_path(held.iterate if stored else held.offset)
     if not buffers:
         return
-    if isinstance(state, IterateState):
-        (started,) = jax.tree.leaves(state.started)
+    if stored:
+        (started,) = jax.tree.leaves(held.started)
         for path, x in buffers:
             yield path, x.shape, _stored(_lanes(started, x), x)
         return
     # nnx wraps every array of the state: its one leaf is the array.
-    (factor,) = jax.tree.leaves(state.evaluation)
+    (factor,) = jax.tree.leaves(held.evaluation)
     if isinstance(state, ScaleByNesterovState):
         if learning_rate is None:
             raise ValueError(

@@ -1,6 +1,7 @@
-"""A state that keeps x itself in the one buffer, for iterates that are exactly sparse or feasible.
+"""How a state holds the iterate to evaluate: x itself, or what leads from the parameters to it.
 
-In floating point p − w is x only to rounding, and a prox makes zeros that must stay zeros.
+x itself where it must be exact: in floating point p − w is x only to rounding, and a prox makes zeros
+that must stay zeros; slow weights outlive the fast ones that are the parameters.
 """
 
 from typing import Any, NamedTuple
@@ -28,6 +29,45 @@ class IterateState(NamedTuple):
     rule_state: Any
     restart_state: Any
     search: Any
+
+
+class StoredIterate(NamedTuple):
+    """x itself.
+
+    Attributes:
+        iterate: x, the tree of the parameters; zeros before the first step.
+        started: scalar, False before the first step: x is the parameters themselves.
+    """
+
+    iterate: Any
+    started: jax.Array
+
+
+class Lookahead(NamedTuple):
+    """What leads to x = p + evaluation·offset.
+
+    Attributes:
+        offset: the tree of the parameters; None where x is p.
+        evaluation: scalar; None where x is p.
+    """
+
+    offset: Any
+    evaluation: jax.Array | None
+
+
+class OuterState(NamedTuple):
+    """State of `snoo`, `ema_nesterov` and `gpa`, which go around an inner optimizer.
+
+    Attributes:
+        evaluated: the iterate to evaluate, a `StoredIterate` or a `Lookahead`. That of an inner
+            accelerator is not looked for.
+        method_state: what else the method carries: scalars, and the momentum of `snoo`.
+        inner_state: that of the inner optimizer.
+    """
+
+    evaluated: Any
+    method_state: Any
+    inner_state: Any
 
 
 def offset_of(state: IterateState, params: Any) -> Any:

@@ -184,7 +184,7 @@ def nesterov_kernel(
             beta, gamma = jnp.where(flag, 0.0, beta), jnp.where(flag, 0.0, gamma)
             if isinstance(momentum, rules.MomentumRule):
                 rule_state = _select(flag, rule.init(), rule_state)
-        updates, offset = _step(beta, gamma, updates, state.offset)
+        updates, offset = linear_step(beta, beta + gamma, updates, state.offset)
         # A constant is handed on: written anew, it would be one more copy in the program.
         factor = evaluation(rule_state) if callable(rule.evaluation) else state.evaluation
         return updates, state_type(offset, rule_state, restart_state, factor)
@@ -192,20 +192,20 @@ def nesterov_kernel(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def lookahead(beta: jax.typing.ArrayLike, gamma: jax.typing.ArrayLike, u: jax.Array, w: jax.Array):
-    """w⁺ of one leaf; u and w in the dtype to compute in."""
-    b, b_plus_g = jnp.asarray(beta, w.dtype), jnp.asarray(beta + gamma, w.dtype)
-    # β·w + (β+γ)·u, not β·(w + u) + γ·u: with the latter XLA keeps a copy of the buffer.
-    return b * w + b_plus_g * u
+def lookahead(b: jax.typing.ArrayLike, k: jax.typing.ArrayLike, u: jax.Array, w: jax.Array) -> jax.Array:
+    """w⁺ = b·w + k·u of one leaf; u and w in the dtype to compute in. The kernel has b = β, k = β + γ."""
+    # Not β·(w + u) + γ·u: with that XLA keeps a copy of the buffer.
+    return jnp.asarray(b, w.dtype) * w + jnp.asarray(k, w.dtype) * u
 
 
-def _step(beta, gamma, updates: optax.Updates, offset: optax.Updates):
-    """(u, w) → (u + w⁺, w⁺), leaf by leaf."""
+def linear_step(b, k, updates: optax.Updates, offset: optax.Updates, a=None, c=None):
+    """(u, w) → (a·u + c·w⁺, w⁺) over trees, a and c 1 where None; dtypes as `step_buffers` has them."""
 
     # At least in float32: in bfloat16 a momentum of 0.999 would be exactly 1.
     def leaf(u: jax.Array, w: jax.Array):
-        w = lookahead(beta, gamma, u, w)
-        return u + w, w
+        w = lookahead(b, k, u, w)
+        own = u if a is None else jnp.asarray(a, u.dtype) * u
+        return own + (w if c is None else jnp.asarray(c, w.dtype) * w), w
 
     return step_buffers(leaf, updates, offset)
 

@@ -223,7 +223,7 @@ def _scale_by_nadam(
                 return jnp.asarray(scalar, g.dtype)
 
             u = own(1 - beta) * g
-            w = lookahead(next_beta, 0.0, u, w)
+            w = lookahead(next_beta, next_beta, u, w)
             v = average(beta2, jnp.square(g), v)
             return (own(a) * w + own(b) * u) / (root(own(c) * v) + own(eps)), w, v
 

@@ -1,0 +1,169 @@
+"""`snoo`: Nesterov momentum on the path of K steps of any optimizer; DiLoCo's outer step."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nag_optax._buffers import buffer_dtype, check_tree, zero_buffers
+from nag_optax._dtypes import wide
+from nag_optax._trees import is_none
+from nag_optax._validate import check_number, check_schedule, is_python_number
+from nag_optax.acceleration import momentum as rules
+from nag_optax.acceleration.around import at, checked_inner, in_dtypes_of
+from nag_optax.acceleration.iterate import OuterState, StoredIterate
+from nag_optax.acceleration.kernel import linear_step
+
+
+class SnooMomentum(NamedTuple):
+    """What the outer step of `snoo` carries.
+
+    Attributes:
+        offset: the kernel's buffer w = m·b, in units of the pseudo-gradient; None when momentum is 0.
+        rule_state: what the momentum rule carries.
+        steps: inner steps since the last outer one.
+        outer_steps: outer steps so far.
+    """
+
+    offset: Any
+    rule_state: Any
+    steps: jax.Array
+    outer_steps: jax.Array
+
+
+def snoo(
+    inner: optax.GradientTransformation,
+    sync_period: jax.typing.ArrayLike = 28,
+    outer_learning_rate: optax.ScalarOrSchedule = 0.68,
+    outer_momentum: rules.Momentum = 0.37,
+    *,
+    accumulator_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """SNOO, the outer step of DiLoCo: Nesterov momentum on the path of K steps of any optimizer.
+
+    ```
+    every step:          fast ← fast + u,   u the step of the inner optimizer
+    every K-th step:     δ = slow − fast
+                         b ← m·b + δ
+                         slow ← slow − η·(δ + m·b)
+                         fast ← slow
+    ```
+
+    The parameters in and out are the fast weights; the slow ones are in the state, and the inner
+    state is kept throughout. b is in units of δ, as in PyTorch's SGD: when η changes, the whole
+    velocity is rescaled. With m = 0 this is Lookahead with slow step size η; with K = 1, η = 1 and
+    gradient descent inside it is Nesterov's method.
+
+    The slow weights are the truth: δ is the distance to the parameters as they are given, whatever
+    rounding or a projection made of them, so that no error outlives the period.
+
+    Args:
+        inner: the optimizer, any Optax transformation with its learning rate. It is given the fast
+            weights, their gradient, and all extra arguments.
+        sync_period: K ≥ 1, an integer. Published: SNOO 28, DiLoCo 500.
+        outer_learning_rate: η ≥ 0, a number or an Optax schedule of the outer step. Published: SNOO
+            0.68, DiLoCo 0.7.
+        outer_momentum: m, a number in [0, 1), an Optax schedule of the outer step, or a rule, as the
+            momentum of `accelerate`. Published: SNOO 0.37, DiLoCo 0.9. 0 allocates no buffer.
+        accumulator_dtype: dtype of slow and b; None takes each parameter's. Use `jnp.float32` with
+            bfloat16 parameters.
+
+    Returns:
+        A transformation with two buffers besides the inner state, one when the momentum is 0.
+        `eval_params` gives the slow weights, which are those of the latest outer step. A leaf whose
+        gradient is None at an outer step takes part in the next one.
+
+    Raises:
+        ValueError: if a Python number is out of range, the parameters are missing, or the updates'
+            tree is not that of `init`.
+        TypeError: if an argument is of the wrong kind, or a parameter is not of floating or complex
+            dtype.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, nag_optax
+        >>> optimizer = nag_optax.snoo(optax.adam(0.1), sync_period=5)
+        >>> params = jnp.array([1.0, -2.0])
+        >>> state = optimizer.init(params)
+        >>> for _ in range(200):
+        ...     grads = jax.grad(lambda p: jnp.sum(p**2))(params)
+        ...     updates, state = optimizer.update(grads, state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> bool(jnp.all(jnp.abs(nag_optax.eval_params(state, params)) < 0.01))
+        True
+
+    Source: Kallusky, Rao, Nandavanam, Shi, *SNOO: Step-K Nesterov Outer Optimizer*, arXiv:2510.15830,
+    2025; Douillard et al., *DiLoCo: distributed low-communication training of language models*,
+    arXiv:2311.08105, 2023; Zhang, Lucas, Hinton, Ba, *Lookahead optimizer*, NeurIPS 2019.
+    """
+    inner = checked_inner(inner)
+    check_number("sync_period", sync_period, minimum=1, integer=True)
+    check_schedule("outer_learning_rate", outer_learning_rate, minimum=0)
+    rule = rules.as_rule(outer_momentum)
+    dtype = buffer_dtype(accumulator_dtype)
+    plain = is_python_number(outer_momentum) and outer_momentum == 0
+
+    def init_fn(params: optax.Params) -> OuterState:
+        # Zeros, not a copy of the parameters: init may be given their shapes alone.
+        slow = StoredIterate(zero_buffers(params, dtype), jnp.zeros([], bool))
+        offset = None if plain else zero_buffers(params, dtype)
+        steps, outer_steps = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
+        momentum = SnooMomentum(offset, () if plain else rule.init(), steps, outer_steps)
+        return OuterState(slow, momentum, inner.init(params))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        if params is None:
+            raise ValueError("snoo needs the parameters: call update(grads, state, params)")
+        (slow, started), momentum = state.evaluated, state.method_state
+        check_tree(updates, slow)
+        step, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
+        slow = jax.tree.map(lambda p, s: jnp.where(started, s, jnp.asarray(p, s.dtype)), params, slow)
+
+        steps = jnp.asarray(optax.safe_increment(momentum.steps))
+        # Not ==: a period that is injected may shrink.
+        sync = steps % jnp.asarray(sync_period, steps.dtype) == 0
+        delta = jax.tree.map(_pseudo_gradient, step, params, slow, is_leaf=is_none)
+        direction, momentum = accelerated(sync, delta, momentum)
+        rate = at(outer_learning_rate, momentum.outer_steps)
+
+        def moved(d: jax.Array | None, s: jax.Array) -> jax.Array:
+            if d is None:
+                return s
+            return jnp.where(sync, (s.astype(d.dtype) - jnp.asarray(rate, d.dtype) * d).astype(s.dtype), s)
+
+        slow = jax.tree.map(moved, direction, slow, is_leaf=is_none)
+
+        def fast_step(u: jax.Array | None, p: jax.Array, s: jax.Array) -> jax.Array | None:
+            if u is None:
+                return None
+            # To the slow weight as it is stored, so that both begin the next period as one.
+            to = wide(jnp.result_type(u), jnp.result_type(p), s.dtype)
+            return jnp.where(sync, s.astype(to) - jnp.asarray(p, to), jnp.asarray(u, to))
+
+        step = jax.tree.map(fast_step, step, params, slow, is_leaf=is_none)
+        momentum = momentum._replace(
+            steps=jnp.where(sync, 0, steps),
+            outer_steps=jnp.where(sync, optax.safe_increment(momentum.outer_steps), momentum.outer_steps),
+        )
+        held = StoredIterate(slow, jnp.ones_like(started))
+        return in_dtypes_of(updates, step), OuterState(held, momentum, inner_state)
+
+    def accelerated(sync: jax.Array, delta: Any, momentum: SnooMomentum) -> tuple[Any, SnooMomentum]:
+        """The kernel at an outer step; between them w⁺ = 1·w + 0·δ, which XLA computes in place."""
+        if plain:
+            return delta, momentum
+        (beta, gamma), rule_state = rule.coefficients(momentum.rule_state)
+        rule_state = jax.tree.map(lambda new, old: jnp.where(sync, new, old), rule_state, momentum.rule_state)
+        keep, add = jnp.where(sync, beta, 1.0), jnp.where(sync, beta + gamma, 0.0)
+        direction, offset = linear_step(keep, add, delta, momentum.offset)
+        return direction, momentum._replace(offset=offset, rule_state=rule_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _pseudo_gradient(u: Any, p: Any, s: jax.Array) -> jax.Array | None:
+    """slow − (fast + u), at least in float32."""
+    if u is None:
+        return None
+    dtype = wide(jnp.result_type(u), jnp.result_type(p), s.dtype)
+    return s.astype(dtype) - (jnp.asarray(p, dtype) + jnp.asarray(u, dtype))
