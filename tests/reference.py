@@ -166,8 +166,9 @@ def fista_with_backtracking(
     first_step_size: float,
     steps: int,
     prox: Callable[[Array, float], Array] = lambda z, step_size: z,
-    growth: float = 1 / 0.9,
+    growth: Callable[[int], float] = lambda successes: min(1.03 ** (successes + 1), 2.0),
     shrink: float = 0.5,
+    restart: bool = False,
 ) -> list[Backtracked]:
     """Scheinberg, Goldfarb and Bai, *Fast first-order methods for composite convex optimization with
     backtracking*, 2014, algorithm 4 (FISTA with full backtracking):
@@ -177,24 +178,48 @@ def fista_with_backtracking(
         x_k = prox(y_k − s_k ∇f(y_k), s_k),   s_k halved, and t_k and y_k formed anew, until
         f(x_k) ≤ f(y_k) + ⟨∇f(y_k), x_k − y_k⟩ + ‖x_k − y_k‖²/(2 s_k).
 
-    t_1 = 1. The first trial of each step is the last step size times `growth`.
+    t_1 = 1. The first trial of each step is the last step size times `growth` of the number of steps
+    since one was rejected.
+
+    With `restart`, t_{k+1} = 1 and y_{k+1} = x_k where ⟨y_k − x_k, x_k − x_{k−1}⟩ > 0 (O'Donoghue and
+    Candès, 2015). As y_{k+1} is then that of every step size, s_{k+1} is found by 0.99 over its curvature along the
+    first trial, doubled until it is rejected, then halved.
     """
     previous = x = np.asarray(start, np.float64)
-    t, s, gradients, records = 0.0, first_step_size / growth, 0, []
+    t, s, gradients, records = 0.0, first_step_size / growth(-1), 0, []
+    successes, fresh = -1, False
     for _ in range(steps):
-        trial = growth * s
+        trial = growth(successes) * s
         while True:
             t_new = (1 + np.sqrt(1 + 4 * (s / trial) * t**2)) / 2
             y = x + (t - 1) / t_new * (x - previous)
             g = gradient(y)
+
+            def excess(step: float, y: Array = y, g: Array = g) -> tuple[float, float]:
+                d = prox(y - step * g, step) - y
+                return objective(y + d) - objective(y) - g @ d, d @ d
+
             gradients += 1
-            x_new = prox(y - trial * g, trial)
-            d = x_new - y
-            if objective(x_new) <= objective(y) + g @ d + d @ d / (2 * trial):
+            if fresh:
+                above, squared = excess(trial)
+                trial = 0.99 * squared / (2 * above)
+                while np.subtract(*np.multiply(excess(trial), (1, 0.5 / trial))) <= 0:
+                    trial *= 2
+                while np.subtract(*np.multiply(excess(trial), (1, 0.5 / trial))) > 0:
+                    trial *= shrink
+            above, squared = excess(trial)
+            if above <= squared / (2 * trial):
                 break
+            successes = -1
             trial *= shrink
+        x_new = prox(y - trial * g, trial)
+        successes = 0 if fresh else successes + 1
+        fresh = restart and bool((y - x_new) @ (x_new - x) > 0)
         previous, x, t, s = x, x_new, t_new, trial
         records.append(Backtracked(y, x, s, t, gradients))
+        if fresh:
+            # So that the next t is 1 at every step size, and the next y is x.
+            t, previous = 0.0, x
     return records
 
 

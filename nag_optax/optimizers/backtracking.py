@@ -17,7 +17,10 @@ from nag_optax.prox.apply import proximal_point
 from nag_optax.prox.base import ProxLike
 
 SHRINK = 0.5
-GROWTH = 1 / 0.9
+# A step size grows by 3 %, then by 6 %, 9 % … while none is rejected: a rejected one costs a gradient
+# where it hovers about the largest, and where the curvature falls it must not lag behind.
+GROWTH = 1.03
+MAX_GROWTH = 2.0
 # Rounding of a sum, and how far a difference must stand out of it to be believed.
 _ROUNDINGS = 10.0
 _CLEAR = 8.0
@@ -32,6 +35,9 @@ class BacktrackingState(NamedTuple):
 
     Attributes:
         next_step_size: the step size for which the lookahead was formed; 0 before the first step.
+        growth: next_step_size/s, if the step size may grow.
+        free: the lookahead is that of every step size, as before the first step and after a restart, so
+            that a search for the scale of s costs values alone.
         step_size: s of the latest step.
         mapping_norm: ‖x⁺ − p‖/s of the latest step, the norm of the gradient mapping.
         value: f(x⁺), without the penalty of the prox.
@@ -40,6 +46,8 @@ class BacktrackingState(NamedTuple):
     """
 
     next_step_size: jax.Array
+    growth: jax.Array
+    free: jax.Array
     step_size: jax.Array
     mapping_norm: jax.Array
     value: jax.Array
@@ -59,25 +67,30 @@ class Point(NamedTuple):
 
 def init() -> BacktrackingState:
     zero, count = jnp.zeros([], float), jnp.zeros([], jnp.int32)
-    return BacktrackingState(zero, zero, zero, zero, count, count)
+    return BacktrackingState(
+        zero, jnp.full([], GROWTH, float), jnp.ones([], bool), zero, zero, zero, count, count
+    )
 
 
 def search(
     state: BacktrackingState, point: Point, prox: ProxLike | None, value_fn: Value, rule: MomentumRule
 ) -> tuple[Point, Any, BacktrackingState]:
-    """The accepted point p, x⁺ = prox(p − s·∇f(p)), and the state; `next_step_size` grows if it may."""
+    """The accepted point p, x⁺ = prox(p − s·∇f(p)), and the state; `next_step_size` grows if it may.
+
+    Whether the next lookahead is `free` of the step size only the caller knows, who forms it.
+    """
 
     def body(trial: _Trial) -> _Trial:
         point, s = trial.point, trial.step_size
         target = _target(prox, point, s)
         verdict = _judge(point, target, s, value_fn)
-        # The first step has no lookahead that would have to move, so it may look for the scale of s.
         measures = trial.growing & (trial.trials == 0) & verdict.clear & (verdict.curvature > 0)
         growing = trial.growing & (measures | verdict.accepted)
         hopeless = ~jnp.isfinite(verdict.slope + point.value)
         done = (verdict.accepted & ~growing) | hopeless | (verdict.length == 0)
         other = jnp.where(growing, s / SHRINK, SHRINK * s)
-        other = jnp.where(measures, 1 / verdict.curvature, other)
+        # A little less than the equality, which rounding would decide.
+        other = jnp.where(measures, 0.99 / verdict.curvature, other)
         other = jnp.where(done, s, other)
         point, gradients = _moved(point, s / other, done | growing, rule, value_fn)
         return _Trial(
@@ -98,7 +111,7 @@ def search(
         step_size=start,
         target=jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: _target(prox, point, start))),
         verdict=_Verdict(zero, zero, zero, zero, no, no, count),
-        growing=state.next_step_size == 0,
+        growing=state.free,
         done=no,
         trials=count,
         gradients=count,
@@ -107,8 +120,12 @@ def search(
     s, verdict = trial.step_size, trial.verdict
     # A step size that no clear difference has tested may only fall.
     grows = verdict.clear & (rule.retime is not None)
+    at_once = ~state.free & (trial.trials == 1)
+    growth = jnp.where(at_once, jnp.minimum(GROWTH * state.growth, MAX_GROWTH), GROWTH)
     report = BacktrackingState(
-        next_step_size=jnp.where(grows, GROWTH * s, s),
+        next_step_size=jnp.where(grows, growth * s, s),
+        growth=growth,
+        free=jnp.zeros([], bool),
         step_size=s,
         mapping_norm=verdict.length / s,
         value=verdict.value,

@@ -44,9 +44,11 @@ def fista(
     the FISTA rule have F(x_n) − F* ≤ R²/(2 s t_n²) ≤ 2R²/(s(n + 1)²) up to the first restart.
 
     **Without one** each step takes an s with f(x⁺) ≤ f(p) + ⟨∇f(p), d⟩ + ‖d‖²/(2s), d = x⁺ − p, halves
-    it until that holds, and tries one larger by 1/0.9 at the next step. When s changes, so do t and
-    p = x + w (Scheinberg, Goldfarb, Bai): s⁺·t⁺(t⁺ − 1) = s·t². A halving then costs one more gradient,
-    in all about 1.15 a step. For convex f, with the FISTA rule and up to the first restart,
+    it until that holds, and tries a larger one at the next step, by 3 %, then 6 %, 9 % … until one is
+    rejected. When s changes, so do t and p = x + w (Scheinberg, Goldfarb, Bai): s⁺·t⁺(t⁺ − 1) = s·t².
+    A halving then costs one more gradient, in all about 1.2 a step. The first step, and the first after
+    a restart, have no lookahead and find the scale of s by values alone. For convex f, with the FISTA
+    rule and up to the first restart,
 
     ```
     F(x_n) − F* ≤ R²/(2 s_n t_n²) ≤ 2R²/(Σ_k √s_k)² ≤ 4LR²/n²
@@ -54,9 +56,8 @@ def fista(
 
     holds on every step, whatever the step sizes did; the last form if no s is below 1/(2L). With
     another rule s never grows, and a bound that allows steps to shrink, as Chambolle and Dossal's
-    does, holds with the latest s. The first step finds the scale of s by itself. Where the values of
-    f differ by less than their rounding the test is ⟨∇f(x⁺) − ∇f(p), d⟩ ≤ ‖d‖²/s, which takes a
-    gradient, and s does not grow.
+    does, holds with the latest s. Where the values of f differ by less than their rounding the test is
+    ⟨∇f(x⁺) − ∇f(p), d⟩ ≤ ‖d‖²/s, which takes a gradient, and s does not grow.
 
     Args:
         learning_rate: the step size s, a number ≥ 0 or an Optax schedule; None to backtrack.
@@ -172,6 +173,9 @@ def fista(
             factor, rule_state = rule.retime(new.rule_state, ratio)
             new = new._replace(rule_state=rule_state)
             offset = jax.tree.map(lambda w: jnp.asarray(factor, w.dtype) * w, offset)
+            # After a restart the factor is 1, whatever the ratio. A step size that may not grow stays.
+            free = jnp.asarray(rule.retime(new.rule_state, 0.5)[0]) == 1
+            search = search._replace(free=free & (ratio < 1))
         # Not the kernel's step: that starts from the point that was accepted.
         step = jax.tree.map(
             lambda d, w: None if d is None else d.astype(w.dtype) + w,

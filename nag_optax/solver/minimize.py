@@ -14,7 +14,7 @@ from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.restart import Restart
 from nag_optax.optimizers.fista import fista
 from nag_optax.prox.apply import check_prox, proximal_point
-from nag_optax.prox.base import ProxLike
+from nag_optax.prox.base import Prox, ProxLike
 from nag_optax.solver import loop
 from nag_optax.solver.implicit import solve
 
@@ -240,7 +240,9 @@ def _split(option: Any) -> tuple[Any, Any]:
     """(static, traced): arrays, numbers and trees of them are traced, so that another value compiles
     nothing; functions are static."""
     leaves = jax.tree.leaves(option)
-    if leaves and all(isinstance(leaf, int | float | np.ndarray | np.generic | jax.Array) for leaf in leaves):
+    # A prox may have no leaf, as that of a bound at 0: two of them are one as trees, not as objects.
+    numbers = int | float | np.ndarray | np.generic | jax.Array
+    if (leaves or isinstance(option, Prox)) and all(isinstance(leaf, numbers) for leaf in leaves):
         return None, option
     return option, None
 

@@ -61,17 +61,18 @@ def test_scheduled_rate_reaches_the_prox(x64: None):
         np.testing.assert_allclose(xs[t], x, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("restart", [None, "gradient"], ids=["plain", "restart"])
 @over_problems
-def test_backtracking_equals_the_paper(name: str, x64: None):
+def test_backtracking_equals_the_paper(name: str, restart: Any, x64: None):
     problem = PROBLEMS[name]()
     start = np.random.default_rng(5).standard_normal(problem.size)
     # Until the values differ by rounding alone, which the paper does not consider.
-    steps = {"lasso": 55, "worst": 120, "nonnegative": 120}[name]
-    ps, xs, search, _ = searched(fista(prox=problem.operator, restart=None), problem.smooth, start, steps)
-    # The first test is an equality on a quadratic: to this side of it, whatever the rounding.
-    first = float(search.step_size[0]) * (1 - 1e-12)
+    steps = {"lasso": 50, "worst": 120, "nonnegative": 80}[name]
+    optimizer = fista(prox=problem.operator, restart=restart)
+    ps, xs, search, _ = searched(optimizer, problem.smooth, start, steps)
+    first = float(search.step_size[0])
     records = reference.fista_with_backtracking(
-        problem.smooth, problem.gradient, start, first, steps, problem.prox
+        problem.smooth, problem.gradient, start, first, steps, problem.prox, restart=restart is not None
     )
     np.testing.assert_allclose(search.step_size, [r.step_size for r in records], rtol=1e-9)
     np.testing.assert_allclose(xs, [r.x for r in records], rtol=0, atol=1e-9)
@@ -81,7 +82,7 @@ def test_backtracking_equals_the_paper(name: str, x64: None):
     assert search.gradients[-1] + steps == records[-1].gradients
     # It shrank and grew, or the comparison says nothing.
     ratios = search.step_size[1:] / search.step_size[:-1]
-    assert (ratios > 1.1).sum() > 40 and (ratios < 0.6).sum() >= 5
+    assert (ratios > 1.02).sum() > 25 and (ratios < 0.6).sum() >= 5
 
 
 @over_problems

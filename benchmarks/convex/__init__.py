@@ -1,0 +1,1 @@
+"""`python -m benchmarks.convex`: convex problems, this package beside its peers."""

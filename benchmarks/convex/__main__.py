@@ -1,0 +1,89 @@
+"""Convex problems: this package beside JAXopt, optax.lbfgs, scikit-learn and SciPy, in float64.
+
+    python -m benchmarks.convex
+
+For each problem and solver: iterations, evaluations of gradient and value, and milliseconds until
+F(x) − F* is 1e-6 and 1e-9 of F(0) − F*; the times are interleaved medians of one run. Then the
+scaling test: a lasso whose L goes from 0.1 to 1e9, in float32 and float64.
+"""
+
+import argparse
+import importlib.util
+from typing import Any
+
+from benchmarks.options import Parser, positive, writable_file
+
+COLUMNS = (
+    "problem",
+    "solver",
+    "iterations",
+    "gradients",
+    "values",
+    "ms",
+    "iterations",
+    "gradients",
+    "values",
+    "ms",
+)
+
+
+def parse(args: list[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m benchmarks.convex",
+        description="Convex problems: this package beside JAXopt, optax.lbfgs, scikit-learn and SciPy.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--rounds", type=positive, default=9, metavar="N", help="samples of each time (default: 9)"
+    )
+    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result as JSON")
+    parser.add_argument("--markdown", type=writable_file, metavar="FILE", help="write the tables as Markdown")
+    return parser.parse_args(args)
+
+
+def main(args: list[str] | None = None) -> None:
+    options = parse(args)
+    if importlib.util.find_spec("jaxopt") is None:
+        raise SystemExit("benchmarks.convex: jaxopt is not installed; pip install '.[bench]'")
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    from benchmarks import report
+    from benchmarks.convex import measure, problems, scaling
+
+    measured = []
+    for problem in problems.problems():
+        with report.progress(problem.name, options.rounds * len(problems.GAPS)) as advance:
+            measured.append(measure.measure(problem, options.rounds, advance))
+    outcomes = []
+    with report.progress(
+        "lasso 500×600 at eleven scales, two precisions", 2 * len(scaling.SCALES)
+    ) as advance:
+        outcomes = scaling.measure(advance)
+    result: dict[str, Any] = report.environment() | {"problems": measured, "scaling": outcomes}
+
+    gaps = " ; ".join(f"{gap:g}" for gap in problems.GAPS)
+    titles = (
+        f"To relative gaps {gaps}: {report.headline(result)}",
+        f"Lasso 500×600 with L from {scaling.SCALES[0]:g} to {scaling.SCALES[-1]:g}: in how many of "
+        f"{len(scaling.SCALES)} scales",
+    )
+    tables = (
+        (COLUMNS, measure.rows(measured)),
+        (scaling.COLUMNS, scaling.rows(outcomes)),
+    )
+    for title, (columns, groups) in zip(titles, tables, strict=True):
+        report.show(title, columns, groups)
+        print()
+    if options.json:
+        report.write_json(options.json, result)
+    if options.markdown:
+        parts = (
+            f"{title}\n\n{report.markdown_table(columns, groups)}"
+            for title, (columns, groups) in zip(titles, tables, strict=True)
+        )
+        options.markdown.write_text("`python -m benchmarks.convex`\n\n" + "\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
