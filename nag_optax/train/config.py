@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 
+from nag_optax.train.checks import ALLOWED, WITH_MOMENTUM, check_values, flag
 from nag_optax.train.defaults import DEFAULTS
 from nag_optax.train.errors import InputError
 
@@ -18,8 +17,6 @@ ModelName = Literal["mlp", "cnn"]
 OptimizerName = Literal["nag", "sgd", "momentum", "adam", "adamw"]
 
 DEFAULT_MODEL: dict[str, ModelName] = {"digits": "cnn", "mnist": "mlp"}
-WITH_MOMENTUM = ("nag", "momentum")
-WITH_WEIGHT_DECAY = ("nag", "sgd", "momentum", "adamw")
 
 # How an option reads in --help: what it takes, and no default where the text says it.
 _Float = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
@@ -79,6 +76,11 @@ class TrainConfig:
         tyro.conf.arg(metavar="{gradient,speed,value}", help_behavior_hint="(default: never)"),
     ] = None
     """When nag drops its momentum: it points uphill, it slows down, or the loss rose."""
+    prune: Annotated[
+        str | None, tyro.conf.arg(metavar="group_l2=STRENGTH", help_behavior_hint="(default: none)")
+    ] = None
+    """Penalise the norm of each hidden unit (channel of a convolution, unit of a dense layer), which makes
+    whole units exactly zero; the result without them is shown too. For nag and sgd."""
     num_epochs: _IntInTable = None
     """Passes over the training data, at least 1."""
     batch_size: _IntInTable = None
@@ -122,7 +124,7 @@ class TrainConfig:
             batch_size=_or(self.batch_size, table.batch_size),
             run_dir=self.run_dir or Path("runs") / f"{self.dataset}-{model}-{self.optimizer}-{self.seed}",
         )
-        config._check_values()
+        check_values(config)
         return config
 
     @property
@@ -140,7 +142,7 @@ class TrainConfig:
     def differences(self, other: "TrainConfig") -> list[str]:
         """The options, with both values, that make `other` another run than this one."""
         return [
-            f"{_flag(field.name)} {theirs} (it holds {mine})"
+            f"{flag(field.name)} {theirs} (it holds {mine})"
             for field in dataclasses.fields(self)
             if field.name not in _NOT_THE_RUN
             and (mine := getattr(self, field.name)) != (theirs := getattr(other, field.name))
@@ -150,52 +152,7 @@ class TrainConfig:
         for name, hint in get_type_hints(TrainConfig).items():
             value = getattr(self, name)
             if not _matches(value, hint):
-                raise InputError(f"{_flag(name)} {value}: must be {allowed(name)}")
-
-    def _check_values(self) -> None:
-        def need(condition: bool, name: str) -> None:
-            if not condition:
-                raise InputError(f"{_flag(name)} {getattr(self, name)}: must be {allowed(name)}")
-
-        def positive(value: float | None) -> bool:
-            return value is None or (math.isfinite(_float32(value)) and value > 0)
-
-        assert self.warmup_epochs is not None and self.num_epochs is not None
-        assert self.weight_decay is not None
-        need(positive(self.learning_rate), "learning_rate")
-        need(self.momentum is None or 0 <= _float32(self.momentum) < 1, "momentum")
-        need(math.isfinite(_float32(self.weight_decay)) and self.weight_decay >= 0, "weight_decay")
-        need(0 <= _float32(self.smoothing) < 1, "smoothing")
-        need(positive(self.clip_norm), "clip_norm")
-        for name in ("num_epochs", "batch_size", "image_size", "num_devices"):
-            need(positive(getattr(self, name)), name)
-        need(self.image_size is None or self.image_size <= 1024, "image_size")
-        need(0 <= self.seed < 2**32, "seed")
-        need(0 <= self.warmup_epochs < self.num_epochs, "warmup_epochs")
-
-        self._only_with("momentum", self.momentum is not None, WITH_MOMENTUM)
-        self._only_with("momentum_schedule", self.momentum_schedule != "constant", ("nag",))
-        self._only_with("restart", self.restart is not None, ("nag",))
-        self._only_with("weight_decay", self.weight_decay != 0, WITH_WEIGHT_DECAY)
-        assert self.batch_size is not None
-        if self.batch_size % self.num_devices:
-            raise InputError(
-                f"--batch-size {self.batch_size}: must be a multiple of --num-devices {self.num_devices}"
-            )
-        if self.dataset == "mnist" and self.data_dir is None:
-            raise InputError("--data-dir: --dataset mnist needs the folder that holds its four IDX files")
-        if self.dataset != "mnist" and self.data_dir is not None:
-            raise InputError(
-                f"--data-dir {self.data_dir}: --dataset {self.dataset} is built in; "
-                "--data-dir goes with --dataset mnist"
-            )
-
-    def _only_with(self, name: str, given: bool, optimizers: tuple[str, ...]) -> None:
-        if given and self.optimizer not in optimizers:
-            raise InputError(
-                f"{_flag(name)} {getattr(self, name)}: --optimizer {self.optimizer} has none; "
-                f"it goes with --optimizer {' or '.join(optimizers)}"
-            )
+                raise InputError(f"{flag(name)} {value}: must be {allowed(name)}")
 
 
 @dataclass(frozen=True)
@@ -213,25 +170,10 @@ class EvaluateConfig:
     """Where to evaluate; auto takes the best that JAX finds."""
 
 
-_ALLOWED = {
-    "learning_rate": "a finite float32 above 0",
-    "momentum": "a number in [0, 1)",
-    "weight_decay": "a finite float32 of at least 0",
-    "smoothing": "a number in [0, 1)",
-    "clip_norm": "a finite float32 above 0",
-    "warmup_epochs": "a number of at least 0 and less than the number of epochs",
-    "num_epochs": "a whole number of at least 1",
-    "batch_size": "a whole number of at least 1",
-    "image_size": "a whole number from 1 to 1024",
-    "num_devices": "a whole number of at least 1",
-    "seed": "a whole number from 0 to 4294967295",
-}
-
-
 def allowed(name: str) -> str:
     """What the option of that name takes, in words."""
-    if name in _ALLOWED:
-        return _ALLOWED[name]
+    if name in ALLOWED:
+        return ALLOWED[name]
     choices = _choices(get_type_hints(TrainConfig)[name])
     return "one of " + ", ".join(map(str, choices)) if choices else "a path"
 
@@ -253,20 +195,8 @@ def load_config(path: Path) -> TrainConfig:
         raise InputError(f"{path}: not a readable configuration of a run ({error})") from None
 
 
-def _float32(value: float) -> float:
-    """As the step will see it: 0.9999999999 is 1 there, 1e39 infinite."""
-    try:
-        return struct.unpack("f", struct.pack("f", value))[0]
-    except OverflowError:
-        return math.copysign(math.inf, value)
-
-
 def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:

@@ -6,7 +6,9 @@ import jax
 import optax
 
 import nag_optax
+from nag_optax.train.checks import prune_strength
 from nag_optax.train.config import TrainConfig
+from nag_optax.train.pruning import units_prox
 
 
 def make_schedule(config: TrainConfig, steps_per_epoch: int) -> optax.Schedule:
@@ -42,15 +44,15 @@ def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> optax.GradientT
 
 
 def _core(config: TrainConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    assert config.weight_decay is not None
+    assert config.weight_decay is not None and config.model is not None
+    if config.prune is not None:
+        return _pruning(config, learning_rate, units_prox(config.model, prune_strength(config.prune)))
     decay = optax.add_decayed_weights(config.weight_decay, mask=_matrices)
     match config.optimizer:
         case "nag":
-            assert config.momentum is not None
-            sutskever = config.momentum_schedule == "sutskever"
             return nag_optax.nag(
                 learning_rate,
-                nag_optax.momentum.sutskever(config.momentum) if sutskever else config.momentum,
+                _momentum(config),
                 weight_decay=config.weight_decay,
                 mask=_matrices,
                 restart=config.restart,
@@ -65,6 +67,19 @@ def _core(config: TrainConfig, learning_rate: optax.Schedule) -> optax.GradientT
             return optax.adam(learning_rate)
         case "adamw":
             return optax.adamw(learning_rate, weight_decay=config.weight_decay, mask=_matrices)
+
+
+def _pruning(config: TrainConfig, learning_rate: optax.Schedule, prox: Any) -> optax.GradientTransformation:
+    """Proximal forms, whose iterates hold the zeros exactly: of nag and sgd."""
+    if config.optimizer == "nag":
+        return nag_optax.fista(learning_rate, prox, momentum=_momentum(config), restart=config.restart)
+    return optax.chain(optax.scale_by_learning_rate(learning_rate), nag_optax.proximal(prox, learning_rate))
+
+
+def _momentum(config: TrainConfig) -> Any:
+    assert config.momentum is not None
+    sutskever = config.momentum_schedule == "sutskever"
+    return nag_optax.momentum.sutskever(config.momentum) if sutskever else config.momentum
 
 
 def _matrices(params: Any) -> Any:

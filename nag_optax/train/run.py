@@ -212,6 +212,8 @@ class _Run:
             "compile_seconds": self._loop.compile_seconds,
             "parameters": self._loop.num_parameters,
         }
+        if self._config.prune is not None:
+            summary |= self._without_zero_units(state)
         title = f"{self._config.dataset} · {self._config.model} · {self._config.optimizer}"
         try:
             draw_curves(self._rows, title, self._folder.path / CURVES)
@@ -220,6 +222,18 @@ class _Run:
         self._folder.write(SUMMARY, json.dumps(summary, indent=2) + "\n")
         self._console.print(summary_table(summary, str(self._folder.path)))
         return summary
+
+    def _without_zero_units(self, state: TrainState) -> dict[str, Any]:
+        """What the summary says of the pruned model."""
+        pruned = self._loop.pruned(state)
+        test = None if self._config.train_only else pruned.evaluate(self._dataset.test)
+        return {
+            "units": {name: len(zero) for name, zero in pruned.zero_units.items()},
+            "zero_units": {name: int(zero.sum()) for name, zero in pruned.zero_units.items()},
+            "pruned_parameters": pruned.num_parameters,
+            "pruned_train_accuracy": pruned.evaluate(self._dataset.train).accuracy,
+            "pruned_test_accuracy": None if test is None else test.accuracy,
+        }
 
     def _resume_command(self) -> str:
         return f"nag-optax train --resume --run-dir {shlex.quote(str(self._folder.path))}"

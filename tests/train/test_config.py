@@ -64,6 +64,37 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"optimizer": "sgd", "restart": "speed"}, "--restart speed: --optimizer sgd has none"),
     ({"optimizer": "momentum", "momentum_schedule": "sutskever"}, "--momentum-schedule sutskever: --opt"),
     ({"optimizer": "adam", "weight_decay": 0.1}, "--weight-decay 0.1: --optimizer adam has none"),
+    (
+        {"prune": "group_l2"},
+        "--prune group_l2: must be group_l2=STRENGTH, with",
+    ),
+    (
+        {"prune": "l1=0.1"},
+        "--prune l1=0.1: must be group_l2=STRENGTH, with",
+    ),
+    (
+        {"prune": "group_l2=0"},
+        "--prune group_l2=0: must be group_l2=STRENGTH, with",
+    ),
+    (
+        {"prune": "group_l2=-1"},
+        "--prune group_l2=-1: must be group_l2=STRENGTH, with",
+    ),
+    (
+        {"prune": "group_l2=nan"},
+        "--prune group_l2=nan: must be group_l2=STRENGTH, with STRENGTH a finite float32",
+    ),
+    (
+        {"prune": "group_l2=1e39"},
+        "--prune group_l2=1e39: must be group_l2=STRENGTH, with",
+    ),
+    (
+        {"prune": "group_l2=much"},
+        "--prune group_l2=much: must be group_l2=STRENGTH, with",
+    ),
+    ({"prune": ""}, "--prune : must be group_l2=STRENGTH, with"),
+    ({"prune": "group_l2=0.1", "optimizer": "adam"}, "--optimizer adam has none; .* --optimizer nag or sgd"),
+    ({"prune": "group_l2=0.1", "weight_decay": 0.1}, "--weight-decay 0.1: goes without --prune"),
     ({"dataset": "mnist"}, "--data-dir: --dataset mnist needs the folder"),
     ({"data_dir": Path("x")}, "--data-dir x: --dataset digits is built in"),
 ]
