@@ -1,6 +1,7 @@
 """Checks of a configuration's values: what each option allows, and which options go together."""
 
 import math
+import re
 import struct
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ ALLOWED = {
     "weight_decay": "a finite float32 of at least 0",
     "smoothing": "a number in [0, 1)",
     "clip_norm": "a finite float32 above 0",
+    "classes": "different labels and ranges, at least two in all, such as 0-4 or 0,2,7-9",
+    "freeze": "paths of parameters, such as conv1/kernel or conv*",
     "prune": "group_l2=STRENGTH, with STRENGTH a finite float32 above 0",
     "warmup_epochs": "a number of at least 0 and less than the number of epochs",
     "num_epochs": "a whole number of at least 1",
@@ -45,6 +48,9 @@ def check_values(config: "TrainConfig") -> None:
     need(_positive(config.clip_norm), "clip_norm")
     for name in ("num_epochs", "batch_size", "image_size", "num_devices"):
         need(_positive(getattr(config, name)), name)
+    if config.classes is not None:
+        class_labels(config.classes)
+    need(all(config.freeze), "freeze")
     need(config.image_size is None or config.image_size <= 1024, "image_size")
     need(0 <= config.seed < 2**32, "seed")
     need(0 <= config.warmup_epochs < config.num_epochs, "warmup_epochs")
@@ -70,6 +76,8 @@ def _check_combinations(config: "TrainConfig") -> None:
             raise InputError(
                 f"--weight-decay {config.weight_decay}: goes without --prune, which shrinks the units itself"
             )
+    if config.init_from is not None and config.run_dir and config.init_from == config.run_dir.resolve():
+        raise InputError(f"--init-from {config.init_from}: is the folder of this run; name another --run-dir")
     assert config.batch_size is not None
     if config.batch_size % config.num_devices:
         raise InputError(
@@ -98,6 +106,26 @@ def prune_strength(prune: str) -> float:
     if name != "group_l2" or not _positive(strength):
         raise InputError(f"--prune {prune}: must be {ALLOWED['prune']}")
     return strength
+
+
+def class_labels(classes: str) -> tuple[int, ...]:
+    """The labels of `0-4` or `0,2,7-9`, in increasing order.
+
+    Raises:
+        InputError: if the text is no such list, or names a label twice, or one alone.
+    """
+    labels: list[int] = []
+    for part in classes.split(","):
+        # Labels are bytes: a range cannot be long.
+        found = re.fullmatch(r"\s*(\d{1,3})(?:\s*-\s*(\d{1,3}))?\s*", part, re.ASCII)
+        if found is None:
+            break
+        first, last = int(found[1]), int(found[2] or found[1])
+        labels += range(first, last + 1) or [first, first]
+    else:
+        if len(set(labels)) == len(labels) > 1:
+            return tuple(sorted(labels))
+    raise InputError(f"--classes {classes}: must be {ALLOWED['classes']}")
 
 
 def flag(name: str) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -47,8 +47,23 @@ class TrainConfig:
         tyro.conf.arg(metavar="{mlp,cnn}", help_behavior_hint="(default: cnn for digits, mlp for mnist)"),
     ] = None
     """mlp: one hidden layer of 128. cnn: two convolutions of 64, a dense layer of 512, batch norm."""
+    classes: Annotated[str | None, tyro.conf.arg(metavar="LABELS", help_behavior_hint="(default: all)")] = (
+        None
+    )
+    """Train and evaluate on these classes alone: labels and ranges, such as 0-4 or 0,2,7-9."""
     image_size: _Int = None
     """Resize images to N x N pixels; by default they keep their size."""
+
+    init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = None
+    """Start from the weights of another run of the same model and image size, with a new head where the
+    classes differ; images are standardised as there."""
+    freeze: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="PATTERN", help_behavior_hint="(default: none)"),
+    ] = ()
+    """Keep the parameters of these paths, such as conv1/kernel, norm1 or conv*,norm*; may be given several
+    times. A batch normalisation that is frozen keeps its statistics too, and normalises with them."""
 
     optimizer: OptimizerName = "nag"
     """nag is this package's; the others are Optax's."""
@@ -122,6 +137,8 @@ class TrainConfig:
             warmup_epochs=_or(self.warmup_epochs, min(table.warmup_epochs, 0.1 * num_epochs)),
             num_epochs=num_epochs,
             batch_size=_or(self.batch_size, table.batch_size),
+            init_from=None if self.init_from is None else self.init_from.resolve(),
+            freeze=tuple(part.strip() for pattern in self.freeze for part in pattern.split(",")),
             run_dir=self.run_dir or Path("runs") / f"{self.dataset}-{model}-{self.optimizer}-{self.seed}",
         )
         check_values(config)
@@ -135,8 +152,9 @@ class TrainConfig:
     def to_json(self) -> str:
         """What `config.json` keeps."""
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_KEPT}
-        if self.data_dir is not None:
-            fields["data_dir"] = str(self.data_dir.resolve())
+        for name in ("data_dir", "init_from"):
+            if (path := getattr(self, name)) is not None:
+                fields[name] = str(path.resolve())
         return json.dumps(fields, indent=2) + "\n"
 
     def differences(self, other: "TrainConfig") -> list[str]:
@@ -186,8 +204,10 @@ def load_config(path: Path) -> TrainConfig:
     """
     try:
         fields = json.loads(path.read_text())
-        if fields["data_dir"] is not None:
-            fields["data_dir"] = Path(fields["data_dir"])
+        for name in ("data_dir", "init_from"):
+            if fields[name] is not None:
+                fields[name] = Path(fields[name])
+        fields["freeze"] = tuple(fields["freeze"])
         return TrainConfig(**fields, run_dir=path.parent).resolved()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name the folder of a run of nag-optax train") from None
@@ -210,6 +230,8 @@ def _matches(value: Any, hint: Any) -> bool:
     """Whether a value fits the few kinds of hint used above; bool is no number here."""
     if choices := _choices(hint):
         return value in choices or (value is None and type(None) in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
     kinds = get_args(hint) or (hint,)
     if isinstance(value, bool):
         return bool in kinds

@@ -20,6 +20,7 @@ from nag_optax.acceleration.evaluation import eval_params, has_accelerator
 from nag_optax.train.config import ModelName, TrainConfig
 from nag_optax.train.data import Dataset, Split
 from nag_optax.train.devices import Device
+from nag_optax.train.freezing import fix_statistics, frozen_mask
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizer import make_optimizer
 from nag_optax.train.pruning import widths_without, without_units, zero_units
@@ -62,12 +63,15 @@ class Loop:
         self._replicated = NamedSharding(self._mesh, PartitionSpec())
         self._sharded = NamedSharding(self._mesh, PartitionSpec("batch"))
         self._config, self.dataset = config, dataset
-        self._model: ModelName = config.model
+        self.model: ModelName = config.model
         self.num_examples = len(dataset.train.labels)
         self.batch_size = config.batch_size
         # The last batch of an epoch is filled up from the epoch's first examples.
         self.steps_per_epoch = -(-self.num_examples // self.batch_size)
         model = make_model(config.model, dataset.image_shape, dataset.num_classes, config.seed)
+        params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+        self._frozen = frozen_mask(config.freeze, params)
+        fix_statistics(model, self._frozen)
         self._graphdef, self._params, self._rest = nnx.split(model, nnx.Param, ...)
         self._optimizer = make_optimizer(config, self.steps_per_epoch)
         self._train = jax.device_put(dataset.train, self._replicated)
@@ -79,10 +83,18 @@ class Loop:
     def num_parameters(self) -> int:
         return sum(p.size for p in jax.tree.leaves(self._params))
 
-    def init(self) -> TrainState:
-        """The state before the first step."""
+    @property
+    def num_frozen(self) -> int:
+        """Of these parameters, those that do not move."""
+        sizes = jax.tree.map(lambda p, frozen: p.size * frozen, nnx.to_pure_dict(self._params), self._frozen)
+        return sum(jax.tree.leaves(sizes))
+
+    def init(self, weights: tuple[Any, Any] | None = None) -> TrainState:
+        """The state before the first step, of these parameters and batch statistics, or of fresh ones."""
+        if weights is None:
+            weights = nnx.to_pure_dict(self._params), nnx.to_pure_dict(self._rest)
         # Copies: the state is donated, and there may be a second one.
-        params, rest = (jax.tree.map(jnp.copy, nnx.to_pure_dict(s)) for s in (self._params, self._rest))
+        params, rest = jax.tree.map(jnp.copy, weights)
         state = TrainState(
             step=jnp.zeros([], jnp.int32),
             params=params,
@@ -127,11 +139,11 @@ class Loop:
     def pruned(self, state: TrainState) -> "Pruned":
         """The model without the hidden units that are exactly zero at the iterate to evaluate."""
         params, model_state = self.eval_state(state)
-        zero = zero_units(self._model, params)
-        weights = without_units(self._model, params, model_state, zero)
-        widths = widths_without(self._model, zero)
+        zero = zero_units(self.model, params)
+        weights = without_units(self.model, params, model_state, zero)
+        widths = widths_without(self.model, zero)
         shape, classes = self.dataset.image_shape, self.dataset.num_classes
-        graphdef = nnx.graphdef(make_model(self._model, shape, classes, seed=0, widths=widths))
+        graphdef = nnx.graphdef(make_model(self.model, shape, classes, seed=0, widths=widths))
 
         def evaluate(split: Split) -> Metrics:
             return _metrics(self._logits(graphdef, weights, split.images), split.labels)

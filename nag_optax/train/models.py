@@ -89,11 +89,16 @@ class CNN(nnx.Module):
         x = self._block(images, self.conv1, self.norm1, train)
         x = self._block(x, self.conv2, self.norm2, train)
         x = x.reshape(x.shape[0], -1)
-        x = nnx.relu(self.norm3(self.dense(x), use_running_average=not train))
+        x = nnx.relu(_normalised(self.norm3, self.dense(x), train))
         return self.head(x)
 
     def _block(self, x: jax.Array, conv: nnx.Conv, norm: nnx.BatchNorm, train: bool) -> jax.Array:
-        return max_pool_2x2(nnx.relu(norm(conv(x), use_running_average=not train)))
+        return max_pool_2x2(nnx.relu(_normalised(norm, conv(x), train)))
+
+
+def _normalised(norm: nnx.BatchNorm, x: jax.Array, train: bool) -> jax.Array:
+    # A frozen one says that it always takes the running average.
+    return norm(x, use_running_average=norm.use_running_average or not train)
 
 
 def _conv3x3(channels: int, units: int, rngs: nnx.Rngs) -> nnx.Conv:

@@ -8,6 +8,7 @@ import optax
 import nag_optax
 from nag_optax.train.checks import prune_strength
 from nag_optax.train.config import TrainConfig
+from nag_optax.train.freezing import freeze
 from nag_optax.train.pruning import units_prox
 
 
@@ -33,14 +34,15 @@ def make_schedule(config: TrainConfig, steps_per_epoch: int) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> optax.GradientTransformationExtraArgs:
-    """Clipping, then smoothing, then the optimizer; each only if it is asked for."""
+    """Clipping, then smoothing, then the optimizer, of what is not frozen; each only if it is asked for."""
     parts = []
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
     if config.smoothing:
         parts.append(optax.ema(config.smoothing))
     parts.append(_core(config, make_schedule(config, steps_per_epoch)))
-    return optax.with_extra_args_support(optax.chain(*parts))
+    optimizer = optax.with_extra_args_support(optax.chain(*parts))
+    return freeze(optimizer, config.freeze) if config.freeze else optimizer
 
 
 def _core(config: TrainConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:

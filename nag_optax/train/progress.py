@@ -95,7 +95,8 @@ def summary_table(summary: dict[str, Any], run_dir: str) -> Table:
     table.add_row(
         "time", f"{summary['wall_seconds']:.1f} s", f"of it {summary['compile_seconds']:.1f} s compiling"
     )
-    table.add_row("model", f"{summary['parameters']:,} parameters", f"{summary['steps']:,} steps")
+    frozen = f", {summary['frozen_parameters']:,} frozen" if "frozen_parameters" in summary else ""
+    table.add_row("model", f"{summary['parameters']:,} parameters{frozen}", f"{summary['steps']:,} steps")
     if "zero_units" in summary:
         _add_pruned(table, summary, percent)
     table.add_row("saved in", run_dir, "")

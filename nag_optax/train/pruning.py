@@ -11,23 +11,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import nag_optax
 from nag_optax.train.models import HIDDEN_LAYERS, HiddenLayer
 
 
 def units_prox(model: str, strength: float) -> Any:
-    """The prox of strength·Σ‖unit‖₂ over the hidden units of a model's parameters."""
+    """The prox of strength·Σ‖unit‖₂ over the hidden units of a model's parameters.
+
+    Layers of which a parameter is masked, because it is frozen, are left as they are.
+    """
 
     def prox(params: dict[str, Any], step_size: jax.typing.ArrayLike) -> dict[str, Any]:
         params = dict(params)
         for layer in HIDDEN_LAYERS[model]:
             own = {name: params[name] for name in layer.modules}
+            if _has_frozen(own):
+                continue
             axis = jax.tree.map(lambda p: tuple(range(p.ndim - 1)), own)
             params |= nag_optax.prox.group_l2(strength, axis, joint=True)(own, step_size)
         return params
 
     return prox
+
+
+def _has_frozen(params: Any) -> bool:
+    leaves = jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, optax.MaskedNode))
+    return any(isinstance(leaf, optax.MaskedNode) for leaf in leaves)
 
 
 def zero_units(model: str, params: dict[str, Any]) -> dict[str, np.ndarray]:

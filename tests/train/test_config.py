@@ -95,6 +95,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prune": ""}, "--prune : must be group_l2=STRENGTH, with"),
     ({"prune": "group_l2=0.1", "optimizer": "adam"}, "--optimizer adam has none; .* --optimizer nag or sgd"),
     ({"prune": "group_l2=0.1", "weight_decay": 0.1}, "--weight-decay 0.1: goes without --prune"),
+    *(
+        ({"classes": text}, f"--classes {text}: must be different labels and ranges, at least two in all")
+        for text in ("", "3", "0-", "4-0", "1,1", "0-3,2", "a-b", "0;1", "-1,2", "1,,2", "0-9999")
+    ),
+    ({"freeze": ("conv1,,norm1",)}, "must be paths of parameters, such as"),
+    ({"freeze": "conv1"}, "--freeze conv1: must be paths of parameters"),
     ({"dataset": "mnist"}, "--data-dir: --dataset mnist needs the folder"),
     ({"data_dir": Path("x")}, "--data-dir x: --dataset digits is built in"),
 ]
@@ -107,7 +113,17 @@ def test_a_bad_value_is_named_with_what_is_allowed(fields, message):
 
 
 def test_config_json_gives_the_configuration_back(tmp_path):
-    config = TrainConfig(optimizer="momentum", clip_norm=1.0, seed=3, run_dir=tmp_path).resolved()
+    config = TrainConfig(
+        optimizer="sgd",
+        clip_norm=1.0,
+        seed=3,
+        prune="group_l2=0.1",
+        classes="0-3,5",
+        init_from=tmp_path / "source",
+        freeze=("conv*, norm1", "norm2"),
+        run_dir=tmp_path,
+    ).resolved()
+    assert config.freeze == ("conv*", "norm1", "norm2")
     (tmp_path / "config.json").write_text(config.to_json())
     assert load_config(tmp_path / "config.json") == config
 

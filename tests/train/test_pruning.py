@@ -16,6 +16,7 @@ from nag_optax.train.models import HIDDEN_LAYERS, WIDTHS, make_model
 from nag_optax.train.pruning import units_prox, widths_without, without_units, zero_units
 from nag_optax.train.run import train
 from tests.train.conftest import SMALL, output
+from tests.train.test_loop import make_loop
 from tests.train.test_run import assert_same_run
 
 SHAPE = (13, 9, 3)
@@ -123,6 +124,20 @@ def test_a_pruned_run_reports_its_units_and_the_same_accuracy(tmp_path, console)
     (tmp_path / "resumed" / "summary.json").unlink()
     train(dataclasses.replace(config, run_dir=tmp_path / "resumed", resume=True), console)
     assert_same_run(tmp_path / "resumed", tmp_path / "run")
+
+
+def test_the_accuracy_reported_is_that_of_the_smaller_model(monkeypatch):
+    """Units that are not zero, taken out as if they were: the full model would not show it."""
+    loop = make_loop()
+    state = loop.init()
+    marked = np.arange(128) < 100
+    monkeypatch.setattr("nag_optax.train.loop.zero_units", lambda *args: {"hidden": marked})
+    pruned = loop.pruned(state)
+    cut = jax.tree.map(jnp.copy, state.params)
+    cut["head"]["kernel"] = cut["head"]["kernel"].at[:100].set(0.0)
+    expected = loop.evaluate(state._replace(params=cut, opt_state=()), loop.dataset.test)
+    assert pruned.evaluate(loop.dataset.test).loss == pytest.approx(expected.loss, rel=1e-5)
+    assert abs(loop.evaluate(state, loop.dataset.test).loss - expected.loss) > 1e-2
 
 
 def test_without_a_test_split_the_pruned_model_is_not_evaluated_on_it(tmp_path, console):
