@@ -20,10 +20,11 @@ from nag_optax.acceleration.evaluation import eval_params, has_accelerator
 from nag_optax.train.config import ModelName, TrainConfig
 from nag_optax.train.data import Dataset, Split
 from nag_optax.train.devices import Device
+from nag_optax.train.errors import InputError
 from nag_optax.train.freezing import fix_statistics, frozen_mask
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizer import make_optimizer
-from nag_optax.train.pruning import widths_without, without_units, zero_units
+from nag_optax.train.pruning import has_prunable, widths_without, without_units, zero_units
 
 _EVALUATION_BATCH = 500
 
@@ -72,6 +73,8 @@ class Loop:
         params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
         self._frozen = frozen_mask(config.freeze, params)
         fix_statistics(model, self._frozen)
+        if config.prune is not None and not has_prunable(config.model, self._frozen):
+            raise InputError(f"--prune {config.prune}: --freeze leaves no hidden layer to prune")
         self._graphdef, self._params, self._rest = nnx.split(model, nnx.Param, ...)
         self._optimizer = make_optimizer(config, self.steps_per_epoch)
         self._train = jax.device_put(dataset.train, self._replicated)

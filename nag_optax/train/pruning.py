@@ -36,6 +36,12 @@ def units_prox(model: str, strength: float) -> Any:
     return prox
 
 
+def has_prunable(model: str, frozen: Any) -> bool:
+    """Whether a hidden layer has no frozen parameter."""
+    layers = HIDDEN_LAYERS[model]
+    return not all(any(jax.tree.leaves([frozen[name] for name in layer.modules])) for layer in layers)
+
+
 def _has_frozen(params: Any) -> bool:
     leaves = jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, optax.MaskedNode))
     return any(isinstance(leaf, optax.MaskedNode) for leaf in leaves)

@@ -109,8 +109,11 @@ def test_a_frozen_batch_normalisation_is_a_fixed_function():
 def test_pruning_spares_the_layers_that_are_frozen():
     loop = make_loop(model="cnn", freeze=("conv1", "norm2/scale"), prune="group_l2=1e3")
     end = loop.eval_state(loop.run_chunk(loop.init(), 1))[0]
-    zero = [bool((units_of(end, layer) == 0).all()) for layer in HIDDEN_LAYERS["cnn"]]
-    assert zero == [False, False, True]
+    for module, key in (("conv1", "kernel"), ("norm1", "scale"), ("conv2", "kernel"), ("norm2", "scale")):
+        assert (np.asarray(end[module][key]) != 0).all(), (module, key)
+    assert (units_of(end, HIDDEN_LAYERS["cnn"][2]) == 0).all()
+    with pytest.raises(InputError, match="--prune group_l2=1: --freeze leaves no hidden layer to prune"):
+        make_loop(freeze=("hidden/bias",), prune="group_l2=1")
 
 
 def test_the_mask_is_that_of_a_partition():
