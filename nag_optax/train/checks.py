@@ -5,14 +5,11 @@ import re
 import struct
 from typing import TYPE_CHECKING
 
+from nag_optax.train.catalogue import takers
 from nag_optax.train.errors import InputError
 
 if TYPE_CHECKING:
     from nag_optax.train.config import TrainConfig
-
-WITH_MOMENTUM = ("nag", "momentum")
-WITH_WEIGHT_DECAY = ("nag", "sgd", "momentum", "adamw")
-WITH_PRUNE = ("nag", "sgd")
 
 ALLOWED = {
     "learning_rate": "a finite float32 above 0",
@@ -58,18 +55,18 @@ def check_values(config: "TrainConfig") -> None:
 
 
 def _check_combinations(config: "TrainConfig") -> None:
-    def only_with(name: str, given: bool, optimizers: tuple[str, ...]) -> None:
-        if given and config.optimizer not in optimizers:
+    def only_with_takers(name: str, given: bool) -> None:
+        if given and config.optimizer not in takers(name):
             raise InputError(
                 f"{flag(name)} {getattr(config, name)}: --optimizer {config.optimizer} has none; "
-                f"it goes with --optimizer {' or '.join(optimizers)}"
+                f"it goes with --optimizer {' or '.join(takers(name))}"
             )
 
-    only_with("momentum", config.momentum is not None, WITH_MOMENTUM)
-    only_with("momentum_schedule", config.momentum_schedule != "constant", ("nag",))
-    only_with("restart", config.restart is not None, ("nag",))
-    only_with("weight_decay", config.weight_decay != 0, WITH_WEIGHT_DECAY)
-    only_with("prune", config.prune is not None, WITH_PRUNE)
+    only_with_takers("momentum", config.momentum is not None)
+    only_with_takers("momentum_schedule", config.momentum_schedule != "constant")
+    only_with_takers("restart", config.restart is not None)
+    only_with_takers("weight_decay", config.weight_decay != 0)
+    only_with_takers("prune", config.prune is not None)
     if config.prune is not None:
         prune_strength(config.prune)
         if config.weight_decay != 0:

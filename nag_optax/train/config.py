@@ -4,17 +4,21 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
-from nag_optax.train.checks import ALLOWED, WITH_MOMENTUM, check_values, flag
+from nag_optax.train.catalogue import OPTIMIZERS
+from nag_optax.train.checks import ALLOWED, check_values, flag
 from nag_optax.train.defaults import DEFAULTS
 from nag_optax.train.errors import InputError
 
 DatasetName = Literal["digits", "mnist"]
 ModelName = Literal["mlp", "cnn"]
-OptimizerName = Literal["nag", "sgd", "momentum", "adam", "adamw"]
+if TYPE_CHECKING:
+    OptimizerName = str
+else:
+    OptimizerName = Literal[tuple(OPTIMIZERS)]
 
 DEFAULT_MODEL: dict[str, ModelName] = {"digits": "cnn", "mnist": "mlp"}
 
@@ -126,13 +130,14 @@ class TrainConfig:
         self._check_types()
         model = self.model or DEFAULT_MODEL[self.dataset]
         table = DEFAULTS[self.dataset, model]
+        options = OPTIMIZERS[self.optimizer].options
         num_epochs = _or(self.num_epochs, table.num_epochs)
         config = dataclasses.replace(
             self,
             model=model,
             learning_rate=_or(self.learning_rate, table.learning_rate[self.optimizer]),
-            momentum=_or(self.momentum, 0.9 if self.optimizer in WITH_MOMENTUM else None),
-            weight_decay=_or(self.weight_decay, 1e-4 if self.optimizer == "adamw" else 0.0),
+            momentum=_or(self.momentum, options.get("momentum")),
+            weight_decay=_or(self.weight_decay, options.get("weight_decay", 0.0)),
             schedule=_or(self.schedule, table.schedule),
             warmup_epochs=_or(self.warmup_epochs, min(table.warmup_epochs, 0.1 * num_epochs)),
             num_epochs=num_epochs,

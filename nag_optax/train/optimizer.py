@@ -1,11 +1,8 @@
 """The optimizer of a configuration, as one Optax chain."""
 
-from typing import Any
-
-import jax
 import optax
 
-import nag_optax
+from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.checks import prune_strength
 from nag_optax.train.config import TrainConfig
 from nag_optax.train.freezing import freeze
@@ -46,44 +43,8 @@ def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> optax.GradientT
 
 
 def _core(config: TrainConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    assert config.weight_decay is not None and config.model is not None
-    if config.prune is not None:
-        return _pruning(config, learning_rate, units_prox(config.model, prune_strength(config.prune)))
-    decay = optax.add_decayed_weights(config.weight_decay, mask=_matrices)
-    match config.optimizer:
-        case "nag":
-            return nag_optax.nag(
-                learning_rate,
-                _momentum(config),
-                weight_decay=config.weight_decay,
-                mask=_matrices,
-                restart=config.restart,
-            )
-        case "sgd":
-            return optax.chain(decay, optax.scale_by_learning_rate(learning_rate))
-        case "momentum":
-            assert config.momentum is not None
-            trace = optax.trace(config.momentum)
-            return optax.chain(trace, decay, optax.scale_by_learning_rate(learning_rate))
-        case "adam":
-            return optax.adam(learning_rate)
-        case "adamw":
-            return optax.adamw(learning_rate, weight_decay=config.weight_decay, mask=_matrices)
-
-
-def _pruning(config: TrainConfig, learning_rate: optax.Schedule, prox: Any) -> optax.GradientTransformation:
-    """Proximal forms, whose iterates hold the zeros exactly: of nag and sgd."""
-    if config.optimizer == "nag":
-        return nag_optax.fista(learning_rate, prox, momentum=_momentum(config), restart=config.restart)
-    return optax.chain(optax.scale_by_learning_rate(learning_rate), nag_optax.proximal(prox, learning_rate))
-
-
-def _momentum(config: TrainConfig) -> Any:
-    assert config.momentum is not None
-    sutskever = config.momentum_schedule == "sutskever"
-    return nag_optax.momentum.sutskever(config.momentum) if sutskever else config.momentum
-
-
-def _matrices(params: Any) -> Any:
-    """Weight decay is for kernels: biases and the scales of normalisation stay free."""
-    return jax.tree.map(lambda p: p.ndim > 1, params)
+    row = OPTIMIZERS[config.optimizer]
+    if config.prune is None:
+        return row.make(config, learning_rate)
+    assert config.model is not None and row.pruned is not None
+    return row.pruned(config, learning_rate, units_prox(config.model, prune_strength(config.prune)))
