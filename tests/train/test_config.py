@@ -21,7 +21,18 @@ def test_defaults_come_from_the_table(dataset, model, optimizer, tmp_path):
     assert config.learning_rate == table.learning_rate[optimizer]
     assert (config.num_epochs, config.batch_size) == (table.num_epochs, table.batch_size)
     assert config.momentum == (0.9 if optimizer in ("nag", "momentum") else None)
+    assert config.weight_decay == (1e-4 if optimizer == "adamw" else 0.0)
     assert config.run_dir == Path(f"runs/{dataset}-{model}-{optimizer}-0")
+
+
+def test_learning_rates_are_those_that_were_tuned():
+    """By optimizer, in the order of --help."""
+    assert {key: tuple(row.learning_rate.values()) for key, row in DEFAULTS.items()} == {
+        ("digits", "mlp"): (0.1, 0.3, 0.1, 3e-3, 3e-3),
+        ("digits", "cnn"): (0.05, 0.1, 0.05, 1e-3, 1e-3),
+        ("mnist", "mlp"): (0.04, 0.2, 0.04, 1e-3, 1e-3),
+        ("mnist", "cnn"): (0.05, 0.1, 0.05, 1e-3, 1e-3),
+    }
 
 
 def test_given_values_stay():
