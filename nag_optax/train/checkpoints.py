@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +60,8 @@ class Checkpoints:
             os.replace(partial, self._record(step))
             for old in self.steps()[_KEEP:]:
                 self._record(old).unlink()
-                shutil.rmtree(self._folder / str(old))
+                if (self._folder / str(old)).exists():  # What is damaged may be gone.
+                    shutil.rmtree(self._folder / str(old))
         except Exception as error:  # Orbax passes on the errors of several storage layers.
             raise InputError(
                 f"{self._folder}: the checkpoint of step {step} could not be written ({_reason(error)}); "
@@ -88,6 +90,13 @@ class Checkpoints:
             return restored
         if damaged:
             raise InputError(f"{'; '.join(damaged)}; none is left: start again with --overwrite")
+        return None
+
+    def data_facts(self) -> dict[str, Any] | None:
+        """What the newest notes that can be read say of the data, which is the same in all of a run."""
+        for step in self.steps():
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                return json.loads(self._record(step).read_text())["notes"]["data"]
         return None
 
     def steps(self) -> list[int]:

@@ -2,24 +2,25 @@
 
 import dataclasses
 import json
-import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
+from nag_optax.train.catalogue import OPTIMIZERS
+from nag_optax.train.checks import ALLOWED, check_values, flag
 from nag_optax.train.defaults import DEFAULTS
 from nag_optax.train.errors import InputError
 
 DatasetName = Literal["digits", "mnist"]
 ModelName = Literal["mlp", "cnn"]
-OptimizerName = Literal["nag", "sgd", "momentum", "adam", "adamw"]
+if TYPE_CHECKING:
+    OptimizerName = str
+else:
+    OptimizerName = Literal[tuple(OPTIMIZERS)]
 
 DEFAULT_MODEL: dict[str, ModelName] = {"digits": "cnn", "mnist": "mlp"}
-WITH_MOMENTUM = ("nag", "momentum")
-WITH_WEIGHT_DECAY = ("nag", "sgd", "momentum", "adamw")
 
 # How an option reads in --help: what it takes, and no default where the text says it.
 _Float = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
@@ -50,8 +51,23 @@ class TrainConfig:
         tyro.conf.arg(metavar="{mlp,cnn}", help_behavior_hint="(default: cnn for digits, mlp for mnist)"),
     ] = None
     """mlp: one hidden layer of 128. cnn: two convolutions of 64, a dense layer of 512, batch norm."""
+    classes: Annotated[str | None, tyro.conf.arg(metavar="LABELS", help_behavior_hint="(default: all)")] = (
+        None
+    )
+    """Train and evaluate on these classes alone: labels and ranges, such as 0-4 or 0,2,7-9."""
     image_size: _Int = None
     """Resize images to N x N pixels; by default they keep their size."""
+
+    init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = None
+    """Start from the weights of another run of the same model and image size, with a new head where the
+    classes differ; images are standardised as there."""
+    freeze: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="PATTERN", help_behavior_hint="(default: none)"),
+    ] = ()
+    """Keep the parameters of these paths, such as conv1/kernel, norm1 or conv*,norm*; may be given several
+    times. A batch normalisation that is frozen keeps its statistics too, and normalises with them."""
 
     optimizer: OptimizerName = "nag"
     """nag is this package's; the others are Optax's."""
@@ -79,6 +95,11 @@ class TrainConfig:
         tyro.conf.arg(metavar="{gradient,speed,value}", help_behavior_hint="(default: never)"),
     ] = None
     """When nag drops its momentum: it points uphill, it slows down, or the loss rose."""
+    prune: Annotated[
+        str | None, tyro.conf.arg(metavar="group_l2=STRENGTH", help_behavior_hint="(default: none)")
+    ] = None
+    """Penalise the norm of each hidden unit (channel of a convolution, unit of a dense layer), which makes
+    whole units exactly zero; the result without them is shown too. For nag and sgd."""
     num_epochs: _IntInTable = None
     """Passes over the training data, at least 1."""
     batch_size: _IntInTable = None
@@ -109,20 +130,23 @@ class TrainConfig:
         self._check_types()
         model = self.model or DEFAULT_MODEL[self.dataset]
         table = DEFAULTS[self.dataset, model]
+        options = OPTIMIZERS[self.optimizer].options
         num_epochs = _or(self.num_epochs, table.num_epochs)
         config = dataclasses.replace(
             self,
             model=model,
             learning_rate=_or(self.learning_rate, table.learning_rate[self.optimizer]),
-            momentum=_or(self.momentum, 0.9 if self.optimizer in WITH_MOMENTUM else None),
-            weight_decay=_or(self.weight_decay, 1e-4 if self.optimizer == "adamw" else 0.0),
+            momentum=_or(self.momentum, options.get("momentum")),
+            weight_decay=_or(self.weight_decay, options.get("weight_decay", 0.0)),
             schedule=_or(self.schedule, table.schedule),
             warmup_epochs=_or(self.warmup_epochs, min(table.warmup_epochs, 0.1 * num_epochs)),
             num_epochs=num_epochs,
             batch_size=_or(self.batch_size, table.batch_size),
+            init_from=None if self.init_from is None else self.init_from.resolve(),
+            freeze=tuple(part.strip() for pattern in self.freeze for part in pattern.split(",")),
             run_dir=self.run_dir or Path("runs") / f"{self.dataset}-{model}-{self.optimizer}-{self.seed}",
         )
-        config._check_values()
+        check_values(config)
         return config
 
     @property
@@ -133,14 +157,15 @@ class TrainConfig:
     def to_json(self) -> str:
         """What `config.json` keeps."""
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_KEPT}
-        if self.data_dir is not None:
-            fields["data_dir"] = str(self.data_dir.resolve())
+        for name in ("data_dir", "init_from"):
+            if (path := getattr(self, name)) is not None:
+                fields[name] = str(path.resolve())
         return json.dumps(fields, indent=2) + "\n"
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """The options, with both values, that make `other` another run than this one."""
         return [
-            f"{_flag(field.name)} {theirs} (it holds {mine})"
+            f"{flag(field.name)} {theirs} (it holds {mine})"
             for field in dataclasses.fields(self)
             if field.name not in _NOT_THE_RUN
             and (mine := getattr(self, field.name)) != (theirs := getattr(other, field.name))
@@ -150,52 +175,7 @@ class TrainConfig:
         for name, hint in get_type_hints(TrainConfig).items():
             value = getattr(self, name)
             if not _matches(value, hint):
-                raise InputError(f"{_flag(name)} {value}: must be {allowed(name)}")
-
-    def _check_values(self) -> None:
-        def need(condition: bool, name: str) -> None:
-            if not condition:
-                raise InputError(f"{_flag(name)} {getattr(self, name)}: must be {allowed(name)}")
-
-        def positive(value: float | None) -> bool:
-            return value is None or (math.isfinite(_float32(value)) and value > 0)
-
-        assert self.warmup_epochs is not None and self.num_epochs is not None
-        assert self.weight_decay is not None
-        need(positive(self.learning_rate), "learning_rate")
-        need(self.momentum is None or 0 <= _float32(self.momentum) < 1, "momentum")
-        need(math.isfinite(_float32(self.weight_decay)) and self.weight_decay >= 0, "weight_decay")
-        need(0 <= _float32(self.smoothing) < 1, "smoothing")
-        need(positive(self.clip_norm), "clip_norm")
-        for name in ("num_epochs", "batch_size", "image_size", "num_devices"):
-            need(positive(getattr(self, name)), name)
-        need(self.image_size is None or self.image_size <= 1024, "image_size")
-        need(0 <= self.seed < 2**32, "seed")
-        need(0 <= self.warmup_epochs < self.num_epochs, "warmup_epochs")
-
-        self._only_with("momentum", self.momentum is not None, WITH_MOMENTUM)
-        self._only_with("momentum_schedule", self.momentum_schedule != "constant", ("nag",))
-        self._only_with("restart", self.restart is not None, ("nag",))
-        self._only_with("weight_decay", self.weight_decay != 0, WITH_WEIGHT_DECAY)
-        assert self.batch_size is not None
-        if self.batch_size % self.num_devices:
-            raise InputError(
-                f"--batch-size {self.batch_size}: must be a multiple of --num-devices {self.num_devices}"
-            )
-        if self.dataset == "mnist" and self.data_dir is None:
-            raise InputError("--data-dir: --dataset mnist needs the folder that holds its four IDX files")
-        if self.dataset != "mnist" and self.data_dir is not None:
-            raise InputError(
-                f"--data-dir {self.data_dir}: --dataset {self.dataset} is built in; "
-                "--data-dir goes with --dataset mnist"
-            )
-
-    def _only_with(self, name: str, given: bool, optimizers: tuple[str, ...]) -> None:
-        if given and self.optimizer not in optimizers:
-            raise InputError(
-                f"{_flag(name)} {getattr(self, name)}: --optimizer {self.optimizer} has none; "
-                f"it goes with --optimizer {' or '.join(optimizers)}"
-            )
+                raise InputError(f"{flag(name)} {value}: must be {allowed(name)}")
 
 
 @dataclass(frozen=True)
@@ -213,25 +193,10 @@ class EvaluateConfig:
     """Where to evaluate; auto takes the best that JAX finds."""
 
 
-_ALLOWED = {
-    "learning_rate": "a finite float32 above 0",
-    "momentum": "a number in [0, 1)",
-    "weight_decay": "a finite float32 of at least 0",
-    "smoothing": "a number in [0, 1)",
-    "clip_norm": "a finite float32 above 0",
-    "warmup_epochs": "a number of at least 0 and less than the number of epochs",
-    "num_epochs": "a whole number of at least 1",
-    "batch_size": "a whole number of at least 1",
-    "image_size": "a whole number from 1 to 1024",
-    "num_devices": "a whole number of at least 1",
-    "seed": "a whole number from 0 to 4294967295",
-}
-
-
 def allowed(name: str) -> str:
     """What the option of that name takes, in words."""
-    if name in _ALLOWED:
-        return _ALLOWED[name]
+    if name in ALLOWED:
+        return ALLOWED[name]
     choices = _choices(get_type_hints(TrainConfig)[name])
     return "one of " + ", ".join(map(str, choices)) if choices else "a path"
 
@@ -244,8 +209,10 @@ def load_config(path: Path) -> TrainConfig:
     """
     try:
         fields = json.loads(path.read_text())
-        if fields["data_dir"] is not None:
-            fields["data_dir"] = Path(fields["data_dir"])
+        for name in ("data_dir", "init_from"):
+            if fields[name] is not None:
+                fields[name] = Path(fields[name])
+        fields["freeze"] = tuple(fields["freeze"])
         return TrainConfig(**fields, run_dir=path.parent).resolved()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name the folder of a run of nag-optax train") from None
@@ -253,20 +220,8 @@ def load_config(path: Path) -> TrainConfig:
         raise InputError(f"{path}: not a readable configuration of a run ({error})") from None
 
 
-def _float32(value: float) -> float:
-    """As the step will see it: 0.9999999999 is 1 there, 1e39 infinite."""
-    try:
-        return struct.unpack("f", struct.pack("f", value))[0]
-    except OverflowError:
-        return math.copysign(math.inf, value)
-
-
 def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
@@ -280,6 +235,8 @@ def _matches(value: Any, hint: Any) -> bool:
     """Whether a value fits the few kinds of hint used above; bool is no number here."""
     if choices := _choices(hint):
         return value in choices or (value is None and type(None) in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
     kinds = get_args(hint) or (hint,)
     if isinstance(value, bool):
         return bool in kinds

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nag_optax.train.checks import class_labels
 from nag_optax.train.config import TrainConfig
 from nag_optax.train.errors import InputError
 from nag_optax.train.idx import read_idx_pair
@@ -24,9 +25,13 @@ class Dataset(NamedTuple):
 
     train: Split
     test: Split
+    classes: tuple[int, ...]  # the label in the files of each class
     mean: np.ndarray
     std: np.ndarray
-    num_classes: int
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -45,6 +50,10 @@ def load_dataset(config: TrainConfig) -> Dataset:
     else:
         assert config.data_dir is not None
         train, test = _idx_folder(config.data_dir)
+    classes = tuple(range(1 + int(train.labels.max())))
+    if config.classes is not None:
+        classes = class_labels(config.classes)
+        train, test = (_restricted(split, classes, config) for split in (train, test))
     if config.image_size is not None:
         train, test = (Split(resize(s.images, config.image_size), s.labels) for s in (train, test))
     assert config.batch_size is not None
@@ -56,8 +65,7 @@ def load_dataset(config: TrainConfig) -> Dataset:
     # In float64: a float32 sum over millions of pixels is wrong in the third digit.
     mean = train.images.mean((0, 1, 2), dtype=np.float64).astype(np.float32)
     std = train.images.std((0, 1, 2), dtype=np.float64).astype(np.float32)
-    num_classes = 1 + int(train.labels.max())
-    return Dataset(train, test, mean, np.maximum(std, 1e-6), num_classes)
+    return Dataset(train, test, classes, mean, np.maximum(std, 1e-6))
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
@@ -69,6 +77,18 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     scale = jax.jit(jax.vmap(lambda image: jax.image.resize(image.astype(jnp.float32), shape, "linear")))
     pieces = [np.asarray(scale(images[i : i + 4096])) for i in range(0, n, 4096)]
     return np.concatenate(pieces)
+
+
+def _restricted(split: Split, classes: tuple[int, ...], config: TrainConfig) -> Split:
+    """The images of these labels, numbered from 0."""
+    there = np.unique(split.labels)
+    if missing := sorted(set(classes) - set(there.tolist())):
+        raise InputError(
+            f"--classes {config.classes}: --dataset {config.dataset} has no {', '.join(map(str, missing))}; "
+            f"its labels are {', '.join(map(str, there))}"
+        )
+    chosen = np.isin(split.labels, classes)
+    return Split(split.images[chosen], np.searchsorted(classes, split.labels[chosen]).astype(np.int32))
 
 
 def _digits() -> tuple[Split, Split]:

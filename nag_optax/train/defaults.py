@@ -2,16 +2,22 @@
 
 from typing import NamedTuple
 
+from nag_optax.train.catalogue import OPTIMIZERS
+
 
 class Defaults(NamedTuple):
-    """Defaults for one dataset and model; the learning rates are by optimizer."""
+    """Defaults for one dataset and model; the learning rates, by optimizer, are those of its row."""
 
     num_epochs: int
     batch_size: int
     schedule: str
     warmup_epochs: float
-    learning_rate: dict[str, float]
     steps_per_report: int  # steps in one compiled scan, between two looks at the progress
+    learning_rate: dict[str, float]
+
+
+def _rates(dataset: str, model: str) -> dict[str, float]:
+    return {name: row.learning_rates[dataset, model] for name, row in OPTIMIZERS.items()}
 
 
 DEFAULTS: dict[tuple[str, str], Defaults] = {
@@ -20,32 +26,32 @@ DEFAULTS: dict[tuple[str, str], Defaults] = {
         batch_size=32,
         schedule="cosine",
         warmup_epochs=1.0,
-        learning_rate={"nag": 0.1, "sgd": 0.3, "momentum": 0.1, "adam": 3e-3, "adamw": 3e-3},
         steps_per_report=50,
+        learning_rate=_rates("digits", "mlp"),
     ),
     ("digits", "cnn"): Defaults(
         num_epochs=12,
         batch_size=32,
         schedule="cosine",
         warmup_epochs=1.0,
-        learning_rate={"nag": 0.05, "sgd": 0.1, "momentum": 0.05, "adam": 1e-3, "adamw": 1e-3},
         steps_per_report=25,
+        learning_rate=_rates("digits", "cnn"),
     ),
     ("mnist", "mlp"): Defaults(
         num_epochs=5,
         batch_size=64,
         schedule="linear",
         warmup_epochs=0.5,
-        learning_rate={"nag": 0.04, "sgd": 0.2, "momentum": 0.04, "adam": 1e-3, "adamw": 1e-3},
         steps_per_report=100,
+        learning_rate=_rates("mnist", "mlp"),
     ),
     ("mnist", "cnn"): Defaults(
         num_epochs=3,
         batch_size=64,
         schedule="linear",
         warmup_epochs=0.5,
-        learning_rate={"nag": 0.05, "sgd": 0.1, "momentum": 0.05, "adam": 1e-3, "adamw": 1e-3},
         steps_per_report=20,
+        learning_rate=_rates("mnist", "cnn"),
     ),
 }
 

@@ -15,6 +15,7 @@ from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import CHECKPOINTS, CONFIG
 from nag_optax.train.loop import Loop
+from nag_optax.train.transfer import standardised_as
 
 
 def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str, Any]:
@@ -32,12 +33,15 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str
     dataset = load_dataset(run)
     if images is not None:
         images = _fitted(images, config.predict, dataset, run.image_size)
+    checkpoints = Checkpoints(config.run_dir / CHECKPOINTS)
+    if facts := checkpoints.data_facts():
+        dataset = standardised_as(dataset, facts)
     loop = Loop(run, dataset, devices)
 
     def say(line: str) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
-    restored = Checkpoints(config.run_dir / CHECKPOINTS).restore(loop.init(), say)
+    restored = checkpoints.restore(loop.init(), say)
     if restored is None:
         raise InputError(f"{config.run_dir}: holds no complete checkpoint; train it with nag-optax train")
 
@@ -56,7 +60,8 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str
     if images is not None:
         assert config.predict is not None
         path = config.predict.with_name(config.predict.stem + "-predictions.npy")
-        predictions = np.asarray(loop.logits(restored.state, images).argmax(-1), np.int32)
+        labels = np.array(dataset.classes, np.int32)
+        predictions = labels[np.asarray(loop.logits(restored.state, images).argmax(-1))]
         try:
             np.save(path, predictions)
         except OSError as error:

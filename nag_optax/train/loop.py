@@ -5,6 +5,7 @@ dropout of a step from (seed, step). So a resumed run is bit-equal to an uninter
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,11 +17,14 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nag_optax.acceleration.evaluation import eval_params, has_accelerator
-from nag_optax.train.config import TrainConfig
+from nag_optax.train.config import ModelName, TrainConfig
 from nag_optax.train.data import Dataset, Split
 from nag_optax.train.devices import Device
+from nag_optax.train.errors import InputError
+from nag_optax.train.freezing import fix_statistics, frozen_mask
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizer import make_optimizer
+from nag_optax.train.pruning import has_prunable, widths_without, without_units, zero_units
 
 _EVALUATION_BATCH = 500
 
@@ -43,6 +47,14 @@ class Metrics(NamedTuple):
     accuracy: float
 
 
+class Pruned(NamedTuple):
+    """A model without its zero units: which these were, by layer, what is left, and how to evaluate it."""
+
+    zero_units: dict[str, np.ndarray]
+    num_parameters: int
+    evaluate: Callable[[Split], Metrics]
+
+
 class Loop:
     """The compiled programs of one run: initial state, a chunk of steps, evaluation, prediction."""
 
@@ -52,11 +64,17 @@ class Loop:
         self._replicated = NamedSharding(self._mesh, PartitionSpec())
         self._sharded = NamedSharding(self._mesh, PartitionSpec("batch"))
         self._config, self.dataset = config, dataset
+        self.model: ModelName = config.model
         self.num_examples = len(dataset.train.labels)
         self.batch_size = config.batch_size
         # The last batch of an epoch is filled up from the epoch's first examples.
         self.steps_per_epoch = -(-self.num_examples // self.batch_size)
         model = make_model(config.model, dataset.image_shape, dataset.num_classes, config.seed)
+        params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+        self._frozen = frozen_mask(config.freeze, params)
+        fix_statistics(model, self._frozen)
+        if config.prune is not None and not has_prunable(config.model, self._frozen):
+            raise InputError(f"--prune {config.prune}: --freeze leaves no hidden layer to prune")
         self._graphdef, self._params, self._rest = nnx.split(model, nnx.Param, ...)
         self._optimizer = make_optimizer(config, self.steps_per_epoch)
         self._train = jax.device_put(dataset.train, self._replicated)
@@ -68,10 +86,18 @@ class Loop:
     def num_parameters(self) -> int:
         return sum(p.size for p in jax.tree.leaves(self._params))
 
-    def init(self) -> TrainState:
-        """The state before the first step."""
+    @property
+    def num_frozen(self) -> int:
+        """Of these parameters, those that do not move."""
+        sizes = jax.tree.map(lambda p, frozen: p.size * frozen, nnx.to_pure_dict(self._params), self._frozen)
+        return sum(jax.tree.leaves(sizes))
+
+    def init(self, weights: tuple[Any, Any] | None = None) -> TrainState:
+        """The state before the first step, of these parameters and batch statistics, or of fresh ones."""
+        if weights is None:
+            weights = nnx.to_pure_dict(self._params), nnx.to_pure_dict(self._rest)
         # Copies: the state is donated, and there may be a second one.
-        params, rest = (jax.tree.map(jnp.copy, nnx.to_pure_dict(s)) for s in (self._params, self._rest))
+        params, rest = jax.tree.map(jnp.copy, weights)
         state = TrainState(
             step=jnp.zeros([], jnp.int32),
             params=params,
@@ -107,25 +133,38 @@ class Loop:
 
     def evaluate(self, state: TrainState, split: Split) -> Metrics:
         """Loss and accuracy at the iterate to evaluate, dropout off, running batch statistics."""
-        logits = self.logits(state, split.images)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, split.labels)
-        correct = jnp.argmax(logits, -1) == split.labels
-        return Metrics(float(jnp.mean(losses)), float(jnp.mean(correct)))
+        return _metrics(self.logits(state, split.images), split.labels)
 
     def logits(self, state: TrainState, images: np.ndarray) -> jax.Array:
         """(N, classes), computed in pieces of one shape, so that one program serves every N."""
-        weights = self.eval_state(state)
+        return self._logits(self._graphdef, self.eval_state(state), images)
+
+    def pruned(self, state: TrainState) -> "Pruned":
+        """The model without the hidden units that are exactly zero at the iterate to evaluate."""
+        params, model_state = self.eval_state(state)
+        zero = zero_units(self.model, params)
+        weights = without_units(self.model, params, model_state, zero)
+        widths = widths_without(self.model, zero)
+        shape, classes = self.dataset.image_shape, self.dataset.num_classes
+        graphdef = nnx.graphdef(make_model(self.model, shape, classes, seed=0, widths=widths))
+
+        def evaluate(split: Split) -> Metrics:
+            return _metrics(self._logits(graphdef, weights, split.images), split.labels)
+
+        return Pruned(zero, sum(p.size for p in jax.tree.leaves(weights[0])), evaluate)
+
+    def _logits(self, graphdef: Any, weights: tuple[Any, Any], images: np.ndarray) -> jax.Array:
         pieces = []
         for start in range(0, len(images), _EVALUATION_BATCH):
             piece = images[start : start + _EVALUATION_BATCH]
             missing = _EVALUATION_BATCH - len(piece)
             padded = np.pad(piece, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
-            pieces.append(self._predict(weights, padded)[: len(piece)])
+            pieces.append(self._predict(graphdef, weights, padded)[: len(piece)])
         return jnp.concatenate(pieces)
 
-    @partial(jax.jit, static_argnums=0)
-    def _predict(self, weights: tuple[Any, Any], images: jax.Array) -> jax.Array:
-        model = nnx.merge(self._graphdef, *weights)
+    @partial(jax.jit, static_argnums=(0, 1))
+    def _predict(self, graphdef: Any, weights: tuple[Any, Any], images: jax.Array) -> jax.Array:
+        model = nnx.merge(graphdef, *weights)
         return model(self._standardise(images), train=False)
 
     def _standardise(self, images: jax.Array) -> jax.Array:
@@ -171,6 +210,11 @@ class Loop:
             loss_sum=state.loss_sum + loss * self.batch_size,
             correct=state.correct + correct,
         )
+
+
+def _metrics(logits: jax.Array, labels: np.ndarray) -> Metrics:
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return Metrics(float(jnp.mean(losses)), float(jnp.mean(jnp.argmax(logits, -1) == labels)))
 
 
 def chunk_lengths(start: int, steps_per_epoch: int, target: int) -> list[int]:

@@ -1,5 +1,7 @@
 """The models: what the trainer trains, and the smallest image that each can take."""
 
+from typing import NamedTuple
+
 import jax
 from flax import nnx
 
@@ -11,14 +13,47 @@ from nag_optax.train.errors import InputError
 MIN_IMAGE_SIZE = {"mlp": 1, "cnn": 4}
 
 
+class HiddenLayer(NamedTuple):
+    """A layer whose units another layer takes: names of modules."""
+
+    kernel: str
+    norm: str | None
+    next: str
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Those that hold the parameters of a unit."""
+        return (self.kernel,) if self.norm is None else (self.kernel, self.norm)
+
+
+HIDDEN_LAYERS = {
+    "mlp": (HiddenLayer("hidden", None, "head"),),
+    "cnn": (
+        HiddenLayer("conv1", "norm1", "conv2"),
+        HiddenLayer("conv2", "norm2", "dense"),
+        HiddenLayer("dense", "norm3", "head"),
+    ),
+}
+# Units of each hidden layer.
+WIDTHS: dict[str, tuple[int, ...]] = {"mlp": (128,), "cnn": (64, 64, 512)}
+
+
 class MLP(nnx.Module):
     """One hidden layer of 128, ReLU, dropout 0.2."""
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        *,
+        widths: tuple[int, ...] = WIDTHS["mlp"],
+        rngs: nnx.Rngs,
+    ):
         height, width, channels = image_shape
-        self.hidden = nnx.Linear(height * width * channels, 128, rngs=rngs)
+        (units,) = widths
+        self.hidden = nnx.Linear(height * width * channels, units, rngs=rngs)
         self.dropout = nnx.Dropout(0.2)
-        self.head = nnx.Linear(128, num_classes, rngs=rngs)
+        self.head = nnx.Linear(units, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
         x = images.reshape(images.shape[0], -1)
@@ -30,37 +65,64 @@ class MLP(nnx.Module):
 class CNN(nnx.Module):
     """Two 3×3 convolutions of 64 and a dense layer of 512, each batch-normalised, then ReLU."""
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        *,
+        widths: tuple[int, ...] = WIDTHS["cnn"],
+        rngs: nnx.Rngs,
+    ):
         height, width, channels = image_shape
-        self.conv1 = _conv3x3(channels, rngs)
-        self.norm1 = nnx.BatchNorm(64, momentum=0.9, rngs=rngs)
-        self.conv2 = _conv3x3(64, rngs)
-        self.norm2 = nnx.BatchNorm(64, momentum=0.9, rngs=rngs)
-        self.dense = nnx.Linear((height // 4) * (width // 4) * 64, 512, use_bias=False, rngs=rngs)
-        self.norm3 = nnx.BatchNorm(512, momentum=0.9, rngs=rngs)
-        self.head = nnx.Linear(512, num_classes, rngs=rngs)
+        first, second, units = widths
+        self.conv1 = _conv3x3(channels, first, rngs)
+        self.norm1 = nnx.BatchNorm(first, momentum=0.9, rngs=rngs)
+        self.conv2 = _conv3x3(first, second, rngs)
+        self.norm2 = nnx.BatchNorm(second, momentum=0.9, rngs=rngs)
+        pixels = (height // 4) * (width // 4)
+        self.dense = nnx.Linear(pixels * second, units, use_bias=False, rngs=rngs)
+        self.norm3 = nnx.BatchNorm(units, momentum=0.9, rngs=rngs)
+        self.head = nnx.Linear(units, num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
         del rngs
         x = self._block(images, self.conv1, self.norm1, train)
         x = self._block(x, self.conv2, self.norm2, train)
         x = x.reshape(x.shape[0], -1)
-        x = nnx.relu(self.norm3(self.dense(x), use_running_average=not train))
+        x = nnx.relu(_normalised(self.norm3, self.dense(x), train))
         return self.head(x)
 
     def _block(self, x: jax.Array, conv: nnx.Conv, norm: nnx.BatchNorm, train: bool) -> jax.Array:
-        return max_pool_2x2(nnx.relu(norm(conv(x), use_running_average=not train)))
+        return max_pool_2x2(nnx.relu(_normalised(norm, conv(x), train)))
 
 
-def _conv3x3(channels: int, rngs: nnx.Rngs) -> nnx.Conv:
+def _normalised(norm: nnx.BatchNorm, x: jax.Array, train: bool) -> jax.Array:
+    # A frozen one says that it always takes the running average.
+    return norm(x, use_running_average=norm.use_running_average or not train)
+
+
+def _conv3x3(channels: int, units: int, rngs: nnx.Rngs) -> nnx.Conv:
     # The bias is the batch normalisation's.
     return nnx.Conv(
-        channels, 64, (3, 3), use_bias=False, conv_general_dilated=conv_general_dilated, rngs=rngs
+        channels, units, (3, 3), use_bias=False, conv_general_dilated=conv_general_dilated, rngs=rngs
     )
 
 
-def make_model(name: ModelName, image_shape: tuple[int, int, int], num_classes: int, seed: int) -> MLP | CNN:
+def make_model(
+    name: ModelName,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    seed: int,
+    widths: tuple[int, ...] | None = None,
+) -> MLP | CNN:
     """A freshly initialised model; its parameters are a function of the seed alone.
+
+    Args:
+        name: which model.
+        image_shape: height, width and channels of an image.
+        num_classes: how many logits it has.
+        seed: of the initialisation.
+        widths: units of each hidden layer; None takes those of WIDTHS.
 
     Raises:
         InputError: if the images are too small for the model.
@@ -71,4 +133,4 @@ def make_model(name: ModelName, image_shape: tuple[int, int, int], num_classes: 
             f"--image-size: --model {name} needs images of at least {MIN_IMAGE_SIZE[name]} pixels a side; "
             f"these are {image_shape[0]} x {image_shape[1]}"
         )
-    return model(image_shape, num_classes, rngs=nnx.Rngs(params=seed))
+    return model(image_shape, num_classes, widths=widths or WIDTHS[name], rngs=nnx.Rngs(params=seed))

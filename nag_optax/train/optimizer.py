@@ -1,12 +1,12 @@
 """The optimizer of a configuration, as one Optax chain."""
 
-from typing import Any
-
-import jax
 import optax
 
-import nag_optax
+from nag_optax.train.catalogue import OPTIMIZERS
+from nag_optax.train.checks import prune_strength
 from nag_optax.train.config import TrainConfig
+from nag_optax.train.freezing import freeze
+from nag_optax.train.pruning import units_prox
 
 
 def make_schedule(config: TrainConfig, steps_per_epoch: int) -> optax.Schedule:
@@ -31,42 +31,20 @@ def make_schedule(config: TrainConfig, steps_per_epoch: int) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> optax.GradientTransformationExtraArgs:
-    """Clipping, then smoothing, then the optimizer; each only if it is asked for."""
+    """Clipping, then smoothing, then the optimizer, of what is not frozen; each only if it is asked for."""
     parts = []
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
     if config.smoothing:
         parts.append(optax.ema(config.smoothing))
     parts.append(_core(config, make_schedule(config, steps_per_epoch)))
-    return optax.with_extra_args_support(optax.chain(*parts))
+    optimizer = optax.with_extra_args_support(optax.chain(*parts))
+    return freeze(optimizer, config.freeze) if config.freeze else optimizer
 
 
 def _core(config: TrainConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    assert config.weight_decay is not None
-    decay = optax.add_decayed_weights(config.weight_decay, mask=_matrices)
-    match config.optimizer:
-        case "nag":
-            assert config.momentum is not None
-            sutskever = config.momentum_schedule == "sutskever"
-            return nag_optax.nag(
-                learning_rate,
-                nag_optax.momentum.sutskever(config.momentum) if sutskever else config.momentum,
-                weight_decay=config.weight_decay,
-                mask=_matrices,
-                restart=config.restart,
-            )
-        case "sgd":
-            return optax.chain(decay, optax.scale_by_learning_rate(learning_rate))
-        case "momentum":
-            assert config.momentum is not None
-            trace = optax.trace(config.momentum)
-            return optax.chain(trace, decay, optax.scale_by_learning_rate(learning_rate))
-        case "adam":
-            return optax.adam(learning_rate)
-        case "adamw":
-            return optax.adamw(learning_rate, weight_decay=config.weight_decay, mask=_matrices)
-
-
-def _matrices(params: Any) -> Any:
-    """Weight decay is for kernels: biases and the scales of normalisation stay free."""
-    return jax.tree.map(lambda p: p.ndim > 1, params)
+    row = OPTIMIZERS[config.optimizer]
+    if config.prune is None:
+        return row.make(config, learning_rate)
+    assert config.model is not None and row.pruned is not None
+    return row.pruned(config, learning_rate, units_prox(config.model, prune_strength(config.prune)))

@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -94,6 +95,21 @@ def summary_table(summary: dict[str, Any], run_dir: str) -> Table:
     table.add_row(
         "time", f"{summary['wall_seconds']:.1f} s", f"of it {summary['compile_seconds']:.1f} s compiling"
     )
-    table.add_row("model", f"{summary['parameters']:,} parameters", f"{summary['steps']:,} steps")
+    frozen = f", {summary['frozen_parameters']:,} frozen" if "frozen_parameters" in summary else ""
+    table.add_row("model", f"{summary['parameters']:,} parameters{frozen}", f"{summary['steps']:,} steps")
+    if "zero_units" in summary:
+        _add_pruned(table, summary, percent)
     table.add_row("saved in", run_dir, "")
     return table
+
+
+def _add_pruned(table: Table, summary: dict[str, Any], percent: Callable[[float | None], str]) -> None:
+    units, zero = summary["units"], summary["zero_units"]
+    layers = ", ".join(f"{name} {zero[name]} of {count}" for name, count in units.items())
+    table.add_row("units at zero", f"{sum(zero.values())} of {sum(units.values())}", layers)
+    split = "train" if summary["pruned_test_accuracy"] is None else "test"
+    table.add_row(
+        "without them",
+        f"{summary['pruned_parameters']:,} parameters",
+        f"{split} accuracy {percent(summary[f'pruned_{split}_accuracy'])}",
+    )

@@ -20,6 +20,7 @@ from nag_optax.train.folder import CHECKPOINTS, CURVES, METRICS, SUMMARY, RunFol
 from nag_optax.train.loop import Loop, TrainState, chunk_lengths
 from nag_optax.train.progress import RunProgress, summary_table
 from nag_optax.train.signals import collected_signals
+from nag_optax.train.transfer import Weights, facts_of, standardised_as, starting_weights
 
 
 def train(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
@@ -57,12 +58,20 @@ def train(config: TrainConfig, console: Console | None = None) -> dict[str, Any]
         folder.check()
         dataset = load_dataset(config)
         loop = Loop(config, dataset, devices)
+        weights = None
+        facts = Checkpoints(folder.path / CHECKPOINTS).data_facts() if config.resume else None
+        if facts is None and config.init_from is not None:
+            weights = starting_weights(config.init_from, loop, devices, lambda line: _say(console, line))
+            facts = weights.facts
+        if facts is not None:
+            # Weights are of use with the standardisation that they were trained with.
+            dataset = loop.dataset = standardised_as(dataset, facts)
         assert config.num_epochs is not None
         # Before the folder is touched: the counter of steps is an int32.
         if (steps := config.num_epochs * loop.steps_per_epoch) >= 2**31:
             raise InputError(f"--num-epochs {config.num_epochs}: makes {steps} steps; at most {2**31 - 1}")
         with folder.claimed():
-            return _Run(config, folder, dataset, loop, console, interrupts, started).carry_out()
+            return _Run(config, folder, dataset, loop, weights, console, interrupts, started).carry_out()
 
 
 class _Run:
@@ -72,12 +81,14 @@ class _Run:
         folder: RunFolder,
         dataset: Dataset,
         loop: Loop,
+        weights: Weights | None,
         console: Console,
         interrupts: list[int],
         started: float,
     ):
         assert config.num_epochs is not None
         self._config, self._dataset, self._loop = config, dataset, loop
+        self._weights = weights
         self._console, self._interrupts, self._started = console, interrupts, started
         self._folder, self._num_epochs = folder, config.num_epochs
         self._checkpoints = Checkpoints(folder.path / CHECKPOINTS)
@@ -101,8 +112,9 @@ class _Run:
         return self._finish(state)
 
     def _begin(self) -> TrainState:
-        """A fresh state, or that of the newest checkpoint."""
-        state = self._loop.init()
+        """A fresh state, one with the weights of another run, or that of the newest checkpoint."""
+        weights = self._weights
+        state = self._loop.init(None if weights is None else (weights.params, weights.model_state))
         restored = self._checkpoints.restore(state, self._say) if self._config.resume else None
         step = 0 if restored is None else restored.step
         done = step // self._loop.steps_per_epoch
@@ -115,6 +127,8 @@ class _Run:
         if restored is None:
             if self._config.resume:
                 self._say(f"no checkpoint in {self._folder.path}: starting from the beginning")
+            if weights is not None:
+                self._save(state)  # From here on the other run is not needed.
             return state
         self._earlier_seconds = restored.notes["wall_seconds"]
         self._epoch_seconds = restored.notes["epoch_seconds"]
@@ -169,6 +183,7 @@ class _Run:
             "wall_seconds": self._earlier_seconds + time.perf_counter() - self._started,
             "epoch_seconds": self._epoch_seconds,
             "compile_seconds": self._loop.compile_seconds,
+            "data": facts_of(self._dataset),
         }
         self._checkpoints.save(int(state.step), state, notes)
 
@@ -212,6 +227,12 @@ class _Run:
             "compile_seconds": self._loop.compile_seconds,
             "parameters": self._loop.num_parameters,
         }
+        if self._config.init_from is not None:
+            summary["init_from"] = str(self._config.init_from)
+        if self._config.freeze:
+            summary["frozen_parameters"] = self._loop.num_frozen
+        if self._config.prune is not None:
+            summary |= self._without_zero_units(state)
         title = f"{self._config.dataset} · {self._config.model} · {self._config.optimizer}"
         try:
             draw_curves(self._rows, title, self._folder.path / CURVES)
@@ -221,8 +242,24 @@ class _Run:
         self._console.print(summary_table(summary, str(self._folder.path)))
         return summary
 
+    def _without_zero_units(self, state: TrainState) -> dict[str, Any]:
+        """What the summary says of the pruned model."""
+        pruned = self._loop.pruned(state)
+        test = None if self._config.train_only else pruned.evaluate(self._dataset.test)
+        return {
+            "units": {name: len(zero) for name, zero in pruned.zero_units.items()},
+            "zero_units": {name: int(zero.sum()) for name, zero in pruned.zero_units.items()},
+            "pruned_parameters": pruned.num_parameters,
+            "pruned_train_accuracy": pruned.evaluate(self._dataset.train).accuracy,
+            "pruned_test_accuracy": None if test is None else test.accuracy,
+        }
+
     def _resume_command(self) -> str:
         return f"nag-optax train --resume --run-dir {shlex.quote(str(self._folder.path))}"
 
     def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
+        _say(self._console, line)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True)

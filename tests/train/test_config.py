@@ -21,7 +21,18 @@ def test_defaults_come_from_the_table(dataset, model, optimizer, tmp_path):
     assert config.learning_rate == table.learning_rate[optimizer]
     assert (config.num_epochs, config.batch_size) == (table.num_epochs, table.batch_size)
     assert config.momentum == (0.9 if optimizer in ("nag", "momentum") else None)
+    assert config.weight_decay == (1e-4 if optimizer == "adamw" else 0.0)
     assert config.run_dir == Path(f"runs/{dataset}-{model}-{optimizer}-0")
+
+
+def test_learning_rates_are_those_that_were_tuned():
+    """By optimizer, in the order of --help."""
+    assert {key: tuple(row.learning_rate.values()) for key, row in DEFAULTS.items()} == {
+        ("digits", "mlp"): (0.1, 0.3, 0.1, 3e-3, 3e-3),
+        ("digits", "cnn"): (0.05, 0.1, 0.05, 1e-3, 1e-3),
+        ("mnist", "mlp"): (0.04, 0.2, 0.04, 1e-3, 1e-3),
+        ("mnist", "cnn"): (0.05, 0.1, 0.05, 1e-3, 1e-3),
+    }
 
 
 def test_given_values_stay():
@@ -64,6 +75,43 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"optimizer": "sgd", "restart": "speed"}, "--restart speed: --optimizer sgd has none"),
     ({"optimizer": "momentum", "momentum_schedule": "sutskever"}, "--momentum-schedule sutskever: --opt"),
     ({"optimizer": "adam", "weight_decay": 0.1}, "--weight-decay 0.1: --optimizer adam has none"),
+    (
+        {"prune": "group_l2"},
+        "--prune group_l2: must be group_l2=STRENGTH, with",
+    ),
+    (
+        {"prune": "l1=0.1"},
+        "--prune l1=0.1: must be group_l2=STRENGTH, with",
+    ),
+    (
+        {"prune": "group_l2=0"},
+        "--prune group_l2=0: must be group_l2=STRENGTH, with",
+    ),
+    (
+        {"prune": "group_l2=-1"},
+        "--prune group_l2=-1: must be group_l2=STRENGTH, with",
+    ),
+    (
+        {"prune": "group_l2=nan"},
+        "--prune group_l2=nan: must be group_l2=STRENGTH, with STRENGTH a finite float32",
+    ),
+    (
+        {"prune": "group_l2=1e39"},
+        "--prune group_l2=1e39: must be group_l2=STRENGTH, with",
+    ),
+    (
+        {"prune": "group_l2=much"},
+        "--prune group_l2=much: must be group_l2=STRENGTH, with",
+    ),
+    ({"prune": ""}, "--prune : must be group_l2=STRENGTH, with"),
+    ({"prune": "group_l2=0.1", "optimizer": "adam"}, "--optimizer adam has none; .* --optimizer nag or sgd"),
+    ({"prune": "group_l2=0.1", "weight_decay": 0.1}, "--weight-decay 0.1: goes without --prune"),
+    *(
+        ({"classes": text}, f"--classes {text}: must be different labels and ranges, at least two in all")
+        for text in ("", "3", "0-", "4-0", "1,1", "0-3,2", "a-b", "0;1", "-1,2", "1,,2", "0-9999")
+    ),
+    ({"freeze": ("conv1,,norm1",)}, "must be paths of parameters, such as"),
+    ({"freeze": "conv1"}, "--freeze conv1: must be paths of parameters"),
     ({"dataset": "mnist"}, "--data-dir: --dataset mnist needs the folder"),
     ({"data_dir": Path("x")}, "--data-dir x: --dataset digits is built in"),
 ]
@@ -76,7 +124,17 @@ def test_a_bad_value_is_named_with_what_is_allowed(fields, message):
 
 
 def test_config_json_gives_the_configuration_back(tmp_path):
-    config = TrainConfig(optimizer="momentum", clip_norm=1.0, seed=3, run_dir=tmp_path).resolved()
+    config = TrainConfig(
+        optimizer="sgd",
+        clip_norm=1.0,
+        seed=3,
+        prune="group_l2=0.1",
+        classes="0-3,5",
+        init_from=tmp_path / "source",
+        freeze=("conv*, norm1", "norm2"),
+        run_dir=tmp_path,
+    ).resolved()
+    assert config.freeze == ("conv*", "norm1", "norm2")
     (tmp_path / "config.json").write_text(config.to_json())
     assert load_config(tmp_path / "config.json") == config
 

@@ -62,6 +62,21 @@ def test_resize_is_to_the_size_asked_for(idx_folder):
     np.testing.assert_allclose(constant, 7.0, rtol=1e-6)
 
 
+def test_classes_restrict_both_splits_and_are_numbered_from_zero():
+    whole = load_dataset(TrainConfig().resolved())
+    part = load_dataset(TrainConfig(classes="7,0-1").resolved())
+    assert part.classes == (0, 1, 7) and part.num_classes == 3 and whole.classes == tuple(range(10))
+    for split, everything in zip(part[:2], whole[:2], strict=True):
+        chosen = np.isin(everything.labels, (0, 1, 7))
+        np.testing.assert_array_equal(split.images, everything.images[chosen])
+        np.testing.assert_array_equal(np.array(part.classes)[split.labels], everything.labels[chosen])
+        assert split.labels.dtype == np.int32
+    np.testing.assert_allclose(part.mean, [part.train.images.mean()], rtol=1e-6)
+    message = "--classes 8-11: --dataset digits has no 10, 11; its labels are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    with pytest.raises(InputError, match=message):
+        load_dataset(TrainConfig(classes="8-11").resolved())
+
+
 def damage(name, content):
     def apply(folder):
         (folder / name).write_bytes(content((folder / name).read_bytes()))

@@ -96,6 +96,48 @@ def test_the_chain_is_the_one_asked_for(name):
     )
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"momentum": 0.8, "restart": "gradient"},
+        {"momentum_schedule": "sutskever", "momentum": 0.95},
+        {"optimizer": "sgd"},
+    ],
+)
+def test_pruning_is_proximal_with_the_rate_of_the_step_and_ends_in_exact_zeros(fields):
+    """Proximal gradient with momentum, written out for one group that survives and one that does not."""
+    momentum = {"sgd": lambda t: 0.0}.get(
+        fields.get("optimizer", ""),
+        (lambda t: 0.5) if "momentum_schedule" in fields else (lambda t: 0.8),
+    )
+    made = config(prune="group_l2=2.0", schedule="linear", **fields)
+    schedule, optimizer = make_schedule(made, STEPS), make_optimizer(made, STEPS)
+    params: Any = {
+        "hidden": {"kernel": jnp.array([[30.0, 0.3]]), "bias": jnp.array([40.0, 0.1])},
+        "head": {"kernel": jnp.array([[1.0], [2.0]])},
+    }
+    p = np.array([[30.0, 0.3], [40.0, 0.1]])  # rows: kernel, bias; columns: units
+    x = p
+    state = optimizer.init(params)
+    slope = np.array([1.0, 0.01])  # of each unit
+    for t in range(6):
+        grads = {
+            "hidden": {"kernel": jnp.array(slope[None], jnp.float32), "bias": jnp.array(slope, jnp.float32)},
+            "head": params["head"],
+        }
+        updates, state = optimizer.update(grads, state, params, value=jnp.float32(1.0))
+        params = optax.apply_updates(params, updates)
+        rate = np.asarray(schedule(t), np.float64)
+        v = p - rate * slope
+        new = v * np.maximum(0.0, 1 - 2.0 * rate / np.linalg.norm(v, axis=0))
+        p, x = new + momentum(t) * (new - x), new
+    end: Any = params if fields.get("optimizer") == "sgd" else nag_optax.eval_params(state, params)
+    actual = np.stack([end["hidden"]["kernel"][0], end["hidden"]["bias"]])
+    np.testing.assert_allclose(actual, x, rtol=1e-5)
+    np.testing.assert_array_equal(actual[:, 1], 0.0)
+    assert (actual[:, 0] != 0).all()
+
+
 def test_decay_of_sgd_and_momentum_is_decoupled_and_spares_biases():
     for name in ("sgd", "momentum"):
         optimizer = make_optimizer(config(optimizer=name, weight_decay=0.5), STEPS)

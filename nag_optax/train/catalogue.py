@@ -1,0 +1,131 @@
+"""The optimizers of the command line: one row says all of one. Optax is imported in the factories, because
+`--help` shows the rows."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import optax
+
+    from nag_optax.train.config import TrainConfig
+
+    Factory = Callable[[TrainConfig, optax.Schedule], optax.GradientTransformation]
+    PrunedFactory = Callable[[TrainConfig, optax.Schedule, Any], optax.GradientTransformation]
+
+
+class Row(NamedTuple):
+    """An optimizer: its factory, the options that go with it and their defaults, its learning rates.
+
+    A new one is a factory here, a row of OPTIMIZERS, and what tests/train/test_optimizer.py expects of it.
+    """
+
+    make: "Factory"
+    learning_rates: dict[tuple[str, str], float]  # defaults, by dataset and model
+    options: dict[str, Any] = {}  # never written to
+    pruned: "PrunedFactory | None" = None  # with a prox, and exact zeros; None: no --prune
+
+
+def takers(option: str) -> tuple[str, ...]:
+    """The optimizers that an option goes with."""
+    return tuple(
+        name
+        for name, row in OPTIMIZERS.items()
+        if option in row.options or (option == "prune" and row.pruned is not None)
+    )
+
+
+def _nag(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+    import nag_optax
+
+    assert config.weight_decay is not None
+    return nag_optax.nag(
+        rate, _momentum(config), weight_decay=config.weight_decay, mask=_matrices, restart=config.restart
+    )
+
+
+def _pruned_nag(config: "TrainConfig", rate: "optax.Schedule", prox: Any) -> "optax.GradientTransformation":
+    import nag_optax
+
+    return nag_optax.fista(rate, prox, momentum=_momentum(config), restart=config.restart)
+
+
+def _sgd(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+    import optax
+
+    return optax.chain(_decay(config), optax.scale_by_learning_rate(rate))
+
+
+def _pruned_sgd(config: "TrainConfig", rate: "optax.Schedule", prox: Any) -> "optax.GradientTransformation":
+    import optax
+
+    import nag_optax
+
+    del config
+    return optax.chain(optax.scale_by_learning_rate(rate), nag_optax.proximal(prox, rate))
+
+
+def _heavy_ball(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+    import optax
+
+    assert config.momentum is not None
+    return optax.chain(optax.trace(config.momentum), _decay(config), optax.scale_by_learning_rate(rate))
+
+
+def _adam(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+    import optax
+
+    del config
+    return optax.adam(rate)
+
+
+def _adamw(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+    import optax
+
+    assert config.weight_decay is not None
+    return optax.adamw(rate, weight_decay=config.weight_decay, mask=_matrices)
+
+
+def _momentum(config: "TrainConfig") -> Any:
+    import nag_optax
+
+    assert config.momentum is not None
+    sutskever = config.momentum_schedule == "sutskever"
+    return nag_optax.momentum.sutskever(config.momentum) if sutskever else config.momentum
+
+
+def _decay(config: "TrainConfig") -> "optax.GradientTransformation":
+    import optax
+
+    assert config.weight_decay is not None
+    return optax.add_decayed_weights(config.weight_decay, mask=_matrices)
+
+
+def _matrices(params: Any) -> Any:
+    """Weight decay is for kernels: biases and the scales of normalisation stay free."""
+    import jax
+
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def _rates(*, digits: tuple[float, float], mnist: tuple[float, float]) -> dict[tuple[str, str], float]:
+    """Of the mlp and of the cnn."""
+    sets = {"digits": digits, "mnist": mnist}
+    return {(name, model): r for name in sets for model, r in zip(("mlp", "cnn"), sets[name], strict=True)}
+
+
+OPTIMIZERS = {
+    "nag": Row(
+        _nag,
+        _rates(digits=(0.1, 0.05), mnist=(0.04, 0.05)),
+        {"momentum": 0.9, "momentum_schedule": "constant", "restart": None, "weight_decay": 0.0},
+        _pruned_nag,
+    ),
+    "sgd": Row(_sgd, _rates(digits=(0.3, 0.1), mnist=(0.2, 0.1)), {"weight_decay": 0.0}, _pruned_sgd),
+    "momentum": Row(
+        _heavy_ball,
+        _rates(digits=(0.1, 0.05), mnist=(0.04, 0.05)),
+        {"momentum": 0.9, "weight_decay": 0.0},
+    ),
+    "adam": Row(_adam, _rates(digits=(3e-3, 1e-3), mnist=(1e-3, 1e-3))),
+    "adamw": Row(_adamw, _rates(digits=(3e-3, 1e-3), mnist=(1e-3, 1e-3)), {"weight_decay": 1e-4}),
+}

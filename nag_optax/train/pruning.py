@@ -1,0 +1,93 @@
+"""Structured pruning: a group lasso on hidden units, and the smaller model without those that became zero.
+
+A unit is all that makes its activation: a column of the kernel, and its bias or the scale and bias of its
+batch normalisation. Where these are zero the activation is exactly zero, whatever the image. So the unit
+can go, with what the next layer takes from it, and the logits stay but for the order of summation.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import nag_optax
+from nag_optax.train.models import HIDDEN_LAYERS, HiddenLayer
+
+
+def units_prox(model: str, strength: float) -> Any:
+    """The prox of strength·Σ‖unit‖₂ over the hidden units of a model's parameters.
+
+    Layers of which a parameter is masked, because it is frozen, are left as they are.
+    """
+
+    def prox(params: dict[str, Any], step_size: jax.typing.ArrayLike) -> dict[str, Any]:
+        params = dict(params)
+        for layer in HIDDEN_LAYERS[model]:
+            own = {name: params[name] for name in layer.modules}
+            if _has_frozen(own):
+                continue
+            axis = jax.tree.map(lambda p: tuple(range(p.ndim - 1)), own)
+            params |= nag_optax.prox.group_l2(strength, axis, joint=True)(own, step_size)
+        return params
+
+    return prox
+
+
+def has_prunable(model: str, frozen: Any) -> bool:
+    """Whether a hidden layer has no frozen parameter."""
+    layers = HIDDEN_LAYERS[model]
+    return not all(any(jax.tree.leaves([frozen[name] for name in layer.modules])) for layer in layers)
+
+
+def _has_frozen(params: Any) -> bool:
+    leaves = jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, optax.MaskedNode))
+    return any(isinstance(leaf, optax.MaskedNode) for leaf in leaves)
+
+
+def zero_units(model: str, params: dict[str, Any]) -> dict[str, np.ndarray]:
+    """For each hidden layer, which of its units are exactly zero."""
+    return {
+        layer.kernel: np.logical_and.reduce(
+            [
+                np.asarray(jnp.all(p == 0, tuple(range(p.ndim - 1))))
+                for p in jax.tree.leaves([params[name] for name in layer.modules])
+            ]
+        )
+        for layer in HIDDEN_LAYERS[model]
+    }
+
+
+def without_units(model: str, params: Any, model_state: Any, remove: dict[str, np.ndarray]) -> Any:
+    """Parameters and batch statistics without the units marked; a layer keeps one unit at least."""
+    params, model_state = (jax.tree.map(np.asarray, tree) for tree in (params, model_state))
+    for layer, keep in _kept(model, remove):
+        units = len(remove[layer.kernel])
+        for name in layer.modules:
+            for tree in (params, model_state):
+                if name in tree:
+                    # Units are the last axis of everything that a layer has.
+                    tree[name] = jax.tree.map(lambda p, keep=keep: p[..., keep], tree[name])
+        after = params[layer.next]
+        after["kernel"] = _inputs(after["kernel"], units, keep)
+    return params, model_state
+
+
+def widths_without(model: str, remove: dict[str, np.ndarray]) -> tuple[int, ...]:
+    """The widths of the model that `without_units` leaves."""
+    return tuple(len(keep) for _, keep in _kept(model, remove))
+
+
+def _kept(model: str, remove: dict[str, np.ndarray]) -> Iterator[tuple[HiddenLayer, np.ndarray]]:
+    for layer in HIDDEN_LAYERS[model]:
+        keep = np.flatnonzero(~remove[layer.kernel])
+        yield layer, keep if len(keep) else np.array([0])
+
+
+def _inputs(kernel: np.ndarray, units: int, keep: np.ndarray) -> np.ndarray:
+    """A kernel less what it takes from the other units; of a flattened image it takes one for each pixel."""
+    *window, inputs, outputs = kernel.shape
+    kernel = kernel.reshape(*window, inputs // units, units, outputs)[..., keep, :]
+    return kernel.reshape(*window, -1, outputs)

@@ -1,0 +1,80 @@
+"""`--init-from`: the weights of another run, and the standardisation that they were trained with."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nag_optax.train.checkpoints import Checkpoints
+from nag_optax.train.config import load_config
+from nag_optax.train.data import Dataset, Split
+from nag_optax.train.devices import Device
+from nag_optax.train.errors import InputError
+from nag_optax.train.folder import CHECKPOINTS, CONFIG
+from nag_optax.train.loop import Loop
+
+
+class Weights(NamedTuple):
+    """Parameters at the iterate to evaluate and batch statistics, and the facts of the data behind them."""
+
+    params: Any
+    model_state: Any
+    facts: dict[str, Any]
+
+
+def facts_of(dataset: Dataset) -> dict[str, Any]:
+    """What a checkpoint says of the data, so that its weights can be used without them."""
+    return {
+        "image_shape": list(dataset.image_shape),
+        "classes": list(dataset.classes),
+        "mean": dataset.mean.tolist(),
+        "std": dataset.std.tolist(),
+    }
+
+
+def standardised_as(dataset: Dataset, facts: dict[str, Any]) -> Dataset:
+    """The dataset with the mean and deviation of these facts."""
+    return dataset._replace(mean=np.array(facts["mean"], np.float32), std=np.array(facts["std"], np.float32))
+
+
+def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Callable[[str], None]) -> Weights:
+    """The weights of the newest checkpoint of a run, with the loop's own head if the classes differ.
+
+    Args:
+        folder: of the run to start from; its data are not needed.
+        loop: of the run that starts.
+        devices: where to load the weights.
+        say: told, in one line, what is taken.
+
+    Raises:
+        InputError: if the folder holds no run, or one of another model or image shape.
+    """
+    config = load_config(folder / CONFIG)
+    checkpoints = Checkpoints(folder / CHECKPOINTS)
+    facts = checkpoints.data_facts()
+    if facts is None:
+        raise InputError(f"--init-from {folder}: holds no complete checkpoint; train it with nag-optax train")
+    if config.model != loop.model:
+        raise InputError(f"--init-from {folder}: holds --model {config.model}; this run has {loop.model}")
+    shape = tuple(facts["image_shape"])
+    if shape != loop.dataset.image_shape:
+        there, here = (" x ".join(map(str, s)) for s in (shape, loop.dataset.image_shape))
+        raise InputError(
+            f"--init-from {folder}: was trained on images of {there}; these are {here}; "
+            f"--image-size {shape[0]} may help"
+        )
+    # Only the shapes of the data matter to the shape of a state.
+    split = Split(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
+    nothing = np.zeros(shape[2], np.float32)
+    source = Loop(config, Dataset(split, split, tuple(facts["classes"]), nothing, nothing), devices)
+    restored = checkpoints.restore(source.init(), say)
+    assert restored is not None
+    params, model_state = source.eval_state(restored.state)
+    if facts["classes"] == list(loop.dataset.classes):
+        head = "with its head"
+    else:
+        params = params | {"head": loop.init().params["head"]}
+        head = "with a new head, for other classes"
+    say(f"starting from {folder}, step {restored.step}, {head}; images are standardised as there")
+    return Weights(params, model_state, facts)

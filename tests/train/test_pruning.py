@@ -1,0 +1,150 @@
+"""Structured pruning: the groups are units, and a model without those at zero classifies the same."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from nag_optax.train.config import EvaluateConfig, ModelName
+from nag_optax.train.evaluate import evaluate
+from nag_optax.train.models import HIDDEN_LAYERS, WIDTHS, make_model
+from nag_optax.train.pruning import units_prox, widths_without, without_units, zero_units
+from nag_optax.train.run import train
+from tests.train.conftest import SMALL, output
+from tests.train.test_loop import make_loop
+from tests.train.test_run import assert_same_run
+
+SHAPE = (13, 9, 3)
+
+
+def random_weights(name: ModelName):
+    """Graph, parameters and batch statistics of a model, none of them zero."""
+    graphdef, params, rest = nnx.split(make_model(name, SHAPE, 7, seed=0), nnx.Param, ...)
+    rng = np.random.default_rng(0)
+
+    def noise(tree):
+        return jax.tree.map(
+            lambda p: jnp.asarray(rng.uniform(0.5, 1.5, p.shape) * rng.choice([-1, 1], p.shape), p.dtype),
+            nnx.to_pure_dict(tree),
+        )
+
+    # Variances are positive.
+    return graphdef, noise(params), jax.tree.map(jnp.abs, noise(rest))
+
+
+def units_of(params, layer) -> np.ndarray:
+    """A column a unit, of all that makes its activation."""
+    arrays = [
+        np.asarray(params[layer.kernel][key]) for key in ("kernel", "bias") if key in params[layer.kernel]
+    ]
+    if layer.norm is not None:
+        arrays += [np.asarray(params[layer.norm][key]) for key in ("scale", "bias")]
+    return np.concatenate([a.reshape(-1, a.shape[-1]) for a in arrays]).astype(np.float64)
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_the_prox_shrinks_units_and_nothing_else(name):
+    _, params, _ = random_weights(name)
+    shrunk = units_prox(name, 2.0)(params, 0.5)
+    touched = set()
+    for layer in HIDDEN_LAYERS[name]:
+        before, after = units_of(params, layer), units_of(shrunk, layer)
+        factor = np.maximum(0.0, 1 - 1.0 / np.linalg.norm(before, axis=0))
+        np.testing.assert_allclose(after, before * factor, rtol=1e-5)
+        touched |= set(layer.modules)
+    assert set(params) - touched == {"head"}
+    jax.tree.map(np.testing.assert_array_equal, shrunk["head"], params["head"])
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize("share", [0.6, 1.0])
+def test_the_logits_without_the_zero_units_are_the_same(name, share):
+    graphdef, params, rest = random_weights(name)
+    rng = np.random.default_rng(1)
+    zero = {
+        layer.kernel: rng.permutation(width) < share * width
+        for layer, width in zip(HIDDEN_LAYERS[name], WIDTHS[name], strict=True)
+    }
+    for layer in HIDDEN_LAYERS[name]:
+        for module in layer.modules:
+            params[module] = jax.tree.map(lambda p, z=zero[layer.kernel]: jnp.where(z, 0, p), params[module])
+    found = zero_units(name, params)
+    jax.tree.map(np.testing.assert_array_equal, found, zero)
+
+    images = jnp.asarray(rng.normal(size=(5, *SHAPE)), jnp.float32)
+    expected = nnx.merge(graphdef, params, rest)(images, train=False)
+    widths = widths_without(name, found)
+    # One unit stays where all are zero.
+    assert widths == tuple(
+        max(1, width - int(z.sum())) for width, z in zip(WIDTHS[name], zero.values(), strict=True)
+    )
+    small = nnx.graphdef(make_model(name, SHAPE, 7, seed=0, widths=widths))
+    logits = nnx.merge(small, *without_units(name, params, rest, found))(images, train=False)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5 * float(jnp.abs(expected).max()))
+    if share < 1:
+        assert float(expected.std(0).min()) > 0
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_a_unit_is_zero_only_where_all_of_it_is(name):
+    _, params, _ = random_weights(name)
+    for layer in HIDDEN_LAYERS[name]:
+        for module in layer.modules:
+            for key in params[module]:
+                broken = jax.tree.map(jnp.copy, params)
+                for other in layer.modules:
+                    broken[other] = jax.tree.map(lambda p: p.at[..., 3].set(0.0), broken[other])
+                assert list(np.flatnonzero(zero_units(name, broken)[layer.kernel])) == [3]
+                broken[module][key] = params[module][key]
+                assert not zero_units(name, broken)[layer.kernel].any()
+
+
+def test_a_pruned_run_reports_its_units_and_the_same_accuracy(tmp_path, console):
+    config = dataclasses.replace(SMALL, prune="group_l2=0.1", run_dir=tmp_path / "run")
+    summary = train(config, console)
+    assert summary["units"] == {"hidden": 128} and 5 < summary["zero_units"]["hidden"] < 123
+    left = 128 - summary["zero_units"]["hidden"]
+    assert summary["pruned_parameters"] == left * (64 + 1 + 10) + 10
+    assert summary["pruned_test_accuracy"] == summary["test_accuracy"] > 0.8
+    assert summary["pruned_train_accuracy"] == summary["train_accuracy"]
+    assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert f"{128 - left} of 128" in output(console) and f"{summary['pruned_parameters']:,} par" in output(
+        console
+    )
+    results = evaluate(EvaluateConfig(tmp_path / "run"), console)
+    assert results["test_accuracy"] == summary["test_accuracy"]
+
+    shutil.copytree(tmp_path / "run", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "69" / "state")
+    (tmp_path / "resumed" / "summary.json").unlink()
+    train(dataclasses.replace(config, run_dir=tmp_path / "resumed", resume=True), console)
+    assert_same_run(tmp_path / "resumed", tmp_path / "run")
+
+
+def test_the_accuracy_reported_is_that_of_the_smaller_model(monkeypatch):
+    """Units that are not zero, taken out as if they were: the full model would not show it."""
+    loop = make_loop()
+    state = loop.init()
+    marked = np.arange(128) < 100
+    monkeypatch.setattr("nag_optax.train.loop.zero_units", lambda *args: {"hidden": marked})
+    pruned = loop.pruned(state)
+    cut = jax.tree.map(jnp.copy, state.params)
+    cut["head"]["kernel"] = cut["head"]["kernel"].at[:100].set(0.0)
+    expected = loop.evaluate(state._replace(params=cut, opt_state=()), loop.dataset.test)
+    assert pruned.evaluate(loop.dataset.test).loss == pytest.approx(expected.loss, rel=1e-5)
+    assert abs(loop.evaluate(state, loop.dataset.test).loss - expected.loss) > 1e-2
+
+
+def test_without_a_test_split_the_pruned_model_is_not_evaluated_on_it(tmp_path, console):
+    config = dataclasses.replace(
+        SMALL, num_epochs=1, optimizer="sgd", prune="group_l2=0.02", train_only=True, run_dir=tmp_path / "run"
+    )
+    summary = train(config, console)
+    assert summary["pruned_test_accuracy"] is None
+    assert summary["pruned_train_accuracy"] == summary["train_accuracy"] > 0.2
+    assert "test accuracy" not in output(console)
