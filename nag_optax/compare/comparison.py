@@ -2,6 +2,7 @@
 
 import shlex
 import signal
+import textwrap
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -79,8 +80,8 @@ class Comparison(ABC):
         """The ladder of learning rates, around the middle of the grid."""
 
     @abstractmethod
-    def params(self) -> Any:
-        """Parameters to count the state by."""
+    def about(self, contender: Contender) -> dict[str, Any]:
+        """What is known of an optimizer without running it."""
 
     @abstractmethod
     def measure(self, results: list[dict[str, Any]]) -> None:
@@ -120,7 +121,7 @@ class Comparison(ABC):
             "label": contender.label,
             "best": found.best,
             "note": found.note,
-            "state_bytes_per_parameter": contender.state_bytes(self.params()),
+            **self.about(contender),
             "trials": found.trials,
         }
 
@@ -143,7 +144,7 @@ class Comparison(ABC):
         except OSError as error:
             raise InputError(f"{folder.path / FIGURE}: cannot be written ({error})") from None
         folder.write(TABLE, self._markdown(head, body, results, environment))
-        self._console.print(table.rich_table(self.title, head, body))
+        self._console.print(table.rich_table(self.title, config, results))
         for note in table.notes(results):
             self._say(note)
         self._say(f"saved in {folder.path}: {COMPARISON}, {TABLE}, {FIGURE}")
@@ -163,7 +164,7 @@ class Comparison(ABC):
         notes = "".join(f"- {note}\n" for note in table.notes(results))
         return (
             f"# {self.title}\n\n{table.markdown_table(head, body)}\n"
-            f"{self.explanation()}\n\n{notes}{'' if not notes else chr(10)}"
+            f"{textwrap.fill(self.explanation(), 100)}\n\n{notes}{'' if not notes else chr(10)}"
             f"![Curves of every optimizer, and its final value over the learning rate.]({FIGURE})\n\n"
             f"```bash\n{table.command(self.config)}\n```\n\n{where}\n"
         )

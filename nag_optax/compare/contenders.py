@@ -10,12 +10,16 @@ import nag_optax
 from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.compare.config import ContenderName
 
+WEIGHT_DECAY = 1e-4
+"""On data; on a problem it would move the solution."""
+
 
 class Contender(NamedTuple):
-    """An optimizer with its own defaults in everything but the learning rate."""
+    """An optimizer with its own defaults in everything but learning rate and decay."""
 
     label: str
-    make: Callable[[optax.Schedule], optax.GradientTransformation]
+    make: Callable[[optax.Schedule, float], optax.GradientTransformation]
+    """Of a learning rate and a weight decay, for those that have one by name."""
     learning_rate: float
     """Centre of the grid on data."""
     scale_free: bool = False
@@ -23,8 +27,10 @@ class Contender(NamedTuple):
     at_x: bool = False
     """Whether to evaluate at `eval_params`; else at the parameters themselves."""
 
-    def optimizer(self, learning_rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-        return optax.with_extra_args_support(self.make(learning_rate))
+    def optimizer(
+        self, learning_rate: optax.Schedule, weight_decay: float = WEIGHT_DECAY
+    ) -> optax.GradientTransformationExtraArgs:
+        return optax.with_extra_args_support(self.make(learning_rate, weight_decay))
 
     def iterate(self, opt_state: optax.OptState, params: optax.Params) -> optax.Params:
         """The parameters to evaluate."""
@@ -38,17 +44,19 @@ class Contender(NamedTuple):
 
 
 CONTENDERS: dict[ContenderName, Contender] = {
-    "sgd": Contender("gradient descent", lambda lr: optax.sgd(lr), 0.3),
-    "momentum": Contender("heavy-ball momentum", lambda lr: optax.sgd(lr, 0.9), 0.1),
-    "nag": Contender("NAG", lambda lr: nag_optax.nag(lr, 0.9), 0.1, at_x=True),
+    "sgd": Contender("gradient descent", lambda lr, _: optax.sgd(lr), 0.3),
+    "momentum": Contender("heavy-ball momentum", lambda lr, _: optax.sgd(lr, 0.9), 0.1),
+    "nag": Contender("NAG", lambda lr, _: nag_optax.nag(lr, 0.9), 0.1, at_x=True),
     "nag-restart": Contender(
         "NAG with restart",
-        lambda lr: nag_optax.nag(lr, nag_optax.momentum.fista(), restart="gradient"),
+        lambda lr, _: nag_optax.nag(lr, nag_optax.momentum.fista(), restart="gradient"),
         0.1,
         at_x=True,
     ),
-    "adam": Contender("Adam", lambda lr: optax.adam(lr), 3e-3, scale_free=True),
-    "nadamw": Contender("NAdamW", lambda lr: optax.nadamw(lr), 3e-3, scale_free=True),
-    "adan": Contender("Adan", lambda lr: optax.adan(lr), 1e-2, scale_free=True),
-    "muon": Contender("Muon", lambda lr: optax.contrib.muon(lr), 1e-2, scale_free=True),
+    "adam": Contender("Adam", lambda lr, _: optax.adam(lr), 3e-3, scale_free=True),
+    "nadamw": Contender(
+        "NAdamW", lambda lr, decay: optax.nadamw(lr, weight_decay=decay), 3e-3, scale_free=True
+    ),
+    "adan": Contender("Adan", lambda lr, _: optax.adan(lr), 1e-2, scale_free=True),
+    "muon": Contender("Muon", lambda lr, _: optax.contrib.muon(lr), 1e-2, scale_free=True),
 }

@@ -10,6 +10,8 @@ import numpy as np
 
 from nag_optax.compare.problems import Problem
 
+_POINTS = 30  # of a curve, at most
+
 # Told apart by colour-blind readers (Okabe and Ito), the dashes in black and white too.
 _STYLES: dict[str, tuple[str, Any]] = {
     "sgd": ("#000000", (0, (1, 1))),
@@ -27,19 +29,24 @@ def draw_data(
     results: Sequence[dict[str, Any]], steps: np.ndarray, steps_per_epoch: int, title: str, path: Path
 ) -> None:
     """Training loss and test error by epoch, and the final loss over the learning rate."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
     figure, (loss, error, sensitivity) = _figure((13, 5.0), title, 3)
-    epochs = steps / steps_per_epoch
+    epochs = _thinned((steps / steps_per_epoch)[None])[0]
     for result in results:
         if result["best"] is None:
             continue
         curves = result["trials"][result["best"]]["curves"]
-        _band(loss, epochs, _array(curves["loss"]), result)
-        _band(error, epochs, 100 * (1 - _array(curves["test_accuracy"])), result)
-    loss.set_title("loss of the training batches")
+        _band(loss, epochs, _thinned(_array(curves["loss"])), result)
+        _band(error, epochs, _thinned(100 * (1 - _array(curves["test_accuracy"]))), result)
+    loss.set_title("loss while training")
     error.set_title("test error in %")
     for axes in (loss, error):
         axes.set_xlabel("epoch")
         _log_y(axes)
+    error.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    error.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    error.yaxis.set_minor_formatter(NullFormatter())
     _sensitivity(
         sensitivity,
         results,
@@ -62,7 +69,7 @@ def draw_problem(problem: Problem, results: Sequence[dict[str, Any]], title: str
     grid = upper.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     x, y, heights = _landscape(problem)
     for axes, result in zip(grid, results, strict=False):
-        axes.contour(x, y, heights, levels=14, colors="0.8", linewidths=0.7)
+        axes.contour(x, y, heights, levels=14, colors="0.8", linewidths=0.7, linestyles="solid")
         axes.plot(*problem.solution, marker="*", color="#E69F00", ms=11, mec="black", mew=0.5, zorder=3)
         axes.set_title(result["label"], fontsize=10)
         if result["best"] is not None:
@@ -152,6 +159,13 @@ def _landscape(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     heights = np.asarray(jax.vmap(jax.vmap(problem.objective))(points))
     gap = heights - float(problem.objective(jnp.asarray(problem.solution)))
     return x, y, np.log10(np.maximum(gap, 1e-6 * gap.max()))
+
+
+def _thinned(runs: np.ndarray) -> np.ndarray:
+    """Means over neighbouring evaluations, so that the noise of a batch does not hide the curves."""
+    window = -(-runs.shape[1] // _POINTS)
+    starts = range(0, runs.shape[1], window)
+    return np.stack([runs[:, i : i + window].mean(1) for i in starts], 1)
 
 
 def _array(values: Any) -> np.ndarray:

@@ -52,8 +52,9 @@ class OnData(Comparison):
     def rung(self, contender: Contender) -> Callable[[int], float]:
         return decade_rung(contender.learning_rate)
 
-    def params(self) -> Any:
-        return self.runner.params(self.seeds[0])
+    def about(self, contender: Contender) -> dict[str, Any]:
+        params = self.runner.params(self.seeds[0])
+        return {"state_bytes_per_parameter": contender.state_bytes(params)}
 
     def measure(self, results: list[dict[str, Any]]) -> None:
         """Seconds of a step of one run by itself, in rounds over all optimizers."""
@@ -98,11 +99,12 @@ class OnData(Comparison):
     def explanation(self) -> str:
         return (
             "Mean ± standard deviation over the seeds, at the learning rate with the lowest mean training "
-            "loss; the\ntest split chooses nothing. Accuracy and loss are those of the last step, without "
-            f"dropout. The target\n{self.config.target:g} is a test accuracy, looked at every "
-            f"{self.runner.steps[0]} steps. Seconds are steps times the median time of\na step of one run "
-            "by itself, without compilation and evaluation. In the figure a band reaches from\nthe lowest "
-            "to the highest of the seeds."
+            "loss; the test split chooses nothing. Accuracy and loss are those of the last step, without "
+            f"dropout. The target {self.config.target:g} is a test accuracy, looked at every "
+            f"{self.runner.steps[0]} steps; (2/3) would say that two seeds of three reach it, which the "
+            "mean is of. Seconds are steps times the median time of a step of one run by itself, without "
+            "compilation and evaluation. In the figure a band reaches from the lowest to the highest of the "
+            "seeds."
         )
 
     def draw(self, results: list[dict[str, Any]], path: Path) -> None:

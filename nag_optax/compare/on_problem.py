@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nag_optax.compare.comparison import Comparison
 from nag_optax.compare.contenders import Contender
 from nag_optax.compare.figures import draw_problem
@@ -38,8 +36,8 @@ class OnProblem(Comparison):
     def rung(self, contender: Contender) -> Callable[[int], float]:
         return doubling_rung(self.problem.learning_rate(contender))
 
-    def params(self) -> Any:
-        return np.zeros(2)
+    def about(self, contender: Contender) -> dict[str, Any]:
+        return {}
 
     def measure(self, results: list[dict[str, Any]]) -> None:
         """Nothing: a step on two parameters takes no time that would tell."""
@@ -60,8 +58,8 @@ class OnProblem(Comparison):
     def explanation(self) -> str:
         return (
             "Steps after which f(x) − f* stays within that share of f(x₀) − f*, at the learning rate that "
-            f"needs the fewest\nto {GAPS[-1]:g}, or else ends lowest. Exact gradients, in float64, from "
-            f"x₀ = {self.problem.start}. x is the iterate\nto evaluate."
+            f"needs the fewest to {GAPS[-1]:g}, or else ends lowest. Exact gradients, in float64, from "
+            f"x₀ = {self.problem.start}. x is the iterate to evaluate."
         )
 
     def draw(self, results: list[dict[str, Any]], path: Path) -> None:

@@ -16,7 +16,7 @@ from nag_optax.compare.search import Trial
 from nag_optax.train.optimizer import decay_schedule
 
 # Before JAX 0.8 it was experimental.
-_enable_x64: Any = getattr(jax if hasattr(jax, "enable_x64") else jax.experimental, "enable_x64")
+_x64_home: Any = jax if hasattr(jax, "enable_x64") else jax.experimental
 
 GAPS = (1e-3, 1e-6)
 """Counted are the steps to these shares of the gap at the start."""
@@ -51,7 +51,7 @@ def descend(
 
     def lane(rate: jax.Array) -> tuple[jax.Array, jax.Array]:
         unit = decay_schedule(schedule, num_steps)
-        optimizer = contender.optimizer(lambda count: rate * unit(count))
+        optimizer = contender.optimizer(lambda count: rate * unit(count), weight_decay=0.0)
         params = jnp.array(problem.start)
 
         def body(carry: tuple[Any, Any], _: None):
@@ -66,7 +66,7 @@ def descend(
         return path, jax.vmap(problem.objective)(path) - problem.objective(jnp.array(problem.solution))
 
     # In float32 rounding would hide a gap of a millionth.
-    with _enable_x64(True):
+    with _x64_home.enable_x64(True):
         paths, gaps = jax.jit(jax.vmap(lane))(jnp.array(learning_rates, float))
         # Computed apart from each other, the two values may differ by a rounding.
         gaps = np.maximum(np.asarray(gaps), 0.0)
@@ -132,7 +132,9 @@ def _logistic() -> Problem:
         return jnp.mean(jax.nn.softplus(-margins)) + 0.5 * decay * jnp.sum(x**2)
 
     curvature = float(np.linalg.eigvalsh(signed.T @ signed / len(signed))[-1]) / 4 + decay
-    return Problem("logistic regression", objective, (3.0, 3.0), _newton(signed, decay), curvature)
+    return Problem(
+        "logistic regression, two measurements", objective, (0.0, 0.0), _newton(signed, decay), curvature
+    )
 
 
 def _newton(signed: np.ndarray, decay: float) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from nag_optax.compare.config import CompareConfig
@@ -20,19 +21,24 @@ def rows(config: CompareConfig, results: Sequence[dict[str, Any]]) -> tuple[Row,
     if config.problem is None:
         assert config.target is not None
         goal = f"{config.target:.4g}"
-        head = ["optimizer", "learning rate", "test accuracy", "training loss"]
-        head += [f"steps to {goal}", f"seconds to {goal}", "ms a step", "state, bytes a parameter"]
+        head = ["optimizer", "learning rate", "test accuracy, %", "training loss", f"steps to {goal}"]
+        head += [f"seconds to {goal}", "ms a step", "state, bytes a parameter"]
         return head, [_data_row(result) for result in results]
-    head = ["optimizer", "learning rate", *(f"steps to {share:g}" for share in GAPS)]
-    return [*head, "gap at the end", "state, bytes a parameter"], [_problem_row(r) for r in results]
+    head = ["optimizer", "learning rate", *(f"steps to {share:g}" for share in GAPS), "gap at the end"]
+    return head, [_problem_row(result) for result in results]
 
 
-def rich_table(title: str, head: Row, body: list[Row]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for i, column in enumerate(head):
-        table.add_column(column, justify="right" if i else "left", no_wrap=i == 0)
+def rich_table(title: str, config: CompareConfig, results: Sequence[dict[str, Any]]) -> Table:
+    """The same within a terminal of 80 columns."""
+    head, body = rows(config, results)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    shown = [i for i, column in enumerate(head) if column != "ms a step"]
+    for i in shown:
+        # Steps may wrap, where some seeds miss the target; nothing else may be cut.
+        wraps = head[i].startswith("steps")
+        table.add_column(_folded(head[i]), justify="right" if i else "left", no_wrap=not wraps)
     for row in body:
-        table.add_row(*row)
+        table.add_row(*(row[i].replace(" ± ", "±") for i in shown))
     return table
 
 
@@ -89,11 +95,11 @@ def _data_row(result: dict[str, Any]) -> Row:
     steps = steps_to_target(best)
     reached = sum(s is not None for s in best["steps_to_target"])
     count = len(best["steps_to_target"])
-    missing = f" ({reached} of {count} seeds)" if 0 < reached < count else ""
+    missing = f" ({reached}/{count})" if 0 < reached < count else ""
     return [
         result["label"],
         f"{best['learning_rate']:g}",
-        _percent(best["test_accuracy"]),
+        spread([100 * share for share in best["test_accuracy"]], ".2f"),
         spread(best["train_loss"], ".1e"),
         spread(best["steps_to_target"], ".0f") + missing,
         _NONE if steps is None else f"{steps * seconds_per_step:.2g}",
@@ -103,22 +109,26 @@ def _data_row(result: dict[str, Any]) -> Row:
 
 
 def _problem_row(result: dict[str, Any]) -> Row:
-    state = _bytes(result["state_bytes_per_parameter"])
     if result["best"] is None:
-        return [result["label"], _NONE, *[_NONE for _ in GAPS], "diverged", state]
+        return [result["label"], _NONE, *[_NONE for _ in GAPS], "diverged"]
     best = result["trials"][result["best"]]
     steps = [best["steps_to_gap"][f"{share:g}"] for share in GAPS]
+    gap = best["final_gap"]
     return [
         result["label"],
         f"{best['learning_rate']:.3g}",
         *(_NONE if s is None else str(s) for s in steps),
-        f"{best['final_gap']:.1e}",
-        state,
+        "< 1e-15" if gap < 1e-15 else f"{gap:.1e}",  # of the order of a rounding
     ]
 
 
-def _percent(shares: Sequence[float]) -> str:
-    return spread([100 * share for share in shares], ".2f") + " %"
+def _folded(head: str) -> str:
+    """In two lines, so that no column is wider than its numbers need."""
+    special = {"test accuracy, %": "test\naccuracy, %", "state, bytes a parameter": "state\nB/param"}
+    if head in special:
+        return special[head]
+    first, _, rest = head.partition(" to " if " to " in head else " ")
+    return f"{first}\nto {rest}" if " to " in head else f"{first}\n{rest}"
 
 
 def _bytes(value: float) -> str:
