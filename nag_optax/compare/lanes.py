@@ -253,7 +253,11 @@ class LaneRunner:
             loss, correct = jax.lax.map(of_piece, (pieces(split.images, 0), pieces(split.labels, -1)))
             return jnp.sum(loss) / count, jnp.sum(correct) / count
 
-        return (jax.vmap(of_lane) if lanes else of_lane)(params, rest)
+        if not lanes:
+            return of_lane(params, rest)
+        if self._model == "cnn":  # The activations of all lanes at once could be too large.
+            return jax.lax.map(lambda weights: of_lane(*weights), (params, rest))
+        return jax.vmap(of_lane)(params, rest)
 
     def _at_once(self, contender: Contender, count: int) -> int:
         """How many lanes go into one program.

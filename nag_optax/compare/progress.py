@@ -20,6 +20,7 @@ class CompareProgress:
     def __init__(self, console: Console, num_runs: int):
         self._console = console
         self._total = num_runs
+        self._done = 0.0
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -53,7 +54,9 @@ class CompareProgress:
         self._bar.update(self._task, total=self._total)
 
     def advance(self, runs: float) -> None:
-        self._bar.advance(self._task, runs)
+        # Rounded: shares of a run that add up to 3 may end a rounding below it.
+        self._done = round(self._done + runs, 6)
+        self._bar.update(self._task, completed=self._done)
 
     def say(self, line: str) -> None:
         self._bar.console.print(line, highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.folder import to_json
-from nag_optax.compare.on_data import first_reaching
+from nag_optax.compare.on_data import OnData, first_reaching
 from nag_optax.compare.run import compare
 from nag_optax.train.errors import InputError, Interrupted
 from tests.compare.conftest import SMALL
@@ -111,3 +111,15 @@ def test_the_first_evaluation_at_the_target_counts():
     steps, accuracy = np.array([15, 30, 45]), np.array([0.5, 0.97, 0.9])
     assert first_reaching(steps, accuracy, 0.97) == 30
     assert first_reaching(steps, accuracy, 0.98) is None
+
+
+def test_the_training_loss_chooses_the_learning_rate():
+    on_data = object.__new__(OnData)
+    trial = {
+        "diverged": False,
+        "train_loss": [0.1, 0.3],
+        "test_loss": [5.0, 6.0],
+        "test_accuracy": [0.1, 0.2],
+    }
+    assert on_data.score(trial) == pytest.approx(0.2)
+    assert on_data.score(trial | {"diverged": True}) is None
