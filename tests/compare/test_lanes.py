@@ -6,7 +6,7 @@ import pytest
 
 from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.contenders import CONTENDERS
-from nag_optax.compare.lanes import Lane, LaneRunner
+from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
 from nag_optax.train.config import TrainConfig
 from nag_optax.train.data import load_dataset
 from nag_optax.train.loop import Loop
@@ -92,3 +92,12 @@ def test_the_learning_rate_and_the_seed_of_a_lane_are_its_own(nag_lanes):
 def test_a_stopwatch_times_single_steps(mlp):
     seconds = mlp.stopwatch(CONTENDERS["nag"], Lane(0.05, 4))
     assert all(0 < seconds(count) < 1 for count in (1, 3, mlp.steps_per_epoch))
+
+
+@pytest.mark.parametrize("field", ["loss", "test_loss", "final_train_loss"])
+def test_one_number_that_is_not_finite_is_divergence(field):
+    curve = np.array([1.0, 0.5])
+    result = LaneResult(Lane(0.1, 0), curve, curve, curve, 0.5, 0.9)
+    assert not result.diverged
+    broken = np.inf if field == "final_train_loss" else np.array([1.0, np.inf])
+    assert result._replace(**{field: broken}).diverged
