@@ -1,43 +1,25 @@
 """The machine, the progress and the tables of every benchmark."""
 
-import datetime
-import importlib.metadata
 import json
-import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from nag_optax.train.environment import environment_of
+from nag_optax.train.environment import num_cores as num_cores
 
 Row = Sequence[str]
 _errors = Console(stderr=True)
 
 
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def environment() -> dict[str, Any]:
     """Date, machine and versions, for the JSON file."""
-    packages = ("nag_optax", "jax", "jaxlib", "optax", "torch")
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": {
-            "backend": jax.default_backend(),
-            "device": _cpu_model() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind,
-            "cores": num_cores(),
-            "system": f"{platform.system()} {platform.machine()}",
-        },
-        "versions": {"python": platform.python_version()}
-        | {package: version for package in packages if (version := _version(package))},
-    }
+    return environment_of("nag_optax", "jax", "jaxlib", "optax", "torch")
 
 
 def headline(environment: dict[str, Any]) -> str:
@@ -98,20 +80,3 @@ def markdown_table(columns: Row, groups: Sequence[Sequence[Row]]) -> str:
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
     path.write_text(json.dumps(result, indent=2) + "\n")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu_model() -> str:
-    """Linux names the processor in one file only; other systems tell the platform module."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Annotated
 
-_COMMANDS = ("train", "evaluate")
+_COMMANDS = ("train", "evaluate", "compare")
 _NEEDED = ("flax", "orbax.checkpoint", "sklearn", "tyro", "rich", "matplotlib")
 
 
@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> int:
         return 0
     if missing := [name for name in _NEEDED if not _installed(name)]:
         return _fail(
-            f"the trainer needs {', '.join(missing)}: install the extra, pip install 'nag_optax[train]'",
+            f"this command needs {', '.join(missing)}: install the extra, pip install 'nag_optax[train]'",
             2,
         )
     from nag_optax.train.errors import TrainError
@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
     except TrainError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("stopped at once; --resume goes on from the last checkpoint, if there is one", 130)
+        return _fail("stopped at once; --resume goes on from what is saved, if anything is", 130)
     except BrokenPipeError:
         return 1
 
@@ -47,6 +47,7 @@ def _parse(arguments: list[str]):
     """The configuration, and the names of the options that were given."""
     import tyro
 
+    from nag_optax.compare.config import CompareConfig
     from nag_optax.train.config import EvaluateConfig, TrainConfig
     from nag_optax.train.defaults import defaults_table
     from nag_optax.train.errors import InputError
@@ -54,9 +55,10 @@ def _parse(arguments: list[str]):
     commands = (
         Annotated[TrainConfig, tyro.conf.subcommand("train")]
         | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
+        | Annotated[CompareConfig, tyro.conf.subcommand("compare")]
     )
     if not arguments[0].startswith("-") and arguments[0] not in _COMMANDS:
-        raise InputError(f"{arguments[0]}: no such command; must be train or evaluate")
+        raise InputError(f"{arguments[0]}: no such command; must be train, evaluate or compare")
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -81,9 +83,15 @@ def _parse(arguments: list[str]):
 
 
 def _execute(config, given: set[str]) -> int:
+    from nag_optax.compare.config import CompareConfig, load_config
     from nag_optax.train.config import EvaluateConfig
 
-    if isinstance(config, EvaluateConfig):
+    if isinstance(config, CompareConfig):
+        from nag_optax.compare.run import compare
+        from nag_optax.train.folder import with_stored_options
+
+        compare(with_stored_options(config, given, load_config))
+    elif isinstance(config, EvaluateConfig):
         from nag_optax.train.evaluate import evaluate
 
         evaluate(config)
@@ -97,7 +105,7 @@ def _execute(config, given: set[str]) -> int:
 
 def _one_line(message: str, command: str) -> str:
     """The parser's boxed message as one line that names the option, the value and what is allowed."""
-    from nag_optax.train.config import allowed
+    from nag_optax.compare.config import allowed
 
     # The box is drawn in Unicode or in ASCII; its rules part a title, the message and a hint.
     lines = [line.strip(" │|\n") for line in message.splitlines()]
@@ -111,7 +119,7 @@ def _one_line(message: str, command: str) -> str:
     ):
         if found := re.search(pattern, text):
             name = found["option"].removeprefix("--").replace("-", "_")
-            value = found["value"] or "without a value"
+            value = found["value"].replace("', '", " ") or "without a value"
             return f"{found['option']} {value}: must be {allowed(name)}"
     if "RUN_DIR" in text:
         return "RUN_DIR is missing: name the folder of a run, nag-optax evaluate RUN_DIR"

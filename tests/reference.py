@@ -182,8 +182,8 @@ def fista_with_backtracking(
     since one was rejected.
 
     With `restart`, t_{k+1} = 1 and y_{k+1} = x_k where ⟨y_k − x_k, x_k − x_{k−1}⟩ > 0 (O'Donoghue and
-    Candès, 2015). As y_{k+1} is then that of every step size, s_{k+1} is found by 0.99 over its curvature along the
-    first trial, doubled until it is rejected, then halved.
+    Candès, 2015). As y_{k+1} is then that of every step size, s_{k+1} is doubled until it is rejected,
+    then halved.
     """
     previous = x = np.asarray(start, np.float64)
     t, s, gradients, records = 0.0, first_step_size / growth(-1), 0, []
@@ -195,20 +195,18 @@ def fista_with_backtracking(
             y = x + (t - 1) / t_new * (x - previous)
             g = gradient(y)
 
-            def excess(step: float, y: Array = y, g: Array = g) -> tuple[float, float]:
+            def excess(step: float, y: Array = y, g: Array = g) -> float:
+                """f(x) − f(y) − ⟨g, d⟩ − ‖d‖²/(2 step)."""
                 d = prox(y - step * g, step) - y
-                return objective(y + d) - objective(y) - g @ d, d @ d
+                return objective(y + d) - objective(y) - float(g @ d + d @ d / (2 * step))
 
             gradients += 1
             if fresh:
-                above, squared = excess(trial)
-                trial = 0.99 * squared / (2 * above)
-                while np.subtract(*np.multiply(excess(trial), (1, 0.5 / trial))) <= 0:
+                while excess(trial) <= 0:
                     trial *= 2
-                while np.subtract(*np.multiply(excess(trial), (1, 0.5 / trial))) > 0:
+                while excess(trial) > 0:
                     trial *= shrink
-            above, squared = excess(trial)
-            if above <= squared / (2 * trial):
+            if excess(trial) <= 0:
                 break
             successes = -1
             trial *= shrink

@@ -37,7 +37,15 @@ def command(*arguments: object) -> list[str]:
         ("train --prune", "--prune without a value: must be group_l2=STRENGTH"),
         ("train --seed", "--seed without a value: must be a whole number"),
         ("train --speed 3", "Unrecognized options: --speed, 3; see nag-optax train --help"),
-        ("trian", "trian: no such command; must be train or evaluate"),
+        ("trian", "trian: no such command; must be train, evaluate or compare"),
+        ("compare --optimizers nag lion", "--optimizers lion: must be different names of sgd, momentum, nag"),
+        ("compare --learning-rates 1 fast", "--learning-rates 1 fast: must be auto, or different finite"),
+        ("compare --learning-rates 0.1 -1", "--learning-rates -1.0: must be auto, or different finite"),
+        ("compare --seeds many", "--seeds many: must be a whole number from 1 to 100"),
+        ("compare --problem cubic", "--problem cubic: must be one of quadratic, rosenbrock, logistic"),
+        ("compare --num-steps 9", "--num-steps 9: goes with --problem"),
+        ("compare --speed 3", "Unrecognized options: --speed, 3; see nag-optax compare --help"),
+        ("compare --resume --run-dir nowhere", "nowhere/config.json: no such file"),
         ("evaluate", "RUN_DIR is missing: name the folder of a run"),
         ("evaluate nowhere", "nowhere/config.json: no such file"),
     ],
@@ -57,7 +65,7 @@ def test_help_names_every_command_option_and_default(capsys):
             run(arguments)
         assert exited.value.code == 0
         text = capsys.readouterr().out
-        assert "train" in text and "evaluate" in text
+        assert "train" in text and "evaluate" in text and "compare" in text
     with pytest.raises(SystemExit):
         run(["train", "--help"])
     text = capsys.readouterr().out
@@ -74,10 +82,11 @@ def test_version_and_a_missing_extra(capsys, monkeypatch):
     assert "needs flax: install the extra" in capsys.readouterr().err
 
 
-def test_help_imports_neither_jax_nor_flax():
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_help_imports_neither_jax_nor_flax(command):
     code = (
         "import sys, nag_optax.cli\n"
-        "try: nag_optax.cli.run(['train', '--help'])\n"
+        f"try: nag_optax.cli.run(['{command}', '--help'])\n"
         "except SystemExit: pass\n"
         "assert not {'jax', 'flax', 'sklearn', 'numpy'} & set(sys.modules), 'heavy import'"
     )

@@ -48,7 +48,8 @@ def test_finds_the_minimum(name: str, rate: bool, x64: None):
     known = problem.objective(x) if hasattr(problem.operator, "value") else problem.smooth(x)
     np.testing.assert_allclose(solution.value, known, rtol=1e-12)
     steps, gradients = int(solution.steps), int(solution.gradient_evaluations)
-    assert steps + (0 if rate else 0.05 * steps + 1) < gradients <= (steps + 3 if rate else 1.3 * steps + 10)
+    # The last steps of a search, which the rounding of f decides, take a second gradient.
+    assert steps + (0 if rate else 0.05 * steps + 1) < gradients <= (steps + 3 if rate else 1.4 * steps + 10)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -80,11 +80,13 @@ def search(
     Whether the next lookahead is `free` of the step size only the caller knows, who forms it.
     """
 
+    first = state.next_step_size == 0
+
     def body(trial: _Trial) -> _Trial:
         point, s = trial.point, trial.step_size
         target = _target(prox, point, s)
         verdict = _judge(point, target, s, value_fn)
-        measures = trial.growing & (trial.trials == 0) & verdict.clear & (verdict.curvature > 0)
+        measures = first & (trial.trials == 0) & verdict.clear & (verdict.curvature > 0)
         growing = trial.growing & (measures | verdict.accepted)
         hopeless = ~jnp.isfinite(verdict.slope + point.value)
         done = (verdict.accepted & ~growing) | hopeless | (verdict.length == 0)
@@ -104,7 +106,7 @@ def search(
             trial.gradients + verdict.gradients + gradients,
         )
 
-    start = jnp.where(state.next_step_size > 0, state.next_step_size, _first_guess(point))
+    start = jnp.where(first, _first_guess(point), state.next_step_size)
     zero, count, no = jnp.zeros([], float), jnp.zeros([], jnp.int32), jnp.zeros([], bool)
     trial = _Trial(
         point=point,

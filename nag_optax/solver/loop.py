@@ -5,7 +5,8 @@ changes no decision:
 
     converged   M(x) ≤ tol·max(‖∇f(x₀)‖, ‖∇f(x)‖), with M evaluated anew at the x that is returned
                 plus what the rounding of x may add to M
-    stalled     s·M²/2 below the rounding of f, or s·M below that of x, and no smaller M in 100 steps;
+    stalled     s·M²/2 below the rounding of f, or s·M below that of x, and no smaller M in 100 steps
+                and in a quarter of all;
                 or M = 0, a fixed point of the arithmetic, where that is not within the tolerance
 """
 
@@ -25,7 +26,8 @@ from nag_optax.prox.base import ProxLike
 
 RUNNING, CONVERGED, MAX_STEPS, STALLED, NAN = -1, 0, 1, 2, 3
 
-# Steps without a smaller gradient mapping, in the noise, until the run has stalled.
+# Steps without a smaller gradient mapping, in the noise, until the run has stalled; a quarter of all
+# where that is more, because a slow problem is slow there too.
 _PATIENCE = 100
 
 
@@ -134,7 +136,8 @@ def run(
         improved = mapping < 0.99 * carry.least_norm
         idle = jnp.where(in_noise & ~improved, carry.idle_steps + 1, 0)
         reason = jnp.where(steps >= max_steps, MAX_STEPS, RUNNING)
-        reason = jnp.where((idle >= _PATIENCE) | (mapping == 0), STALLED, reason)
+        stalled = idle >= jnp.maximum(_PATIENCE, steps // 4)
+        reason = jnp.where(stalled | (mapping == 0), STALLED, reason)
         reason = jnp.where(converged, CONVERGED, reason)
         reason = jnp.where(finite, reason, NAN)
 

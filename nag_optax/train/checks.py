@@ -38,13 +38,13 @@ def check_values(config: "TrainConfig") -> None:
 
     assert config.warmup_epochs is not None and config.num_epochs is not None
     assert config.weight_decay is not None
-    need(_positive(config.learning_rate), "learning_rate")
-    need(config.momentum is None or 0 <= _float32(config.momentum) < 1, "momentum")
-    need(math.isfinite(_float32(config.weight_decay)) and config.weight_decay >= 0, "weight_decay")
-    need(0 <= _float32(config.smoothing) < 1, "smoothing")
-    need(_positive(config.clip_norm), "clip_norm")
+    need(positive(config.learning_rate), "learning_rate")
+    need(config.momentum is None or 0 <= float32(config.momentum) < 1, "momentum")
+    need(math.isfinite(float32(config.weight_decay)) and config.weight_decay >= 0, "weight_decay")
+    need(0 <= float32(config.smoothing) < 1, "smoothing")
+    need(positive(config.clip_norm), "clip_norm")
     for name in ("num_epochs", "batch_size", "image_size", "num_devices"):
-        need(_positive(getattr(config, name)), name)
+        need(positive(getattr(config, name)), name)
     if config.classes is not None:
         class_labels(config.classes)
     need(all(config.freeze), "freeze")
@@ -100,7 +100,7 @@ def prune_strength(prune: str) -> float:
         strength = float(number)
     except ValueError:
         strength = math.nan
-    if name != "group_l2" or not _positive(strength):
+    if name != "group_l2" or not positive(strength):
         raise InputError(f"--prune {prune}: must be {ALLOWED['prune']}")
     return strength
 
@@ -130,11 +130,11 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _positive(value: float | None) -> bool:
-    return value is None or (math.isfinite(_float32(value)) and _float32(value) > 0)
+def positive(value: float | None) -> bool:
+    return value is None or (math.isfinite(float32(value)) and float32(value) > 0)
 
 
-def _float32(value: float) -> float:
+def float32(value: float) -> float:
     """As the step will see it: 0.9999999999 is 1 there, 1e39 infinite."""
     try:
         return struct.unpack("f", struct.pack("f", value))[0]

@@ -38,6 +38,10 @@ class Dataset(NamedTuple):
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
+    def standardise(self, images: jax.Array) -> jax.Array:
+        """In float32, each channel of the training images with mean 0 and deviation 1."""
+        return (images.astype(jnp.float32) - self.mean) / self.std
+
 
 def load_dataset(config: TrainConfig) -> Dataset:
     """The dataset of a configuration, resized if it asks for that.

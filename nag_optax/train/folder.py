@@ -4,11 +4,12 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from pathlib import Path
+from typing import IO, Any, TypeVar
 
-from nag_optax.train.config import TrainConfig, load_config
+from nag_optax.train.config import load_config
 from nag_optax.train.errors import InputError
 
 CONFIG, METRICS, SUMMARY, CURVES, CHECKPOINTS = (
@@ -19,15 +20,19 @@ CONFIG, METRICS, SUMMARY, CURVES, CHECKPOINTS = (
     "checkpoints",
 )
 _LOCK = ".lock"
+_Config = TypeVar("_Config", bound=Any)  # TrainConfig, CompareConfig
 
 
 class RunFolder:
     """The files of one run. What the disk refuses is an InputError that names the folder."""
 
-    def __init__(self, config: TrainConfig):
+    files: tuple[str, ...] = (CONFIG, METRICS, SUMMARY, CURVES)
+    folders: tuple[str, ...] = (CHECKPOINTS,)
+
+    def __init__(self, config: Any, load: Callable[[Path], Any] = load_config):
         assert config.run_dir is not None
-        self.path = config.run_dir
-        self._config = config
+        self.path: Path = config.run_dir
+        self._config, self._load = config, load
 
     def check(self) -> None:
         """Refuses to mix two runs, or to overwrite one, unless asked to.
@@ -47,7 +52,7 @@ class RunFolder:
             empty = not self.path.exists() or all(p.name == _LOCK for p in self.path.iterdir())
         if config.resume and not holds_run:
             raise InputError(f"--run-dir {self.path}: holds no run; start one without --resume")
-        if config.resume and (differences := load_config(self.path / CONFIG).differences(config)):
+        if config.resume and (differences := self._load(self.path / CONFIG).differences(config)):
             raise InputError(
                 f"--run-dir {self.path}: holds a run with another configuration: {'; '.join(differences)}; "
                 "name another folder"
@@ -66,12 +71,13 @@ class RunFolder:
             lock = open(self.path / _LOCK, "w")
         with lock:
             if not _locked(lock):
-                raise InputError(f"--run-dir {self.path}: another process is training there; wait for it")
+                raise InputError(f"--run-dir {self.path}: another process is at work there; wait for it")
             self.check()  # Again: another run may have come and gone since.
             with self._writing():
                 if self._config.overwrite:
-                    shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
-                    for name in (CONFIG, METRICS, SUMMARY, CURVES):
+                    for name in self.folders:
+                        shutil.rmtree(self.path / name, ignore_errors=True)
+                    for name in self.files:
                         (self.path / name).unlink(missing_ok=True)
             self.write(CONFIG, self._config.to_json())
             yield
@@ -115,7 +121,9 @@ class RunFolder:
             raise InputError(f"--run-dir {self.path}: cannot be used ({error})") from None
 
 
-def with_stored_options(config: TrainConfig, given: set[str]) -> TrainConfig:
+def with_stored_options(
+    config: _Config, given: set[str], load: Callable[[Path], Any] = load_config
+) -> _Config:
     """On --resume: the configuration that the folder holds, with the options given on top.
 
     So `--resume --run-dir DIR` is enough, and an option that contradicts the folder is found out.
@@ -124,7 +132,7 @@ def with_stored_options(config: TrainConfig, given: set[str]) -> TrainConfig:
         return config
     folder = config.run_dir or config.resolved().run_dir
     assert folder is not None
-    stored = load_config(folder / CONFIG)
+    stored = load(folder / CONFIG)
     return dataclasses.replace(stored, **{name: getattr(config, name) for name in given})
 
 

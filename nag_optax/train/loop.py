@@ -165,15 +165,11 @@ class Loop:
     @partial(jax.jit, static_argnums=(0, 1))
     def _predict(self, graphdef: Any, weights: tuple[Any, Any], images: jax.Array) -> jax.Array:
         model = nnx.merge(graphdef, *weights)
-        return model(self._standardise(images), train=False)
-
-    def _standardise(self, images: jax.Array) -> jax.Array:
-        return (images.astype(jnp.float32) - self.dataset.mean) / self.dataset.std
+        return model(self.dataset.standardise(images), train=False)
 
     def _epoch_order(self, epoch: int) -> jax.Array:
-        order = np.random.default_rng([self._config.seed, epoch]).permutation(self.num_examples)
-        order = np.resize(order, self.steps_per_epoch * self.batch_size)
-        return jax.device_put(order.astype(np.int32), self._replicated)
+        order = epoch_order(self._config.seed, epoch, self.num_examples, self.batch_size)
+        return jax.device_put(order, self._replicated)
 
     def _chunk(self, num_steps: int, state: TrainState, order: jax.Array, train: Split) -> TrainState:
         def body(state: TrainState, _: None) -> tuple[TrainState, None]:
@@ -190,31 +186,56 @@ class Loop:
         return jax.lax.scan(body, state, None, length=num_steps)[0]
 
     def _step(self, state: TrainState, images: jax.Array, labels: jax.Array) -> TrainState:
-        key = jax.random.fold_in(jax.random.key(self._config.seed), state.step)
-
-        def loss_fn(params: Any):
-            model = nnx.merge(self._graphdef, params, state.model_state)
-            logits = model(self._standardise(images), train=True, rngs=nnx.Rngs(dropout=key))
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            correct = jnp.sum(jnp.argmax(logits, -1) == labels)
-            model_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
-            return jnp.mean(losses), (correct, model_state)
-
-        (loss, (correct, model_state)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = self._optimizer.update(grads, state.opt_state, state.params, value=loss)
-        return TrainState(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            model_state=model_state,
-            opt_state=opt_state,
-            loss_sum=state.loss_sum + loss * self.batch_size,
-            correct=state.correct + correct,
+        key = step_key(self._config.seed, state.step)
+        return train_step(
+            self._graphdef, self._optimizer, state, self.dataset.standardise(images), labels, key
         )
 
 
 def _metrics(logits: jax.Array, labels: np.ndarray) -> Metrics:
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return Metrics(float(jnp.mean(losses)), float(jnp.mean(jnp.argmax(logits, -1) == labels)))
+
+
+def train_step(
+    graphdef: Any,
+    optimizer: optax.GradientTransformationExtraArgs,
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array,
+    key: jax.Array,
+) -> TrainState:
+    """One step on one batch of standardised images, a pure function; `key` is for dropout."""
+
+    def loss_fn(params: Any):
+        model = nnx.merge(graphdef, params, state.model_state)
+        logits = model(images, train=True, rngs=nnx.Rngs(dropout=key))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        correct = jnp.sum(jnp.argmax(logits, -1) == labels)
+        model_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+        return jnp.mean(losses), (correct, model_state)
+
+    (loss, (correct, model_state)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
+    return TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        model_state=model_state,
+        opt_state=opt_state,
+        loss_sum=state.loss_sum + loss * len(labels),
+        correct=state.correct + correct,
+    )
+
+
+def step_key(seed: int | jax.Array, step: jax.Array) -> jax.Array:
+    """The key of a step's dropout."""
+    return jax.random.fold_in(jax.random.key(seed), step)
+
+
+def epoch_order(seed: int, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
+    """Every example once, in an order of (seed, epoch); the first ones again to fill the last batch."""
+    order = np.random.default_rng([seed, epoch]).permutation(num_examples)
+    return np.resize(order, -(-num_examples // batch_size) * batch_size).astype(np.int32)
 
 
 def chunk_lengths(start: int, steps_per_epoch: int, target: int) -> list[int]:

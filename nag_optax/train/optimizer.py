@@ -16,18 +16,23 @@ def make_schedule(config: TrainConfig, steps_per_epoch: int) -> optax.Schedule:
     peak = config.learning_rate
     total = config.num_epochs * steps_per_epoch
     warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
-    match config.schedule:
-        case "constant":
-            decay = optax.constant_schedule(peak)
-        case "cosine":
-            decay = optax.cosine_decay_schedule(peak, total - warmup)
-        case "linear":
-            decay = optax.linear_schedule(peak, 0.0, total - warmup)
+    decay = decay_schedule(config.schedule, total - warmup, peak)
     if warmup == 0:
         return decay
     # From peak/(warmup + 1), so that the first step is not wasted on a rate of 0.
     rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
     return optax.join_schedules([rise, decay], [warmup])
+
+
+def decay_schedule(name: str, num_steps: int, peak: float = 1.0) -> optax.Schedule:
+    """From the peak to 0 in that many steps, or constant."""
+    match name:
+        case "cosine":
+            return optax.cosine_decay_schedule(peak, num_steps)
+        case "linear":
+            return optax.linear_schedule(peak, 0.0, num_steps)
+        case _:
+            return optax.constant_schedule(peak)
 
 
 def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> optax.GradientTransformationExtraArgs:

@@ -42,7 +42,7 @@ def test_resume_of_nothing_is_refused(tmp_path):
 
 def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(folder, tmp_path):
     with folder.claimed():
-        with pytest.raises(InputError, match="another process is training there"), folder.claimed():
+        with pytest.raises(InputError, match="another process is at work there"), folder.claimed():
             pass
         resumed = RunFolder(TrainConfig(run_dir=tmp_path / "run", resume=True).resolved())
         with pytest.raises(InputError, match="another process"), resumed.claimed():

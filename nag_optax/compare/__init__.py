@@ -1,0 +1,1 @@
+"""The comparison behind `nag-optax compare`; needs the extra `train`."""

@@ -1,0 +1,186 @@
+"""A comparison and its folder: search, keep each optimizer's result, report."""
+
+import shlex
+import signal
+import textwrap
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from nag_optax.compare import table
+from nag_optax.compare.config import CompareConfig
+from nag_optax.compare.contenders import CONTENDERS, Contender
+from nag_optax.compare.folder import COMPARISON, FIGURE, TABLE, ComparisonFolder, plain, to_json
+from nag_optax.compare.progress import CompareProgress
+from nag_optax.compare.search import Search, Trial, search, search_given
+from nag_optax.train.devices import Device
+from nag_optax.train.environment import environment_of
+from nag_optax.train.errors import InputError, Interrupted
+
+_VERSIONS = ("nag_optax", "jax", "jaxlib", "optax", "flax")
+
+
+class Comparison(ABC):
+    """What the comparisons on data and on a problem share: search, progress, report."""
+
+    title: str
+    runs_a_rate: int
+    """Runs at one learning rate."""
+    grid_size: int
+    """Learning rates to begin with."""
+
+    def __init__(
+        self,
+        config: CompareConfig,
+        folder: ComparisonFolder,
+        device: Device,
+        console: Console,
+        interrupts: list[int],
+    ):
+        self.config, self.folder, self.device = config, folder, device
+        self._console, self.interrupts = console, interrupts
+
+    def carry_out(self) -> dict[str, Any]:
+        config = self.config
+        stored = {name: self.folder.result(name) for name in config.optimizers} if config.resume else {}
+        self._results = {name: result for name, result in stored.items() if result is not None}
+        missing = [name for name in config.optimizers if name not in self._results]
+        if self._results:
+            self._say(f"kept in {self.folder.path}: {', '.join(self._results)}")
+        if config.learning_rates != "auto":
+            self.grid_size = len(config.learning_rates)
+        with CompareProgress(
+            self._console, len(missing) * self.grid_size * self.runs_a_rate
+        ) as self.progress:
+            for position, name in enumerate(missing, 1):
+                self.check_interrupts()
+                self.progress.describe(f"{name} ({position}/{len(missing)})")
+                started = time.perf_counter()
+                self._results[name] = plain(self._result(name))
+                self.folder.write_result(name, self._results[name])
+                self.progress.say(f"{self.line(self._results[name])}  {time.perf_counter() - started:6.1f} s")
+            ordered = [self._results[name] for name in config.optimizers]
+            self.measure(ordered)
+        return self._report(ordered)
+
+    @abstractmethod
+    def run(self, contender: Contender, learning_rates: Sequence[float]) -> list[Trial]:
+        """A trial for each learning rate."""
+
+    @abstractmethod
+    def score(self, trial: Trial) -> Any:
+        """What is smallest at the best learning rate; None if the trial diverged."""
+
+    @abstractmethod
+    def rung(self, contender: Contender) -> Callable[[int], float]:
+        """The ladder of learning rates, around the middle of the grid."""
+
+    @abstractmethod
+    def about(self, contender: Contender) -> dict[str, Any]:
+        """What is known of an optimizer without running it."""
+
+    @abstractmethod
+    def measure(self, results: list[dict[str, Any]]) -> None:
+        """Adds what is measured for all optimizers together."""
+
+    @abstractmethod
+    def line(self, result: dict[str, Any]) -> str:
+        """What one optimizer gave, for the progress."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What `comparison.json` says beside the optimizers."""
+
+    @abstractmethod
+    def explanation(self) -> str:
+        """How to read the table."""
+
+    @abstractmethod
+    def draw(self, results: list[dict[str, Any]], path: Path) -> None:
+        """Writes the figure."""
+
+    def _result(self, name: Any) -> dict[str, Any]:
+        contender = CONTENDERS[name]
+        planned = self.grid_size
+
+        def run(learning_rates: Sequence[float]) -> list[Trial]:
+            nonlocal planned
+            planned -= len(learning_rates)
+            if planned < 0:
+                self.progress.add_runs(-planned * self.runs_a_rate)
+                planned = 0
+            return self.run(contender, learning_rates)
+
+        found = self._search(contender, run)
+        return {
+            "name": name,
+            "label": contender.label,
+            "best": found.best,
+            "note": found.note,
+            **self.about(contender),
+            "trials": found.trials,
+        }
+
+    def _search(self, contender: Contender, run: Callable[[Sequence[float]], list[Trial]]) -> Search:
+        if self.config.learning_rates == "auto":
+            return search(run, self.score, self.rung(contender), self.grid_size // 2)
+        return search_given(run, self.score, self.config.learning_rates)
+
+    def _report(self, results: list[dict[str, Any]]) -> dict[str, Any]:
+        config, folder = self.config, self.folder
+        environment = environment_of(*_VERSIONS)
+        environment["machine"]["device"] = (
+            self.device.device_kind if self.device.platform != "cpu" else environment["machine"]["device"]
+        )
+        comparison = plain({"config": config.to_dict(), **environment, **self.facts(), "optimizers": results})
+        head, body = table.rows(config, results)
+        folder.write(COMPARISON, to_json(comparison))
+        try:
+            self.draw(results, folder.path / FIGURE)
+        except OSError as error:
+            raise InputError(f"{folder.path / FIGURE}: cannot be written ({error})") from None
+        folder.write(TABLE, self._markdown(head, body, results, environment))
+        self._console.print(table.rich_table(self.title, config, results))
+        for note in table.notes(results):
+            self._say(note)
+        self._say(f"saved in {folder.path}: {COMPARISON}, {TABLE}, {FIGURE}")
+        return comparison
+
+    def _markdown(
+        self, head: list[str], body: list[list[str]], results: list[dict[str, Any]], environment: Any
+    ) -> str:
+        machine, versions = environment["machine"], environment["versions"]
+        where = ", ".join(
+            [
+                f"{machine['device']}, {machine['cores']} cores",
+                *(f"{name} {version}" for name, version in versions.items()),
+                environment["date"][:10],
+            ]
+        )
+        notes = "".join(f"- {note}\n" for note in table.notes(results))
+        return (
+            f"# {self.title}\n\n{table.markdown_table(head, body)}\n"
+            f"{textwrap.fill(self.explanation(), 100)}\n\n{notes}{'' if not notes else chr(10)}"
+            f"![Curves of every optimizer, and its final value over the learning rate.]({FIGURE})\n\n"
+            f"```bash\n{table.command(self.config)}\n```\n\n{where}\n"
+        )
+
+    def check_interrupts(self) -> None:
+        """Ends the comparison, between two chunks of work, if a signal came."""
+        if not self.interrupts:
+            return
+        number = self.interrupts[0]
+        finished = [name for name in self.config.optimizers if name in self._results]
+        kept = f"finished and kept: {', '.join(finished)}" if finished else "no optimizer was finished"
+        raise Interrupted(
+            f"stopped by {signal.Signals(number).name}; {kept}; continue with: "
+            f"nag-optax compare --resume --run-dir {shlex.quote(str(self.folder.path))}",
+            number,
+        )
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,64 @@
+"""The folder of a comparison: what each optimizer gave, as soon as it is known, and the report."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nag_optax.compare.config import CompareConfig, load_config
+from nag_optax.train.folder import CONFIG, RunFolder
+
+COMPARISON, TABLE, FIGURE, OPTIMIZERS = (
+    "comparison.json",
+    "comparison.md",
+    "comparison.png",
+    "optimizers",
+)
+
+
+class ComparisonFolder(RunFolder):
+    """The files of one comparison."""
+
+    files = (CONFIG, COMPARISON, TABLE, FIGURE)
+    folders = (OPTIMIZERS,)
+
+    def __init__(self, config: CompareConfig):
+        super().__init__(config, load_config)
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """What an optimizer gave, if it is finished and the file is whole."""
+        try:
+            return json.loads(self._path_of(name).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def write_result(self, name: str, result: dict[str, Any]) -> None:
+        with self._writing():
+            (self.path / OPTIMIZERS).mkdir(exist_ok=True)
+        self.write(str(self._path_of(name).relative_to(self.path)), to_json(result))
+
+    def _path_of(self, name: str) -> Path:
+        return self.path / OPTIMIZERS / f"{name}.json"
+
+
+def plain(value: Any) -> Any:
+    """Arrays as lists, numbers that are not finite as None, the others to six digits."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def to_json(value: Any) -> str:
+    """Strict JSON, indented, with a list of numbers on one line."""
+    text = json.dumps(plain(value), indent=1, allow_nan=False)
+    numbers = r"\[\s+((?:(?:-?[\d.]+(?:e[-+]?\d+)?|null|true|false),?\s+)+)\]"
+    return re.sub(numbers, lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"

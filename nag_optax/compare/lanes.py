@@ -1,0 +1,308 @@
+"""Runs on data: one lane for each (learning rate, seed), many lanes in one compiled program.
+
+A lane is the run that `nag-optax train` makes of the same seed: the same initialisation, batches and
+dropout. Its learning rate is a traced number, so one program serves the whole grid. Lanes share
+nothing but the images; one that diverges leaves the others as they are.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from nag_optax.compare.config import CompareConfig
+from nag_optax.compare.contenders import Contender
+from nag_optax.train.config import ModelName
+from nag_optax.train.data import Dataset, Split
+from nag_optax.train.devices import Device
+from nag_optax.train.loop import TrainState, chunk_lengths, epoch_order, step_key, train_step
+from nag_optax.train.models import make_model
+from nag_optax.train.optimizer import make_schedule
+
+# An evaluation may take this share of the time of the training steps before it.
+_EVALUATION_SHARE = 0.2
+_EVALUATION_BATCH = 500
+
+
+class Lane(NamedTuple):
+    """One run."""
+
+    learning_rate: float
+    seed: int
+
+
+class LaneResult(NamedTuple):
+    """Curves (evaluations,) of one run, and where it ended."""
+
+    lane: Lane
+    loss: np.ndarray  # mean over the training batches since the evaluation before
+    test_loss: np.ndarray
+    test_accuracy: np.ndarray
+    final_train_loss: float  # of the whole training split, without dropout
+    final_train_accuracy: float
+
+    @property
+    def diverged(self) -> bool:
+        return not np.isfinite([*self.loss, *self.test_loss, self.final_train_loss]).all()
+
+
+class LaneRunner:
+    """The compiled programs of one model and dataset, for one optimizer after the other."""
+
+    def __init__(self, config: CompareConfig, dataset: Dataset, device: Device):
+        train = config.train_config()
+        assert train.model is not None and train.batch_size is not None and train.num_epochs is not None
+        self._model: ModelName = train.model
+        self._dataset, self._device = dataset, device
+        self.num_epochs, self._batch_size = train.num_epochs, train.batch_size
+        self._num_examples = len(dataset.train.labels)
+        self.steps_per_epoch = -(-self._num_examples // train.batch_size)
+        self._unit_schedule = make_schedule(train, self.steps_per_epoch)
+        # A step costs about three forward passes, an evaluation one.
+        images = len(dataset.test.labels) / (3 * _EVALUATION_SHARE)
+        self._chunks = chunk_lengths(0, self.steps_per_epoch, max(1, int(images) // self._batch_size))
+        ends = np.cumsum(self._chunks)
+        self.steps = np.concatenate([e * self.steps_per_epoch + ends for e in range(self.num_epochs)])
+        self._graphdef = nnx.split(self._make_model(config.seed), nnx.Param, ...)[0]
+        self._train = jax.device_put(dataset.train, device)
+        self._test = jax.device_put(dataset.test, device)
+        self._programs: dict[tuple[str, int], Any] = {}
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks of a run, after each of which `run` reports."""
+        return len(self.steps)
+
+    def params(self, seed: int) -> Any:
+        """The initial parameters of a seed."""
+        return self._init(seed)[0]
+
+    def run(
+        self, contender: Contender, lanes: Sequence[Lane], report: Callable[[float], None]
+    ) -> list[LaneResult]:
+        """Trains the lanes, all at once where that is fast and fits in memory.
+
+        Args:
+            contender: the optimizer.
+            lanes: what to train.
+            report: called after each chunk with the number of runs' worth of work since the last call.
+        """
+        at_once = self._at_once(contender, len(lanes))
+        results = []
+        for start in range(0, len(lanes), at_once):
+            group = [*lanes[start : start + at_once]]
+            # One program for all groups: the last is filled up.
+            padded = [*group, *[group[-1]] * (at_once - len(group))]
+            share = len(group) / self.num_chunks
+            results += self._run_group(contender, padded, lambda share=share: report(share))[: len(group)]
+        return results
+
+    def stopwatch(self, contender: Contender, lane: Lane) -> Callable[[int], float]:
+        """A function that takes steps of one run by itself, and returns seconds a step."""
+        state, order = self._begin(contender, [lane]), self._orders([lane], 0)
+        holder = [self._chunk(contender, state, [lane], order, 1)]
+
+        def seconds(num_steps: int) -> float:
+            # Within the first epoch, whose order is at hand.
+            state = holder[0]._replace(step=jnp.zeros_like(holder[0].step))
+            started = time.perf_counter()
+            holder[0] = jax.block_until_ready(self._chunk(contender, state, [lane], order, num_steps))
+            return (time.perf_counter() - started) / num_steps
+
+        return seconds
+
+    def _run_group(
+        self, contender: Contender, lanes: list[Lane], report: Callable[[], None]
+    ) -> list[LaneResult]:
+        state = self._begin(contender, lanes)
+        curves: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        for epoch in range(self.num_epochs):
+            orders = self._orders(lanes, epoch)
+            for length in self._chunks:
+                state = self._chunk(contender, state, lanes, orders, length)
+                loss = np.atleast_1d(state.loss_sum) / (length * self._batch_size)
+                curves.append((loss, *self._evaluate(contender, state, self._test)))
+                report()
+        train_loss, train_accuracy = self._evaluate(contender, state, self._train)
+        loss, test_loss, test_accuracy = (np.stack(curve) for curve in zip(*curves, strict=True))
+        return [
+            LaneResult(
+                lane,
+                loss[:, i],
+                test_loss[:, i],
+                test_accuracy[:, i],
+                float(train_loss[i]),
+                float(train_accuracy[i]),
+            )
+            for i, lane in enumerate(lanes)
+        ]
+
+    # The state of one lane has no axis of lanes: XLA compiles it as `nag-optax train` does.
+
+    def _begin(self, contender: Contender, lanes: Sequence[Lane]) -> TrainState:
+        def begin(params: Any, rest: Any, rate: jax.Array) -> TrainState:
+            zero = jnp.zeros([], jnp.int32)
+            opt_state = self._optimizer(contender, rate).init(params)
+            return TrainState(zero, params, rest, opt_state, jnp.zeros([], jnp.float32), zero)
+
+        models = {lane.seed: self._init(lane.seed) for lane in lanes}
+        weights = [models[lane.seed] for lane in lanes]
+        params, rest = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
+        rates = jnp.array([lane.learning_rate for lane in lanes], jnp.float32)
+        state = jax.jit(jax.vmap(begin))(params, rest, rates)
+        state = state if len(lanes) > 1 else jax.tree.map(lambda leaf: leaf[0], state)
+        return jax.device_put(state, self._device)
+
+    def _chunk(
+        self,
+        contender: Contender,
+        state: TrainState,
+        lanes: Sequence[Lane],
+        orders: jax.Array,
+        num_steps: int,
+    ) -> TrainState:
+        rates = jnp.array([lane.learning_rate for lane in lanes], jnp.float32)
+        seeds = jnp.array([lane.seed for lane in lanes], jnp.uint32)
+        if len(lanes) == 1:
+            rates, seeds, orders = rates[0], seeds[0], orders[0]
+        program = self._program(contender, state, rates, seeds, orders, len(lanes))
+        return program(state, rates, seeds, orders, self._train, jnp.int32(num_steps))
+
+    def _program(
+        self,
+        contender: Contender,
+        state: TrainState,
+        rates: jax.Array,
+        seeds: jax.Array,
+        orders: jax.Array,
+        count: int,
+    ) -> Any:
+        if (contender.label, count) not in self._programs:
+            steps = partial(self._steps, contender)
+            if count > 1:
+                steps = jax.vmap(steps, in_axes=(0, 0, 0, 0, None, None))
+            # The number of steps is traced: one program for chunks of every length.
+            lowered = jax.jit(steps, donate_argnums=0).lower(
+                state, rates, seeds, orders, self._train, jnp.int32(0)
+            )
+            self._programs[contender.label, count] = lowered.compile()
+        return self._programs[contender.label, count]
+
+    def _steps(
+        self,
+        contender: Contender,
+        state: TrainState,
+        rate: jax.Array,
+        seed: jax.Array,
+        order: jax.Array,
+        train: Split,
+        num_steps: jax.Array,
+    ) -> TrainState:
+        optimizer = self._optimizer(contender, rate)
+
+        def body(_: jax.Array, state: TrainState) -> TrainState:
+            first = state.step % self.steps_per_epoch * self._batch_size
+            indices = jax.lax.dynamic_slice(order, (first,), (self._batch_size,))
+            images = self._dataset.standardise(train.images[indices])
+            key = step_key(seed, state.step)
+            return train_step(self._graphdef, optimizer, state, images, train.labels[indices], key)
+
+        state = state._replace(loss_sum=jnp.zeros_like(state.loss_sum))
+        return jax.lax.fori_loop(0, num_steps, body, state)
+
+    def _optimizer(self, contender: Contender, rate: jax.Array) -> optax.GradientTransformationExtraArgs:
+        return contender.optimizer(lambda count: rate * self._unit_schedule(count))
+
+    def _evaluate(
+        self, contender: Contender, state: TrainState, split: Split
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Loss and accuracy (lanes,) at the iterate to evaluate."""
+        lanes = state.step.ndim > 0
+        params = _iterate(contender, lanes, state.opt_state, state.params)
+        loss, accuracy = self._metrics(lanes, params, state.model_state, split)
+        return np.atleast_1d(loss), np.atleast_1d(accuracy)
+
+    @partial(jax.jit, static_argnums=(0, 1))
+    def _metrics(self, lanes: bool, params: Any, rest: Any, split: Split) -> tuple[jax.Array, jax.Array]:
+        count = len(split.labels)
+        padded = -(-count // _EVALUATION_BATCH) * _EVALUATION_BATCH
+
+        def pieces(array: Any, fill: int) -> jax.Array:
+            widths = [(0, padded - count)] + [(0, 0)] * (array.ndim - 1)
+            array = jnp.pad(array, widths, constant_values=fill)
+            return array.reshape(-1, _EVALUATION_BATCH, *array.shape[1:])
+
+        def of_lane(params: Any, rest: Any) -> tuple[jax.Array, jax.Array]:
+            def of_piece(piece: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+                images, labels = piece
+                logits = nnx.merge(self._graphdef, params, rest)(
+                    self._dataset.standardise(images), train=False
+                )
+                real = labels >= 0
+                losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+                correct = (jnp.argmax(logits, -1) == labels) & real
+                return jnp.sum(jnp.where(real, losses, 0.0)), jnp.sum(correct)
+
+            loss, correct = jax.lax.map(of_piece, (pieces(split.images, 0), pieces(split.labels, -1)))
+            return jnp.sum(loss) / count, jnp.sum(correct) / count
+
+        if not lanes:
+            return of_lane(params, rest)
+        if self._model == "cnn":  # The activations of all lanes at once could be too large.
+            return jax.lax.map(lambda weights: of_lane(*weights), (params, rest))
+        return jax.vmap(of_lane)(params, rest)
+
+    def _at_once(self, contender: Contender, count: int) -> int:
+        """How many lanes go into one program.
+
+        On a CPU the convolutions of several lanes become one grouped convolution, which takes twice
+        as long a lane as one run after the other.
+        """
+        if self._model == "cnn" and self._device.platform == "cpu":
+            return 1
+        lane = [Lane(0.0, 0)]
+        state, order = self._begin(contender, lane), self._orders(lane, 0)
+        program = self._program(contender, state, jnp.float32(0), jnp.uint32(0), order[0], 1)
+        return min(count, _lanes_that_fit(program.memory_analysis(), self._device))
+
+    def _orders(self, lanes: Sequence[Lane], epoch: int) -> jax.Array:
+        orders = [epoch_order(lane.seed, epoch, self._num_examples, self._batch_size) for lane in lanes]
+        return jax.device_put(np.stack(orders), self._device)
+
+    def _init(self, seed: int) -> tuple[Any, Any]:
+        _, params, rest = nnx.split(self._make_model(seed), nnx.Param, ...)
+        return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+
+    def _make_model(self, seed: int) -> nnx.Module:
+        return make_model(self._model, self._dataset.image_shape, self._dataset.num_classes, seed)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _iterate(contender: Contender, lanes: bool, opt_state: Any, params: Any) -> Any:
+    """The parameters to evaluate."""
+    return (jax.vmap(contender.iterate) if lanes else contender.iterate)(opt_state, params)
+
+
+def _lanes_that_fit(program: Any, device: Device) -> int:
+    """Half the memory, divided by what one lane's program holds."""
+    if program is None:  # This backend does not tell.
+        return 1
+    lane = program.argument_size_in_bytes + program.output_size_in_bytes + program.temp_size_in_bytes
+    return max(1, _memory(device) // 2 // lane)
+
+
+def _memory(device: Device) -> int:
+    """Bytes that a program may hold."""
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 4 * 2**30

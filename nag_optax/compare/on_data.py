@@ -1,0 +1,135 @@
+"""The comparison on images: the same models, batches and dropout for every optimizer."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nag_optax.compare.comparison import Comparison
+from nag_optax.compare.contenders import CONTENDERS, Contender
+from nag_optax.compare.figures import draw_data
+from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
+from nag_optax.compare.search import Trial, decade_rung
+from nag_optax.train.data import load_dataset
+
+_TIMING_ROUNDS = 7
+_TIMING_SECONDS = 0.1  # of steps in one round of one optimizer
+
+
+class OnData(Comparison):
+    """Every learning rate with every seed; the best has the lowest mean training loss at the end."""
+
+    grid_size = 5
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        config = self.config
+        assert config.seeds is not None
+        self.seeds = range(config.seed, config.seed + config.seeds)
+        self.runs_a_rate = len(self.seeds)
+        self.runner = LaneRunner(config, load_dataset(config.train_config()), self.device)
+        self.title = (
+            f"{config.dataset}, {config.model}: {self.runner.num_epochs} epochs, {len(self.seeds)} "
+            + ("seed" if len(self.seeds) == 1 else "seeds")
+        )
+
+    def run(self, contender: Contender, learning_rates: Sequence[float]) -> list[Trial]:
+        lanes = [Lane(rate, seed) for rate in learning_rates for seed in self.seeds]
+
+        def report(runs: float) -> None:
+            self.progress.advance(runs)
+            self.check_interrupts()
+
+        results = self.runner.run(contender, lanes, report)
+        count = len(self.seeds)
+        return [self._trial(results[i : i + count]) for i in range(0, len(results), count)]
+
+    def score(self, trial: Trial) -> float | None:
+        return None if trial["diverged"] else statistics.fmean(trial["train_loss"])
+
+    def rung(self, contender: Contender) -> Callable[[int], float]:
+        return decade_rung(contender.learning_rate)
+
+    def about(self, contender: Contender) -> dict[str, Any]:
+        params = self.runner.params(self.seeds[0])
+        return {"state_bytes_per_parameter": contender.state_bytes(params)}
+
+    def measure(self, results: list[dict[str, Any]]) -> None:
+        """Seconds of a step of one run by itself, in rounds over all optimizers."""
+        self.progress.describe("timing single runs")
+        stopwatches = {}
+        for result in results:
+            self.check_interrupts()
+            contender = CONTENDERS[result["name"]]
+            middle = result["trials"][
+                len(result["trials"]) // 2 if result["best"] is None else result["best"]
+            ]
+            stopwatch = self.runner.stopwatch(contender, Lane(middle["learning_rate"], self.seeds[0]))
+            first = stopwatch(min(5, self.runner.steps_per_epoch))
+            count = min(self.runner.steps_per_epoch, max(1, int(_TIMING_SECONDS / first)))
+            stopwatches[result["name"]] = (stopwatch, count)
+        seconds: dict[str, list[float]] = {name: [] for name in stopwatches}
+        for _ in range(_TIMING_ROUNDS):
+            for name, (stopwatch, count) in stopwatches.items():
+                self.check_interrupts()
+                seconds[name].append(stopwatch(count))
+        for result in results:
+            result["seconds_per_step"] = statistics.median(seconds[result["name"]])
+
+    def line(self, result: dict[str, Any]) -> str:
+        label = f"{result['label']:<20}"
+        if result["best"] is None:
+            return f"{label} {result['note']}"
+        best = result["trials"][result["best"]]
+        return (
+            f"{label} learning rate {best['learning_rate']:<7g} "
+            f"loss {statistics.fmean(best['train_loss']):.1e}  "
+            f"test {statistics.fmean(best['test_accuracy']):7.2%}"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "seeds": list(self.seeds),
+            "steps_per_epoch": self.runner.steps_per_epoch,
+            "steps": self.runner.steps,
+        }
+
+    def explanation(self) -> str:
+        return (
+            "Mean ± standard deviation over the seeds, at the learning rate with the lowest mean training "
+            "loss; the test split chooses nothing. Accuracy and loss are those of the last step, without "
+            f"dropout. The target {self.config.target:g} is a test accuracy, looked at every "
+            f"{self.runner.steps[0]} steps; (2/3) would say that two seeds of three reach it, which the "
+            "mean is of. Seconds are steps times the median time of a step of one run by itself, without "
+            "compilation and evaluation. In the figure a band reaches from the lowest to the highest of the "
+            "seeds."
+        )
+
+    def draw(self, results: list[dict[str, Any]], path: Path) -> None:
+        draw_data(results, self.runner.steps, self.runner.steps_per_epoch, self.title, path)
+
+    def _trial(self, results: list[LaneResult]) -> Trial:
+        assert self.config.target is not None
+        return {
+            "learning_rate": results[0].lane.learning_rate,
+            "diverged": any(r.diverged for r in results),
+            "train_loss": [r.final_train_loss for r in results],
+            "train_accuracy": [r.final_train_accuracy for r in results],
+            "test_loss": [float(r.test_loss[-1]) for r in results],
+            "test_accuracy": [float(r.test_accuracy[-1]) for r in results],
+            "steps_to_target": [
+                first_reaching(self.runner.steps, r.test_accuracy, self.config.target) for r in results
+            ],
+            "curves": {
+                name: np.stack([getattr(r, name) for r in results])
+                for name in ("loss", "test_loss", "test_accuracy")
+            },
+        }
+
+
+def first_reaching(steps: np.ndarray, accuracy: np.ndarray, target: float) -> int | None:
+    """The step of the first evaluation at or above the target."""
+    reached = np.flatnonzero(accuracy >= target)
+    return int(steps[reached[0]]) if len(reached) else None

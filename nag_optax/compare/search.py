@@ -1,0 +1,91 @@
+"""The learning rate of each optimizer: a small grid, extended while the best one is at its edge."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+Trial = dict[str, Any]
+"""What one learning rate gave: at least `learning_rate`, and what the score reads."""
+
+_WIDTH = 2  # rungs on each side of the centre
+_EXTENSION = 4  # more rungs on each side, at most
+
+
+class Search(NamedTuple):
+    """The trials by rising learning rate, the position of the best, and what a reader should know."""
+
+    trials: list[Trial]
+    best: int | None
+    note: str
+
+
+def decade_rung(centre: float) -> Callable[[int], float]:
+    """Learning rates … 0.01, 0.03, 0.1, 0.3, 1 …; rung 0 is the one nearest to the centre."""
+    nearest = round(2 * math.log10(centre))
+
+    def rung(i: int) -> float:
+        decade, half = divmod(nearest + i, 2)
+        return float(f"{3 if half else 1}e{decade}")
+
+    return rung
+
+
+def doubling_rung(centre: float) -> Callable[[int], float]:
+    """Learning rates centre·2^i."""
+    return lambda i: centre * 2.0**i
+
+
+def search(
+    run: Callable[[Sequence[float]], list[Trial]],
+    score: Callable[[Trial], Any],
+    rung: Callable[[int], float],
+    width: int = _WIDTH,
+) -> Search:
+    """Tries the grid around rung 0, then further rungs while the best is the outermost.
+
+    Args:
+        run: trains at these learning rates and returns a trial for each, in order.
+        score: of a trial, comparable; the smallest is best. None for one that diverged.
+        rung: the learning rate of each whole number, rising.
+        width: rungs on each side of rung 0 to begin with.
+    """
+    low, high = -width, width
+    trials = run([rung(i) for i in range(low, high + 1)])
+    while True:
+        best = best_of(trials, score)
+        # Where everything diverges, smaller learning rates may not.
+        if best in (0, None) and low > -width - _EXTENSION:
+            low -= 1
+            trials = [*run([rung(low)]), *trials]
+        elif best == len(trials) - 1 and high < width + _EXTENSION:
+            high += 1
+            trials = [*trials, *run([rung(high)])]
+        else:
+            return Search(trials, best, edge_note(trials, best))
+
+
+def search_given(
+    run: Callable[[Sequence[float]], list[Trial]],
+    score: Callable[[Trial], Any],
+    learning_rates: Sequence[float],
+) -> Search:
+    """Tries the learning rates that were asked for, and no others."""
+    trials = run(sorted(learning_rates))
+    best = best_of(trials, score)
+    return Search(trials, best, edge_note(trials, best))
+
+
+def best_of(trials: Sequence[Trial], score: Callable[[Trial], Any]) -> int | None:
+    """Position of the smallest score, of the lower learning rate if two are equal."""
+    scores = [(value, i) for i, trial in enumerate(trials) if (value := score(trial)) is not None]
+    return min(scores)[1] if scores else None
+
+
+def edge_note(trials: Sequence[Trial], best: int | None) -> str:
+    """A warning if a learning rate that was not tried may be better."""
+    if best is None:
+        return "diverged at every learning rate tried"
+    if len(trials) > 1 and best in (0, len(trials) - 1):
+        edge = "lowest" if best == 0 else "highest"
+        return f"best at the {edge} learning rate tried; one beyond it may be better"
+    return ""

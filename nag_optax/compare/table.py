@@ -1,0 +1,136 @@
+"""The table of a comparison, for the terminal and in Markdown."""
+
+import math
+import shlex
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from nag_optax.compare.config import CompareConfig
+from nag_optax.compare.problems import GAPS
+
+Row = list[str]
+_NONE = "–"
+
+
+def rows(config: CompareConfig, results: Sequence[dict[str, Any]]) -> tuple[Row, list[Row]]:
+    """Head and rows; numbers are those at the best learning rate of each optimizer."""
+    if config.problem is None:
+        assert config.target is not None
+        goal = f"{config.target:.4g}"
+        head = ["optimizer", "learning rate", "test accuracy, %", "training loss", f"steps to {goal}"]
+        head += [f"seconds to {goal}", "ms a step", "state, bytes a parameter"]
+        return head, [_data_row(result) for result in results]
+    head = ["optimizer", "learning rate", *(f"steps to {share:g}" for share in GAPS), "gap at the end"]
+    return head, [_problem_row(result) for result in results]
+
+
+def rich_table(title: str, config: CompareConfig, results: Sequence[dict[str, Any]]) -> Table:
+    """The same within a terminal of 80 columns."""
+    head, body = rows(config, results)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    shown = [i for i, column in enumerate(head) if column != "ms a step"]
+    for i in shown:
+        # Steps may wrap, where some seeds miss the target; nothing else may be cut.
+        wraps = head[i].startswith("steps")
+        table.add_column(_folded(head[i]), justify="right" if i else "left", no_wrap=not wraps)
+    for row in body:
+        table.add_row(*(row[i].replace(" ± ", "±") for i in shown))
+    return table
+
+
+def markdown_table(head: Row, body: list[Row]) -> str:
+    widths = [max(3, *(len(row[i]) for row in (head, *body))) for i in range(len(head))]
+
+    def line(cells: Row) -> str:
+        padded = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        return f"| {' | '.join(padded)} |\n"
+
+    rule = [("-" * (w - 1) + ":") if i else "-" * w for i, w in enumerate(widths)]
+    return line(head) + line(rule) + "".join(map(line, body))
+
+
+def notes(results: Sequence[dict[str, Any]]) -> list[str]:
+    """What must be read with the table."""
+    return [f"{result['label']}: {result['note']}." for result in results if result["note"]]
+
+
+def command(config: CompareConfig) -> str:
+    """The command that makes this comparison again, with every option that matters."""
+    words = ["nag-optax", "compare"]
+    for name, value in config.to_dict().items():
+        if value is not None:
+            values = value if isinstance(value, list | tuple) else [value]
+            words += ["--" + name.replace("_", "-"), *map(str, values)]
+    return shlex.join(words)
+
+
+def spread(values: Sequence[float | None], digits: str) -> str:
+    """Mean ± standard deviation of a sample; no deviation of one value."""
+    finite = [v for v in values if v is not None]
+    if not finite:
+        return _NONE
+    mean = f"{statistics.fmean(finite):{digits}}"
+    if len(finite) == 1:
+        return mean
+    return f"{mean} ± {statistics.stdev(finite):{'.0e' if 'e' in digits else digits}}"
+
+
+def steps_to_target(trial: dict[str, Any]) -> float | None:
+    """Mean over the seeds that reach the target; None if none does."""
+    reached = [steps for steps in trial["steps_to_target"] if steps is not None]
+    return statistics.fmean(reached) if reached else None
+
+
+def _data_row(result: dict[str, Any]) -> Row:
+    state = _bytes(result["state_bytes_per_parameter"])
+    seconds_per_step = result["seconds_per_step"]
+    cost = f"{1e3 * seconds_per_step:.3g}"
+    if result["best"] is None:
+        return [result["label"], _NONE, "diverged", "diverged", _NONE, _NONE, cost, state]
+    best = result["trials"][result["best"]]
+    steps = steps_to_target(best)
+    reached = sum(s is not None for s in best["steps_to_target"])
+    count = len(best["steps_to_target"])
+    missing = f" ({reached}/{count})" if 0 < reached < count else ""
+    return [
+        result["label"],
+        f"{best['learning_rate']:g}",
+        spread([100 * share for share in best["test_accuracy"]], ".2f"),
+        spread(best["train_loss"], ".1e"),
+        spread(best["steps_to_target"], ".0f") + missing,
+        _NONE if steps is None else f"{steps * seconds_per_step:.2g}",
+        cost,
+        state,
+    ]
+
+
+def _problem_row(result: dict[str, Any]) -> Row:
+    if result["best"] is None:
+        return [result["label"], _NONE, *[_NONE for _ in GAPS], "diverged"]
+    best = result["trials"][result["best"]]
+    steps = [best["steps_to_gap"][f"{share:g}"] for share in GAPS]
+    gap = best["final_gap"]
+    return [
+        result["label"],
+        f"{best['learning_rate']:.3g}",
+        *(_NONE if s is None else str(s) for s in steps),
+        "< 1e-15" if gap < 1e-15 else f"{gap:.1e}",  # of the order of a rounding
+    ]
+
+
+def _folded(head: str) -> str:
+    """In two lines, so that no column is wider than its numbers need."""
+    special = {"test accuracy, %": "test\naccuracy, %", "state, bytes a parameter": "state\nB/param"}
+    if head in special:
+        return special[head]
+    first, _, rest = head.partition(" to " if " to " in head else " ")
+    return f"{first}\nto {rest}" if " to " in head else f"{first}\n{rest}"
+
+
+def _bytes(value: float) -> str:
+    """Counters are a few bytes in all; they do not show on a model."""
+    return f"{value:.1f}" if not math.isclose(value, round(value), abs_tol=0.05) else f"{value:.0f}"

@@ -1,0 +1,62 @@
+"""The options: defaults by dataset or problem, and one line for each mistake."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from nag_optax.compare.config import CONTENDER_NAMES, CompareConfig, load_config
+from nag_optax.compare.contenders import CONTENDERS
+from nag_optax.train.errors import InputError
+
+
+def test_the_defaults_of_data_and_of_a_problem():
+    config = CompareConfig().resolved()
+    assert (config.dataset, config.model, config.num_epochs, config.batch_size) == ("digits", "mlp", 60, 32)
+    assert (config.schedule, config.seeds, config.target) == ("cosine", 3, 0.97)
+    assert config.optimizers == CONTENDER_NAMES == tuple(CONTENDERS)
+    assert config.run_dir == Path("runs/compare-digits-mlp") and config.num_steps is None
+    problem = CompareConfig(problem="quadratic").resolved()
+    assert (problem.dataset, problem.seeds, problem.num_steps) == (None, None, 1000)
+    assert problem.schedule == "constant" and "muon" not in problem.optimizers
+    assert problem.run_dir == Path("runs/compare-quadratic")
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"optimizers": ("lion",)}, "--optimizers lion: must be different names of sgd, momentum, nag"),
+        ({"optimizers": ("nag", "nag")}, "--optimizers nag nag: must be different names of"),
+        ({"learning_rates": ()}, "--learning-rates : must be auto, or different finite float32"),
+        ({"learning_rates": (0.1, 0.0)}, "--learning-rates 0.0: must be auto, or different"),
+        ({"learning_rates": (0.1, 0.1)}, "--learning-rates 0.1 0.1: must be auto, or different"),
+        ({"learning_rates": (1e39,)}, "--learning-rates 1e+39: must be auto, or different"),
+        ({"learning_rates": "fast"}, "--learning-rates fast: must be auto, or different"),
+        ({"seeds": 0}, "--seeds 0: must be a whole number from 1 to 100"),
+        ({"seed": 2**32 - 1}, "--seed 4294967295: must be a whole number from 0"),
+        ({"target": 97.0}, "--target 97.0: must be a test accuracy in (0, 1]"),
+        ({"num_epochs": 0}, "--num-epochs 0: must be a whole number of at least 1"),
+        ({"num_steps": 10}, "--num-steps 10: goes with --problem"),
+        ({"dataset": "mnist"}, "--data-dir: --dataset mnist needs the folder"),
+        ({"problem": "cubic"}, "--problem cubic: must be one of quadratic, rosenbrock, logistic"),
+        ({"problem": "logistic", "seeds": 2}, "--seeds 2: goes with a dataset; --problem logistic has none"),
+        ({"problem": "logistic", "num_steps": 0}, "--num-steps 0: must be a whole number from 1"),
+        ({"problem": "logistic", "optimizers": ("muon",)}, "--optimizers muon: orthogonalises matrices"),
+    ],
+)
+def test_a_mistake_names_the_option_the_value_and_what_is_allowed(fields, line):
+    with pytest.raises(InputError) as error:
+        CompareConfig(**fields).resolved()
+    assert str(error.value).startswith(line)
+
+
+def test_the_file_gives_back_the_configuration_and_says_what_differs(tmp_path):
+    config = CompareConfig(optimizers=("nag", "adam"), learning_rates=(0.1, 0.3), run_dir=tmp_path).resolved()
+    path = tmp_path / "config.json"
+    path.write_text(config.to_json())
+    assert load_config(path) == config
+    other = dataclasses.replace(config, learning_rates="auto", device="cpu")
+    assert config.differences(other) == ["--learning-rates auto (it holds 0.1 0.3)"]
+    path.write_text("{}")
+    with pytest.raises(InputError, match="not a readable configuration of a comparison"):
+        load_config(path)

@@ -1,0 +1,68 @@
+"""The figures: what is drawn of results written by hand."""
+
+import matplotlib.axes
+import numpy as np
+import pytest
+
+from nag_optax.compare.config import CONTENDER_NAMES
+from nag_optax.compare.figures import _STYLES, draw_data, draw_problem
+from nag_optax.compare.problems import make_problem
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Every line that is plotted: (x, y)."""
+    lines, plot = [], matplotlib.axes.Axes.plot
+
+    def recorded(axes, *args, **kwargs):
+        lines.append(tuple(np.atleast_1d(a).tolist() for a in args[:2]))
+        return plot(axes, *args, **kwargs)
+
+    monkeypatch.setattr(matplotlib.axes.Axes, "plot", recorded)
+    return lines
+
+
+def trial(rate, diverged=False):
+    curve = None if diverged else 0.25
+    return {
+        "learning_rate": rate,
+        "diverged": diverged,
+        "train_loss": [0.1, 0.3],
+        "curves": {"loss": [[1.0, 0.5], [3.0, 0.5]], "test_accuracy": [[0.5, curve], [0.5, curve]]},
+    }
+
+
+def test_every_optimizer_has_a_style_of_its_own():
+    assert set(_STYLES) == set(CONTENDER_NAMES)
+    assert len({color for color, _ in _STYLES.values()}) == len(_STYLES)
+
+
+def test_curves_are_means_over_the_seeds_and_crosses_mark_divergence(drawn, tmp_path):
+    nag = {"name": "nag", "label": "NAG", "best": 0, "trials": [trial(0.1), trial(1.0, diverged=True)]}
+    lost = {"name": "sgd", "label": "GD", "best": None, "trials": [trial(1.0, diverged=True)]}
+    draw_data([nag, lost], np.array([10, 20]), 10, "a title", tmp_path / "a.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    loss, error, sensitivity, best, *crosses = drawn
+    assert loss == ([1.0, 2.0], [2.0, 0.5]) and error == ([1.0, 2.0], [50.0, 75.0])
+    assert sensitivity == ([0.1], [0.2]) and best == ([0.1], [0.2])
+    assert [x for x, _ in crosses] == [[1.0], [1.0]]
+
+
+def test_long_curves_are_thinned_to_means_of_neighbours(drawn, tmp_path):
+    long = trial(0.1)
+    long["curves"] = {"loss": [list(range(1, 91))], "test_accuracy": [[0.5] * 90]}
+    result = {"name": "nag", "label": "NAG", "best": 0, "trials": [long]}
+    draw_data([result], np.arange(1, 91), 1, "a title", tmp_path / "a.png")
+    assert drawn[0][0] == drawn[0][1] == list(np.arange(2.0, 91, 3))
+
+
+def test_paths_of_a_problem(drawn, tmp_path):
+    path = [[1.0, 0.3], [0.5, 0.1], [0.0, 0.0]]
+    kept = {"learning_rate": 0.1, "diverged": False, "final_gap": 0.0, "gap": [4.0, 2.0, 0.0], "path": path}
+    lost = {"learning_rate": 0.4, "diverged": True, "final_gap": None, "gap": [4.0, None], "path": path}
+    results = [{"name": "nag", "label": "NAG", "best": 0, "trials": [kept, lost]}]
+    draw_problem(make_problem("quadratic"), results, "a title", tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert ([1.0, 0.5, 0.0], [0.3, 0.1, 0.0]) in drawn
+    assert ([0.0, 1.0, 2.0], [1.0, 0.5, 0.0]) in drawn
+    assert ([0.1], [1e-12]) in drawn

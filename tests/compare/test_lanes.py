@@ -1,0 +1,103 @@
+"""Lanes: each is the trainer's run of the same seed, whatever the others do."""
+
+import jax
+import numpy as np
+import pytest
+
+from nag_optax.compare.config import CompareConfig
+from nag_optax.compare.contenders import CONTENDERS
+from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
+from nag_optax.train.config import TrainConfig
+from nag_optax.train.data import load_dataset
+from nag_optax.train.loop import Loop
+
+
+def make_runner(**fields) -> LaneRunner:
+    config = CompareConfig(**{"num_epochs": 2, "batch_size": 64, **fields}).resolved()
+    return LaneRunner(config, load_dataset(config.train_config()), jax.devices()[0])
+
+
+def quiet(_: float) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def mlp() -> LaneRunner:
+    return make_runner()
+
+
+@pytest.fixture(scope="module")
+def nag_lanes(mlp) -> list:
+    lanes = [Lane(rate, seed) for rate in (0.05, 1e30, 0.2) for seed in (4, 5)]
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        return mlp.run(CONTENDERS["nag"], lanes, quiet)
+
+
+# A maximum of the cnn's pooling flips now and then by rounding, and the next steps enlarge that.
+@pytest.mark.parametrize(("model", "accuracy"), [("mlp", 0.0), ("cnn", 0.01)])
+def test_a_lane_is_the_run_of_the_trainer(model, accuracy, mlp, nag_lanes):
+    """Initialisation, batches, dropout, schedule, warm-up and the iterate evaluated."""
+    if model == "mlp":
+        runner, result = mlp, nag_lanes[1]
+    else:
+        runner = make_runner(model="cnn", num_epochs=1, batch_size=512)
+        (result,) = runner.run(CONTENDERS["nag"], [Lane(0.05, 5)], quiet)
+    epochs, batch = (2, 64) if model == "mlp" else (1, 512)
+    config = TrainConfig(
+        model=model, num_epochs=epochs, batch_size=batch, learning_rate=0.05, seed=5
+    ).resolved()
+    loop = Loop(config, load_dataset(config), jax.devices()[:1])
+    state, losses = loop.init(), []
+    for _ in range(epochs):
+        state = loop.run_chunk(state, loop.steps_per_epoch)
+        losses.append(float(state.loss_sum) / (loop.steps_per_epoch * batch))
+    assert result.lane == (0.05, 5) and not result.diverged
+    per_epoch = result.loss.reshape(epochs, -1)
+    weights = np.diff(runner.steps[: per_epoch.shape[1]], prepend=0) / loop.steps_per_epoch
+    np.testing.assert_allclose(per_epoch @ weights, losses, rtol=1e-4)
+    test, train = (loop.evaluate(state, split) for split in (loop.dataset.test, loop.dataset.train))
+    np.testing.assert_allclose(result.test_loss[-1], test.loss, rtol=1e-4)
+    np.testing.assert_allclose(result.final_train_loss, train.loss, rtol=1e-4)
+    np.testing.assert_allclose(result.test_accuracy[-1], test.accuracy, atol=accuracy + 1e-6)
+    np.testing.assert_allclose(result.final_train_accuracy, train.accuracy, atol=accuracy + 1e-6)
+
+
+def test_a_lane_that_diverges_leaves_the_others_as_they_are(mlp, nag_lanes):
+    kept = [result for result in nag_lanes if result.lane.learning_rate != 1e30]
+    assert [r.diverged for r in nag_lanes] == [False, False, True, True, False, False]
+    assert np.isnan(nag_lanes[2].loss[-1])
+    alone = mlp.run(CONTENDERS["nag"], [r.lane for r in kept], quiet)
+    for a, b in zip(kept, alone, strict=True):
+        assert a.lane == b.lane
+        np.testing.assert_allclose(a.loss, b.loss, rtol=1e-4)
+        np.testing.assert_allclose(a.test_loss, b.test_loss, rtol=1e-4)
+
+
+def test_lanes_that_do_not_fit_in_memory_follow_each_other(mlp, nag_lanes, monkeypatch):
+    """Groups of two, the last filled up; the work reported is that of the lanes asked for."""
+    monkeypatch.setattr("nag_optax.compare.lanes._lanes_that_fit", lambda *_: 2)
+    lanes = [nag_lanes[i].lane for i in (0, 1, 4)]
+    reports: list[float] = []
+    for result, i in zip(mlp.run(CONTENDERS["nag"], lanes, reports.append), (0, 1, 4), strict=True):
+        assert result.lane == nag_lanes[i].lane
+        np.testing.assert_allclose(result.loss, nag_lanes[i].loss, rtol=1e-4)
+    assert len(reports) == 2 * mlp.num_chunks and sum(reports) == pytest.approx(3)
+
+
+def test_the_learning_rate_and_the_seed_of_a_lane_are_its_own(nag_lanes):
+    first_losses = {float(result.loss[0]) for result in nag_lanes if not result.diverged}
+    assert len(first_losses) == 4
+
+
+def test_a_stopwatch_times_single_steps(mlp):
+    seconds = mlp.stopwatch(CONTENDERS["nag"], Lane(0.05, 4))
+    assert all(0 < seconds(count) < 1 for count in (1, 3, mlp.steps_per_epoch))
+
+
+@pytest.mark.parametrize("field", ["loss", "test_loss", "final_train_loss"])
+def test_one_number_that_is_not_finite_is_divergence(field):
+    curve = np.array([1.0, 0.5])
+    result = LaneResult(Lane(0.1, 0), curve, curve, curve, 0.5, 0.9)
+    assert not result.diverged
+    broken = np.inf if field == "final_train_loss" else np.array([1.0, np.inf])
+    assert result._replace(**{field: broken}).diverged

@@ -1,0 +1,125 @@
+"""A comparison and its folder: what is written, kept, refused and resumed."""
+
+import dataclasses
+import io
+import json
+import os
+import re
+import shutil
+import signal
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from nag_optax.compare.config import CompareConfig
+from nag_optax.compare.folder import to_json
+from nag_optax.compare.on_data import OnData, first_reaching
+from nag_optax.compare.run import compare
+from nag_optax.train.errors import InputError, Interrupted
+from tests.compare.conftest import SMALL
+
+
+def silent() -> Console:
+    return Console(file=io.StringIO(), width=80)
+
+
+def test_the_folder_holds_table_figure_and_every_curve(finished):
+    folder, printed = finished
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "comparison.json",
+        "comparison.md",
+        "comparison.png",
+        "config.json",
+        "optimizers",
+    ]
+    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    comparison = json.loads((folder / "comparison.json").read_text())
+    assert comparison["seeds"] == [0, 1] and comparison["config"]["batch_size"] == 128
+    assert {"jax", "optax", "nag_optax", "flax"} <= set(comparison["versions"])
+    nag, adam = comparison["optimizers"]
+    assert (nag["name"], nag["best"], adam["name"]) == ("nag", 0, "adam")
+    kept, diverged = nag["trials"]
+    assert diverged["diverged"] and diverged["train_loss"] == [None, None]
+    assert not kept["diverged"] and kept["learning_rate"] == 0.03
+    for curve in kept["curves"].values():
+        assert len(curve) == 2 and all(len(seed) == len(comparison["steps"]) for seed in curve)
+    assert kept["curves"]["test_accuracy"][0][-1] == kept["test_accuracy"][0] > 0.5
+    assert nag["seconds_per_step"] > 0 and nag["state_bytes_per_parameter"] == pytest.approx(4, abs=0.01)
+    assert adam["state_bytes_per_parameter"] == pytest.approx(8, abs=0.01)
+    assert "NAG" in printed and "best at the lowest learning rate tried" in printed
+    text = (folder / "comparison.md").read_text()
+    assert re.search(r"^\| NAG +\| +0\.03 \|", text, re.M)
+    assert "(comparison.png)" in text and "nag-optax compare --dataset digits" in text
+
+
+def test_another_comparison_is_not_overwritten_unless_asked(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    with pytest.raises(InputError, match="is not empty; --resume .*--overwrite"):
+        compare(dataclasses.replace(SMALL, run_dir=folder), silent())
+    other = CompareConfig(problem="quadratic", optimizers=("sgd",), num_steps=5, run_dir=folder)
+    with pytest.raises(InputError, match="another configuration"):
+        compare(dataclasses.replace(other, resume=True), silent())
+    assert (folder / "comparison.json").read_bytes() == (finished[0] / "comparison.json").read_bytes()
+    compare(dataclasses.replace(other, overwrite=True), silent())
+    assert [p.name for p in (folder / "optimizers").iterdir()] == ["sgd.json"]
+
+
+def test_an_interrupt_keeps_what_is_finished_and_resume_goes_on(tmp_path, monkeypatch):
+    config = CompareConfig(
+        problem="quadratic", optimizers=("sgd", "nag", "adam"), num_steps=20, run_dir=tmp_path / "run"
+    )
+    whole = compare(dataclasses.replace(config, run_dir=tmp_path / "whole"), silent())
+    from nag_optax.compare import on_problem
+
+    descend, descents = on_problem.descend, []
+
+    def interrupted(problem, contender, *args):
+        descents.append(contender.label)
+        if contender.label == "NAG" and descents.count("NAG") == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return descend(problem, contender, *args)
+
+    monkeypatch.setattr(on_problem, "descend", interrupted)
+    with pytest.raises(Interrupted) as stopped:
+        compare(config, silent())
+    assert stopped.value.exit_code == 130
+    assert str(stopped.value).startswith("stopped by SIGINT; finished and kept: sgd")
+    assert f"nag-optax compare --resume --run-dir {tmp_path}/run" in str(stopped.value)
+    assert not (tmp_path / "run" / "comparison.json").exists()
+    before = descents.count("gradient descent")
+    resumed = compare(dataclasses.replace(config, resume=True), silent())
+    assert descents.count("gradient descent") == before
+    assert resumed["optimizers"] == whole["optimizers"]
+
+
+def test_a_result_cut_short_is_made_again(tmp_path):
+    config = CompareConfig(problem="quadratic", optimizers=("sgd",), num_steps=5, run_dir=tmp_path / "run")
+    whole = compare(config, silent())
+    (tmp_path / "run" / "optimizers" / "sgd.json").write_text('{"name": "sg')
+    assert compare(dataclasses.replace(config, resume=True), silent())["optimizers"] == whole["optimizers"]
+
+
+def test_json_is_strict_and_a_list_of_numbers_is_one_line():
+    text = to_json({"a": np.array([1.0, np.nan, np.inf, 1 / 3]), "b": [[1, 2], ["x"]], "c": 1e-30})
+    assert json.loads(text) == {"a": [1.0, None, None, 0.333333], "b": [[1, 2], ["x"]], "c": 1e-30}
+    assert "[1.0, null, null, 0.333333]" in text and "[1, 2]" in text
+
+
+def test_the_first_evaluation_at_the_target_counts():
+    steps, accuracy = np.array([15, 30, 45]), np.array([0.5, 0.97, 0.9])
+    assert first_reaching(steps, accuracy, 0.97) == 30
+    assert first_reaching(steps, accuracy, 0.98) is None
+
+
+def test_the_training_loss_chooses_the_learning_rate():
+    on_data = object.__new__(OnData)
+    trial = {
+        "diverged": False,
+        "train_loss": [0.1, 0.3],
+        "test_loss": [5.0, 6.0],
+        "test_accuracy": [0.1, 0.2],
+    }
+    assert on_data.score(trial) == pytest.approx(0.2)
+    assert on_data.score(trial | {"diverged": True}) is None

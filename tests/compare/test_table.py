@@ -1,0 +1,92 @@
+"""The table: its numbers, from results written by hand."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from nag_optax.compare import table
+from nag_optax.compare.config import CompareConfig
+
+BEST = {
+    "learning_rate": 0.1,
+    "diverged": False,
+    "train_loss": [1e-3, 3e-3, 2e-3],
+    "test_accuracy": [0.97, 0.98, 0.99],
+    "steps_to_target": [100, 200, 300],
+}
+RESULT = {
+    "name": "nag",
+    "label": "NAG",
+    "best": 0,
+    "note": "",
+    "state_bytes_per_parameter": 4.00083,
+    "seconds_per_step": 5e-4,
+    "trials": [BEST],
+}
+CONFIG = CompareConfig(seeds=3).resolved()
+
+
+def row(**changes):
+    (cells,) = table.rows(CONFIG, [RESULT | changes])[1]
+    return dict(zip(table.rows(CONFIG, [])[0], cells, strict=True))
+
+
+def test_a_row_holds_means_deviations_and_costs():
+    assert row() == {
+        "optimizer": "NAG",
+        "learning rate": "0.1",
+        "test accuracy, %": "98.00 ± 1.00",
+        "training loss": "2.0e-03 ± 1e-03",
+        "steps to 0.97": "200 ± 100",
+        "seconds to 0.97": "0.1",
+        "ms a step": "0.5",
+        "state, bytes a parameter": "4",
+    }
+
+
+def test_seeds_that_miss_the_target_are_counted():
+    cells = row(trials=[BEST | {"steps_to_target": [100, None, 300]}])
+    assert cells["steps to 0.97"] == "200 ± 141 (2/3)" and cells["seconds to 0.97"] == "0.1"
+    cells = row(trials=[BEST | {"steps_to_target": [None, None, None]}])
+    assert cells["steps to 0.97"] == cells["seconds to 0.97"] == "–"
+
+
+def test_what_diverged_is_said():
+    cells = row(best=None, note="diverged at every learning rate tried")
+    assert cells["training loss"] == "diverged" and cells["learning rate"] == "–"
+    assert table.notes([RESULT, RESULT | {"note": "it diverged"}]) == ["NAG: it diverged."]
+
+
+def test_one_seed_has_no_deviation():
+    assert table.spread([0.5], ".2f") == "0.50"
+
+
+def test_markdown_is_padded_and_the_terminal_needs_80_columns():
+    head, body = table.rows(CONFIG, [RESULT | {"label": "heavy-ball momentum"}])
+    lines = table.markdown_table(head, body).splitlines()
+    assert len(lines) == 3 and len({len(line) for line in lines}) == 1
+    assert lines[1].startswith("| ---") and lines[1].endswith("-: |")
+    console = Console(file=io.StringIO(), width=80)
+    console.print(table.rich_table("A title", CONFIG, [RESULT | {"label": "heavy-ball momentum"}]))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "2.0e-03±1e-03" in text and "heavy-ball momentum" in text and "…" not in text
+
+
+@pytest.mark.parametrize(("gap", "shown"), [(1.5e-7, "1.5e-07"), (1e-130, "< 1e-15")])
+def test_a_row_of_a_problem(gap, shown):
+    trial = {"learning_rate": 0.0123456, "final_gap": gap, "steps_to_gap": {"0.001": 43, "1e-06": None}}
+    config = CompareConfig(problem="quadratic").resolved()
+    _, (cells,) = table.rows(config, [{"label": "NAG", "best": 0, "trials": [trial]}])
+    assert cells == ["NAG", "0.0123", "43", "–", shown]
+
+
+def test_the_command_makes_the_comparison_again():
+    from nag_optax.cli import _parse
+
+    config = CompareConfig(optimizers=("nag", "adam"), learning_rates=(0.1, 0.3), seeds=2).resolved()
+    words = table.command(config).split()
+    assert words[:2] == ["nag-optax", "compare"]
+    parsed = _parse(words[1:])[0]
+    assert isinstance(parsed, CompareConfig) and parsed.resolved() == config
