@@ -166,7 +166,7 @@ def fista_with_backtracking(
     first_step_size: float,
     steps: int,
     prox: Callable[[Array, float], Array] = lambda z, step_size: z,
-    growth: Callable[[int], float] = lambda successes: min(1.03 ** (successes + 1), 2.0),
+    growth: Callable[[int], float] = lambda successes: min(1.05 ** (successes + 1), 2.0),
     shrink: float = 0.5,
     restart: bool = False,
 ) -> list[Backtracked]:

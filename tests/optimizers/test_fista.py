@@ -133,10 +133,12 @@ def test_a_rule_without_retiming_never_grows(x64: None):
 @over_problems
 def test_gradients_a_step(name: str, x64: None):
     problem = PROBLEMS[name]()
-    _, _, search, _ = searched(fista(prox=problem.operator), problem.smooth, np.zeros(problem.size), 25)
-    assert 0 < search.gradients[-1] <= 0.24 * 25
+    # Until the values differ by rounding alone, where each step takes one more.
+    steps = {"lasso": 15, "worst": 100, "nonnegative": 100}[name]
+    _, _, search, _ = searched(fista(prox=problem.operator), problem.smooth, np.zeros(problem.size), steps)
+    assert 0.1 * steps < search.gradients[-1] <= 0.35 * steps
     # The first step, and the first after a restart, look for the scale.
-    assert search.values[-1] <= 1.24 * 25 + 12
+    assert search.values[-1] <= 1.35 * steps + 12
 
 
 def test_restart_helps(x64: None):
