@@ -61,3 +61,12 @@ def test_every_python_block_of_the_readme_runs(capsys, standard_promotion):
 def test_versions_agree():
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"version: {PROJECT['version']}\n" in citation
+
+
+def test_the_references_do_not_import_what_they_check():
+    files = list((ROOT / "tests" / "reference").glob("*.py"))
+    assert len(files) > 5
+    for file in files:
+        modules = re.findall(r"^\s*(?:from|import) ([\w.]+)", file.read_text(), re.M)
+        assert {m.split(".")[0] for m in modules} <= {"collections", "typing", "numpy", "tests"}, file
+        assert all(m.startswith("tests.reference.") for m in modules if m.startswith("tests")), file
