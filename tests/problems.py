@@ -87,7 +87,6 @@ class Problem:
         return trajectory(optimizer, self.gradient, self.start, steps)
 
 
-@functools.cache
 def worst_function(size: int = 400, smoothness: float = 3.0, convexity: float = 0.0) -> Problem:
     """Nesterov's: until step `size` no method sees more than one further coordinate a step."""
     scale = (smoothness - convexity) / 4
@@ -191,7 +190,6 @@ def elastic_net(strength: float = 0.1, prox_convexity: float = 0.0) -> Problem:
     )
 
 
-@functools.cache
 def lasso(rows: int = 50, columns: int = 60, scale: float = 1.0, dtype: Any = np.float64) -> Problem:
     """½‖Ax − b‖² + λ‖x‖₁, wider than high, with λ a tenth of that which gives zero; L = `scale`."""
     rng = np.random.default_rng(0)
@@ -213,7 +211,6 @@ def lasso(rows: int = 50, columns: int = 60, scale: float = 1.0, dtype: Any = np
     )
 
 
-@functools.cache
 def nonnegative(rows: int = 40, columns: int = 30) -> Problem:
     """Nonnegative least squares, with bounds that hold at the minimum. The operator knows no penalty."""
     rng = np.random.default_rng(3)
