@@ -5,6 +5,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import jax
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -44,15 +46,27 @@ def test_every_rule_has_a_row_in_the_readme_s_table_of_methods():
 
 
 def test_every_python_block_of_the_readme_runs(capsys, standard_promotion):
-    """With the output that stands below it."""
+    """With the output that stands below it, and the settings that a user begins with."""
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", readme, re.S)
     assert blocks
     for code, expected in blocks:
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+        try:
+            exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+        finally:
+            jax.config.update("jax_enable_x64", False)
         assert capsys.readouterr().out == expected
 
 
 def test_versions_agree():
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"version: {PROJECT['version']}\n" in citation
+
+
+def test_the_references_do_not_import_what_they_check():
+    files = list((ROOT / "tests" / "reference").glob("*.py"))
+    assert len(files) > 5
+    for file in files:
+        modules = re.findall(r"^\s*(?:from|import) ([\w.]+)", file.read_text(), re.M)
+        assert {m.split(".")[0] for m in modules} <= {"collections", "typing", "numpy", "tests"}, file
+        assert all(m.startswith("tests.reference.") for m in modules if m.startswith("tests")), file
