@@ -43,16 +43,6 @@ def test_every_rule_has_a_row_in_the_readme_s_table_of_methods():
         assert re.search(rf"^\| `.*momentum\.{name}\(", readme, re.M), f"no row for momentum.{name}"
 
 
-def test_every_python_block_of_the_readme_runs(capsys, standard_promotion):
-    """With the output that stands below it."""
-    readme = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", readme, re.S)
-    assert blocks
-    for code, expected in blocks:
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-        assert capsys.readouterr().out == expected
-
-
 def test_versions_agree():
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"version: {PROJECT['version']}\n" in citation
