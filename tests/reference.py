@@ -782,3 +782,20 @@ def gpa(step: Step, start: Array, mu_x: Sequence, mu_y: Sequence, steps: int) ->
         xs.append(x)
         zs.append(z)
     return np.stack(ys), np.stack(xs), np.stack(zs)
+
+
+def keras_sgd(
+    gradient: Gradient, start: Array, learning_rate: Sequence, momentum: float, steps: int
+) -> Array:
+    """keras.optimizers.SGD(nesterov=True) of Keras 3: v ← m v − lr g, p ← p + m v − lr g.
+
+    Returns p_1 … p_n.
+    """
+    p = np.asarray(start, np.float64)
+    velocity, points = np.zeros_like(p), []
+    for t in range(steps):
+        step = learning_rate(t) * gradient(p)
+        velocity = momentum * velocity - step
+        p = p + momentum * velocity - step
+        points.append(p)
+    return np.stack(points)
