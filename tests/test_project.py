@@ -2,6 +2,8 @@
 
 import inspect
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -41,6 +43,16 @@ def test_every_rule_has_a_row_in_the_readme_s_table_of_methods():
     assert {"fista", "item"} <= rules
     for name in rules:
         assert re.search(rf"^\| `.*momentum\.{name}\(", readme, re.M), f"no row for momentum.{name}"
+
+
+def test_no_name_of_the_core_loads_what_only_an_extra_brings():
+    code = (
+        "import sys, nag_optax\n"
+        "names = [getattr(nag_optax, name) for name in nag_optax.__all__]\n"
+        "print({'flax', 'sklearn', 'tyro', 'rich', 'matplotlib', 'orbax'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_versions_agree():
