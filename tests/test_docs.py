@@ -139,6 +139,20 @@ def test_every_public_name_has_its_entry_in_the_reference():
         assert {f"{name}.{key}" for key in public} <= set(listed)
 
 
+def test_every_method_has_its_section():
+    import nag_optax
+    from nag_optax import momentum
+
+    # The kernel and what reads it have a page of their own; the last three lift a number or a schedule.
+    other = {"accelerate", "scale_by_nesterov", "eval_params", "orthogonalize"}
+    lifted = {"as_rule", "constant", "scheduled"}
+    methods = {name for name in nag_optax.__all__ if inspect.isfunction(getattr(nag_optax, name))} - other
+    rules = {name for name, value in vars(momentum).items() if inspect.isfunction(value)} - lifted
+    headings = re.findall(r"^### (.*)$", (DOCS / "methods.md").read_text(), re.M)
+    titles = [title for heading in headings for title in heading.split(", ")]
+    assert sorted(titles) == sorted(methods | {f"momentum.{rule}" for rule in rules} | {"prox"})
+
+
 def test_the_benchmarks_page_is_what_render_writes():
     from benchmarks import render
 
