@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -27,12 +28,16 @@ def blocks(page: Path, language: str) -> list[tuple[str, str]]:
 
 @over_pages
 def test_python_blocks_run(page: Path, capsys, standard_promotion):
-    """With the output below them. Those of the README stand alone; a page is read from its top."""
+    """With the output below them, and the settings that a user begins with. Those of the README stand
+    alone; a page is read from its top."""
     names = {"__name__": "page"}
     for code, expected in blocks(page, "python"):
         if page == README:
             names = {"__name__": "page"}
-        exec(compile(code, page.name, "exec"), names)
+        try:
+            exec(compile(code, page.name, "exec"), names)
+        finally:
+            jax.config.update("jax_enable_x64", False)
         assert capsys.readouterr().out == expected
 
 

@@ -15,8 +15,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import nag_optax
 from nag_optax import Reason, minimize, prox
-from tests.composite import PROBLEMS, Problem, lasso, worst
 from tests.helpers import sphere
+from tests.problems import COMPOSITE, Problem, lasso, worst_function
 
 
 def relative_mapping(problem: Problem, x: np.ndarray, step_size: float | None = None) -> float:
@@ -28,10 +28,10 @@ def relative_mapping(problem: Problem, x: np.ndarray, step_size: float | None = 
     return float(mapping / scale)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", COMPOSITE)
 @pytest.mark.parametrize("rate", [False, True], ids=["search", "rate"])
 def test_finds_the_minimum(name: str, rate: bool, x64: None):
-    problem = PROBLEMS[name]()
+    problem = COMPOSITE[name]()
     solution = minimize(
         problem.smooth,
         jnp.zeros(problem.size),
@@ -42,7 +42,7 @@ def test_finds_the_minimum(name: str, rate: bool, x64: None):
     assert bool(solution.converged) and Reason(int(solution.reason)) is Reason.CONVERGED
     # The mapping with 1/L is at most that with a larger step size times their ratio.
     assert relative_mapping(problem, solution.params) < 1e-6
-    best = problem.minimizer()
+    best = problem.solution
     x = np.asarray(solution.params)
     assert problem.objective(x) - problem.objective(best) <= 1e-6 * abs(problem.objective(best))
     known = problem.objective(x) if hasattr(problem.operator, "value") else problem.smooth(x)
@@ -81,7 +81,7 @@ def test_steps_do_not_depend_on_units(x64: None):
     """c·F(x/a), powers of two exactly; from zero, where f = 0 too."""
 
     def steps(factor: float, unit: float) -> tuple[int, int]:
-        problem = worst()
+        problem = worst_function(60)
         solution = minimize(lambda x: factor * problem.smooth(x / unit), jnp.zeros(problem.size))
         return int(solution.steps), int(solution.gradient_evaluations)
 
@@ -96,7 +96,7 @@ def test_zero_steps_to_a_minimum_and_a_zero_solution():
 
 
 def test_reasons_and_the_last_finite_iterate():
-    problem = worst()
+    problem = worst_function(60)
     few = minimize(problem.smooth, jnp.zeros(60), max_steps=3)
     assert Reason(int(few.reason)) is Reason.MAX_STEPS and int(few.steps) == 3 and not few.converged
     expected = jnp.linalg.norm(jax.grad(problem.smooth)(few.params))

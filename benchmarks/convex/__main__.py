@@ -36,12 +36,12 @@ def main(args: list[str] | None = None) -> None:
 
     jax.config.update("jax_enable_x64", True)
     from benchmarks import report
-    from benchmarks.convex import measure, problems, scaling, tables
+    from benchmarks.convex import measure, problems, scaling, solvers, tables
 
     measured = []
     for problem in problems.problems():
         with report.progress(problem.name, options.rounds * len(problems.GAPS)) as advance:
-            measured.append(measure.measure(problem, options.rounds, advance))
+            measured.append(measure.measure(problem, options.rounds, advance, solvers.solvers()))
     outcomes = []
     with report.progress(
         "lasso 500×600 at eleven scales, two precisions", 2 * len(scaling.SCALES)

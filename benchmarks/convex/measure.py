@@ -1,6 +1,6 @@
 """Iterations, evaluations and time of each solver to each gap."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,16 +10,18 @@ import numpy as np
 from benchmarks import timing
 from benchmarks.convex.counting import Counted
 from benchmarks.convex.problems import GAPS, Problem, minimum
-from benchmarks.convex.solvers import Solver, solvers
+from benchmarks.convex.solvers import Solver
 from benchmarks.convex.tables import MAX_STEPS
 
 _CHUNKS = (500, 4_000, MAX_STEPS)
 
 
-def measure(problem: Problem, rounds: int, on_round: Callable[[], None]) -> dict[str, Any]:
+def measure(
+    problem: Problem, rounds: int, on_round: Callable[[], None], solvers: Sequence[Solver]
+) -> dict[str, Any]:
     """What the table and the JSON file say of a problem."""
     least, first = minimum(problem), float(problem.objective(jnp.zeros(problem.size)))
-    contenders = [solver for solver in solvers() if solver.solves(problem)]
+    contenders = [solver for solver in solvers if solver.solves(problem)]
     steps = {
         s.name: _steps_to(s, problem, [least + gap * (first - least) for gap in GAPS]) for s in contenders
     }

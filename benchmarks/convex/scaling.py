@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxopt  # pyright: ignore[reportMissingImports] (extra "bench")
 import numpy as np
 
 import nag_optax
@@ -34,7 +33,7 @@ def measure(on_step: Callable[[], None]) -> list[dict[str, Any]]:
                         "precision": np.dtype(dtype).name,
                         "smoothness": scale,
                         "solver": name,
-                        "outcome": _outcome(exact, np.dtype(dtype).name, np.asarray(x, float), claims),
+                        "outcome": outcome(exact, np.dtype(dtype).name, np.asarray(x, float), claims),
                         "iterations": steps,
                     }
                 )
@@ -49,7 +48,8 @@ def _mapping_norm(problem: Problem, x: np.ndarray) -> float:
     return float(jnp.linalg.norm(target - x) / step_size)
 
 
-def _outcome(exact: Problem, precision: str, x: np.ndarray, claims: bool) -> str:
+def outcome(exact: Problem, precision: str, x: np.ndarray, claims: bool) -> str:
+    """What became of a run that ended at x and says that it converged, or that it did not."""
     if not np.all(np.isfinite(x)):
         return "NaN"
     if not claims:
@@ -67,6 +67,8 @@ def _ours(problem: Problem, start: jax.Array) -> tuple[Any, bool, int]:
 
 
 def _jaxopt(problem: Problem, start: jax.Array) -> tuple[Any, bool, int]:
+    import jaxopt  # pyright: ignore[reportMissingImports] (extra "bench")
+
     # Its tolerance is absolute: the same one, in the units of this problem.
     tol = TOLERANCE * float(jnp.linalg.norm(jax.grad(problem.smooth)(start)))
     solver = jaxopt.ProximalGradient(

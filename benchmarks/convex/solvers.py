@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jaxopt  # pyright: ignore[reportMissingImports] (extra "bench")
 import numpy as np
 import optax
 
@@ -36,11 +35,13 @@ class Solver(NamedTuple):
 
 
 def ours(name: str, backtracking: bool) -> Solver:
-    def run(problem: Problem, fun: Smooth, steps: int, history: bool = False) -> nag_optax.Solution:
+    def run(
+        problem: Problem, fun: Smooth, steps: int, start: jax.Array, history: bool = False
+    ) -> nag_optax.Solution:
         rate = None if backtracking else 1 / problem.smoothness
         return nag_optax.minimize(
             fun,
-            jnp.zeros(problem.size),
+            start,
             prox=problem.prox,
             learning_rate=rate,
             tol=0.0,
@@ -49,16 +50,21 @@ def ours(name: str, backtracking: bool) -> Solver:
         )
 
     def trace(problem: Problem, steps: int) -> np.ndarray:
-        history = run(problem, problem.smooth, steps, history=True).history
+        history = run(problem, problem.smooth, steps, jnp.zeros(problem.size), history=True).history
         assert history is not None
         return np.asarray(history.value)
 
-    return Solver(
-        name, lambda problem: True, trace, lambda problem, fun, steps: lambda: run(problem, fun, steps).params
-    )
+    def program(problem: Problem, fun: Smooth, steps: int) -> Callable[[], Any]:
+        # Compiled as a whole, as the others are.
+        compiled = jax.jit(lambda start: run(problem, fun, steps, start).params)
+        return lambda: compiled(jnp.zeros(problem.size))
+
+    return Solver(name, lambda problem: True, trace, program)
 
 
 def jaxopt_fista(name: str, line_search: bool) -> Solver:
+    import jaxopt  # pyright: ignore[reportMissingImports] (extra "bench")
+
     def solver(problem: Problem, fun: Smooth, steps: int) -> Any:
         return jaxopt.ProximalGradient(
             fun,
@@ -89,6 +95,8 @@ def jaxopt_fista(name: str, line_search: bool) -> Solver:
 
 
 def jaxopt_prox(problem: Problem) -> Callable:
+    import jaxopt  # pyright: ignore[reportMissingImports]
+
     if problem.penalty is None:
         return jaxopt.prox.prox_none
     if problem.penalty == "nonnegative":

@@ -17,9 +17,9 @@ from nag_optax.prox.apply import proximal_point
 from nag_optax.prox.base import ProxLike
 
 SHRINK = 0.5
-# A step size grows by 3 %, then by 6 %, 9 % … while none is rejected: a rejected one costs a gradient
+# A step size grows by 5 %, then by 10 %, 16 % … while none is rejected: a rejected one costs a gradient
 # where it hovers about the largest, and where the curvature falls it must not lag behind.
-GROWTH = 1.03
+GROWTH = 1.05
 MAX_GROWTH = 2.0
 # Rounding of a sum, and how far a difference must stand out of it to be believed.
 _ROUNDINGS = 10.0

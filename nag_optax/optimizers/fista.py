@@ -44,9 +44,9 @@ def fista(
     the FISTA rule have F(x_n) − F* ≤ R²/(2 s t_n²) ≤ 2R²/(s(n + 1)²) up to the first restart.
 
     **Without one** each step takes an s with f(x⁺) ≤ f(p) + ⟨∇f(p), d⟩ + ‖d‖²/(2s), d = x⁺ − p, halves
-    it until that holds, and tries a larger one at the next step, by 3 %, then 6 %, 9 % … until one is
+    it until that holds, and tries a larger one at the next step, by 5 %, then 10 %, 16 % … until one is
     rejected. When s changes, so do t and p = x + w (Scheinberg, Goldfarb, Bai): s⁺·t⁺(t⁺ − 1) = s·t².
-    A halving then costs one more gradient, in all about 1.2 a step. The first step, and the first after
+    A halving then costs one more gradient, in all about 1.3 a step. The first step, and the first after
     a restart, have no lookahead and find the scale of s by values alone. For convex f, with the FISTA
     rule and up to the first restart,
 

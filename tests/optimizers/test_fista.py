@@ -4,6 +4,7 @@
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
 # pyright: reportCallIssue=false, reportOptionalMemberAccess=false
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -15,10 +16,10 @@ import pytest
 import nag_optax
 from nag_optax import eval_params, fista, momentum, prox
 from tests import reference
-from tests.composite import PROBLEMS, Problem, lasso, worst
 from tests.helpers import assert_trees_equal, falling, float_count, sphere, trajectory
+from tests.problems import COMPOSITE, Problem, lasso, worst_function
 
-over_problems = pytest.mark.parametrize("name", PROBLEMS)
+over_problems = pytest.mark.parametrize("name", COMPOSITE)
 
 
 def searched(optimizer: Any, smooth: Any, start: Any, steps: int) -> Any:
@@ -40,7 +41,7 @@ def searched(optimizer: Any, smooth: Any, start: Any, steps: int) -> Any:
 
 @over_problems
 def test_fixed_step_equals_the_paper(name: str, x64: None):
-    problem = PROBLEMS[name]()
+    problem = COMPOSITE[name]()
     start = np.random.default_rng(5).standard_normal(problem.size)
     optimizer = fista(1 / problem.smoothness, problem.operator, restart=None)
     ps, xs = trajectory(optimizer, problem.gradient, start, 200)
@@ -64,7 +65,7 @@ def test_scheduled_rate_reaches_the_prox(x64: None):
 @pytest.mark.parametrize("restart", [None, "gradient"], ids=["plain", "restart"])
 @over_problems
 def test_backtracking_equals_the_paper(name: str, restart: Any, x64: None):
-    problem = PROBLEMS[name]()
+    problem = COMPOSITE[name]()
     start = np.random.default_rng(5).standard_normal(problem.size)
     # Until the values differ by rounding alone, which the paper does not consider.
     steps = {"lasso": 20, "worst": 110, "nonnegative": 80}[name]
@@ -87,8 +88,8 @@ def test_backtracking_equals_the_paper(name: str, restart: Any, x64: None):
 
 @over_problems
 def test_bounds_hold_on_every_step(name: str, x64: None):
-    problem = PROBLEMS[name]()
-    best = problem.minimizer()
+    problem = COMPOSITE[name]()
+    best = problem.solution
     squared, least = float(best @ best), problem.objective(best)
     _, xs, search, t = searched(
         fista(prox=problem.operator, restart=None), problem.smooth, np.zeros(problem.size), 400
@@ -107,8 +108,8 @@ def test_bounds_hold_on_every_step(name: str, x64: None):
 
 @over_problems
 def test_fixed_step_bound_holds_on_every_step(name: str, x64: None):
-    problem = PROBLEMS[name]()
-    best = problem.minimizer()
+    problem = COMPOSITE[name]()
+    best = problem.solution
     optimizer = fista(1 / problem.smoothness, problem.operator, restart=None)
     xs = trajectory(optimizer, problem.gradient, np.zeros(problem.size), 400)[1]
     gaps = np.array([problem.objective(x) for x in xs]) - problem.objective(best)
@@ -118,13 +119,13 @@ def test_fixed_step_bound_holds_on_every_step(name: str, x64: None):
 
 def test_a_rule_without_retiming_never_grows(x64: None):
     """s falls at the same point: no gradient beyond the given one, and the plain bound."""
-    problem, rule = worst(), momentum.fista()._replace(retime=None)
+    problem, rule = worst_function(60), momentum.fista()._replace(retime=None)
     _, xs, search, _ = searched(
         fista(momentum=rule, restart=None), problem.smooth, np.zeros(problem.size), 300
     )
     assert np.all(np.diff(search.step_size) <= 0)
     assert search.gradients[-1] == 0
-    best = problem.minimizer()
+    best = problem.solution
     gaps = np.array([problem.objective(x) for x in xs]) - problem.objective(best)
     n = np.arange(1, 301)
     assert np.all(gaps <= 2 * (best @ best) / search.step_size / (n + 1) ** 2 + 1e-14)
@@ -132,16 +133,18 @@ def test_a_rule_without_retiming_never_grows(x64: None):
 
 @over_problems
 def test_gradients_a_step(name: str, x64: None):
-    problem = PROBLEMS[name]()
-    _, _, search, _ = searched(fista(prox=problem.operator), problem.smooth, np.zeros(problem.size), 25)
-    assert 0 < search.gradients[-1] <= 0.24 * 25
+    problem = COMPOSITE[name]()
+    # Until the values differ by rounding alone, where each step takes one more.
+    steps = {"lasso": 15, "worst": 100, "nonnegative": 100}[name]
+    _, _, search, _ = searched(fista(prox=problem.operator), problem.smooth, np.zeros(problem.size), steps)
+    assert 0.1 * steps < search.gradients[-1] <= 0.35 * steps
     # The first step, and the first after a restart, look for the scale.
-    assert search.values[-1] <= 1.24 * 25 + 12
+    assert search.values[-1] <= 1.35 * steps + 12
 
 
 def test_restart_helps(x64: None):
-    problem = worst()
-    least = problem.objective(problem.minimizer())
+    problem = worst_function(60)
+    least = problem.objective(problem.solution)
 
     def steps(restart: Any) -> int:
         _, xs, _, _ = searched(fista(restart=restart), problem.smooth, np.zeros(problem.size), 1500)
@@ -160,13 +163,13 @@ def test_zeros_are_exact(rate: float | None):
         if rate is None
         else (trajectory(optimizer, problem.gradient, np.zeros(problem.size, np.float32), 200)[1])
     )
-    zeros = np.abs(lasso().minimizer()) < 1e-9
+    zeros = np.abs(lasso().solution) < 1e-9
     assert 10 < zeros.sum() < 55
     np.testing.assert_array_equal(xs[-1] == 0, zeros)
 
 
 def test_iterates_are_feasible():
-    box = lasso(dtype=np.float32)._replace(operator=lambda p, s: jnp.clip(p, 0.1, 0.3))
+    box = dataclasses.replace(lasso(dtype=np.float32), operator=lambda p, s: jnp.clip(p, 0.1, 0.3))
     xs = searched(fista(prox=box.operator), box.smooth, np.zeros(box.size, np.float32), 50)[1]
     assert xs.min() == np.float32(0.1) and xs.max() == np.float32(0.3)
 
@@ -182,7 +185,7 @@ def test_every_scale(dtype: Any, scale: float, x64: None):
     products = search.step_size * scale
     assert products.min() > 0.2 and products.max() < 100
     exact = lasso(scale=scale)
-    best = exact.minimizer(4000)
+    best = exact.solution
     gap = exact.objective(xs[-1].astype(float)) - exact.objective(best)
     assert gap <= (1e-6 if dtype == np.float32 else 1e-13) * exact.objective(best)
     assert search.values[150] < 150 * 1.3 + 15
@@ -340,7 +343,7 @@ def test_bad_input_is_named():
 
 def test_problem_is_what_it_says(x64: None):
     """The prox and the gradients of these tests, checked by differences."""
-    for make in PROBLEMS.values():
+    for make in COMPOSITE.values():
         problem: Problem = make()
         x = np.random.default_rng(0).standard_normal(problem.size)
         np.testing.assert_allclose(jax.grad(problem.smooth)(jnp.asarray(x)), problem.gradient(x), atol=1e-9)

@@ -8,7 +8,7 @@ import pytest
 from nag_optax import accelerate, momentum
 from tests import reference
 from tests.helpers import START, betas, quartic_gradient, trajectory
-from tests.problems import Problem, assert_below, huber, lasso, quadratic, worst_function
+from tests.problems import Problem, assert_below, elastic_net, huber, quadratic, worst_function
 
 STEPS = 100
 COUNT = np.arange(1, STEPS + 1)
@@ -37,7 +37,7 @@ class TestRecursion:
 
     def test_with_a_prox(self, x64: None):
         """x is what the prox returned: the theorem is about it."""
-        problem = lasso(0.1, 0.05)
+        problem = elastic_net(0.1, 0.05)
         step_size = 1 / problem.smoothness
         arguments = problem.gradient, problem.start, step_size
         for rule, expected in (
@@ -60,7 +60,7 @@ class TestRecursion:
 
 
 convex_problems = pytest.mark.parametrize(
-    "problem", [worst_function(), huber(0.002), huber(0.05), quadratic(), lasso()], ids=lambda p: p.name
+    "problem", [worst_function(), huber(0.002), huber(0.05), quadratic(), elastic_net()], ids=lambda p: p.name
 )
 
 
@@ -114,8 +114,8 @@ def test_fista_comes_near_its_bound(n: int, x64: None):
         worst_function(convexity=0.03),
         huber(convexity=0.03),
         quadratic(),
-        lasso(),
-        lasso(0.1, 0.2),
+        elastic_net(),
+        elastic_net(0.1, 0.2),
         huber(0.002),
     ],
     ids=lambda p: f"{p.name}-{p.convexity:g}",

@@ -7,7 +7,7 @@ import pytest
 from nag_optax import accelerate, momentum
 from tests import reference
 from tests.helpers import START, betas, quartic_gradient, trajectory
-from tests.problems import Problem, assert_below, huber, lasso, quadratic, worst_function
+from tests.problems import Problem, assert_below, elastic_net, huber, quadratic, worst_function
 
 
 @pytest.mark.parametrize("period", [1, 7, 40, 1000])
@@ -27,7 +27,7 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize(
-    "problem", [worst_function(), huber(0.002), quadratic(), lasso()], ids=lambda p: p.name
+    "problem", [worst_function(), huber(0.002), quadratic(), elastic_net()], ids=lambda p: p.name
 )
 def test_each_period_has_the_bound_of_nesterov(problem: Problem, x64: None):
     """From p where it begins: the first β is 0, so that no offset is carried over."""
