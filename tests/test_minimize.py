@@ -4,6 +4,7 @@
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
 # pyright: reportCallIssue=false, reportOptionalMemberAccess=false
 
+import re
 from typing import Any
 
 import jax
@@ -313,3 +314,30 @@ class TestOptimistix:
                 lambda x, _: jnp.sum((x - 1.0) ** 2), solver, jnp.zeros(3), max_steps=1000
             )
             np.testing.assert_allclose(found.value, 1.0, atol=1e-4)
+
+
+def test_data_of_the_objective_stay_one_buffer():
+    """XLA would write a constant anew into every loop and branch that reads it."""
+    matrix = jnp.asarray(np.random.default_rng(0).standard_normal((30, 20)), jnp.float32)
+
+    def solve(start: jax.Array) -> jax.Array:
+        return minimize(lambda x: jnp.sum((matrix @ x - 1.0) ** 2), start, max_steps=50).params
+
+    text = jax.jit(solve).lower(jnp.zeros(20)).compile().as_text()
+    assert len(re.findall(r"= f32\[30,20\]\S* constant\(", text)) == 1
+
+
+def test_equal_operators_share_one_program():
+    traces = []
+
+    def fun(x: jax.Array) -> jax.Array:
+        traces.append(None)
+        return jnp.sum((x - 1.0) ** 2)
+
+    for operator in (prox.nonnegative, lambda: prox.l1(0.5)):
+        traces.clear()
+        counts = []
+        for _ in range(2):
+            minimize(fun, jnp.zeros(3), prox=operator())
+            counts.append(len(traces))
+        assert counts[0] == counts[1] > 0
