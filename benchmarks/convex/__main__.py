@@ -13,19 +13,6 @@ from typing import Any
 
 from benchmarks.options import Parser, positive, writable_file
 
-COLUMNS = (
-    "problem",
-    "solver",
-    "iterations",
-    "gradients",
-    "values",
-    "ms",
-    "iterations",
-    "gradients",
-    "values",
-    "ms",
-)
-
 
 def parse(args: list[str] | None) -> argparse.Namespace:
     parser = Parser(
@@ -49,7 +36,7 @@ def main(args: list[str] | None = None) -> None:
 
     jax.config.update("jax_enable_x64", True)
     from benchmarks import report
-    from benchmarks.convex import measure, problems, scaling, solvers
+    from benchmarks.convex import measure, problems, scaling, solvers, tables
 
     measured = []
     for problem in problems.problems():
@@ -62,17 +49,9 @@ def main(args: list[str] | None = None) -> None:
         outcomes = scaling.measure(advance)
     result: dict[str, Any] = report.environment() | {"problems": measured, "scaling": outcomes}
 
-    gaps = " ; ".join(f"{gap:g}" for gap in problems.GAPS)
-    titles = (
-        f"To relative gaps {gaps}: {report.headline(result)}",
-        f"Lasso 500×600 with L from {scaling.SCALES[0]:g} to {scaling.SCALES[-1]:g}: in how many of "
-        f"{len(scaling.SCALES)} scales",
-    )
-    tables = (
-        (COLUMNS, measure.rows(measured)),
-        (scaling.COLUMNS, scaling.rows(outcomes)),
-    )
-    for title, (columns, groups) in zip(titles, tables, strict=True):
+    measured_tables = tables.of(result)
+    report.note(report.headline(result))
+    for title, columns, groups in measured_tables:
         report.show(title, columns, groups)
         print()
     if options.json:
@@ -80,9 +59,10 @@ def main(args: list[str] | None = None) -> None:
     if options.markdown:
         parts = (
             f"{title}\n\n{report.markdown_table(columns, groups)}"
-            for title, (columns, groups) in zip(titles, tables, strict=True)
+            for title, columns, groups in measured_tables
         )
-        options.markdown.write_text("`python -m benchmarks.convex`\n\n" + "\n".join(parts))
+        head = f"{report.headline(result)}\n\n`python -m benchmarks.convex`\n\n"
+        options.markdown.write_text(head + "\n".join(parts))
 
 
 if __name__ == "__main__":

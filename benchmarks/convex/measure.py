@@ -11,8 +11,8 @@ from benchmarks import timing
 from benchmarks.convex.counting import Counted
 from benchmarks.convex.problems import GAPS, Problem, minimum
 from benchmarks.convex.solvers import Solver
+from benchmarks.convex.tables import MAX_STEPS
 
-MAX_STEPS = 20_000
 _CHUNKS = (500, 4_000, MAX_STEPS)
 
 
@@ -36,17 +36,6 @@ def measure(
         for name, timed in timing.interleaved_medians(programs, rounds, on_round).items():
             results[name][i]["milliseconds"] = 1e3 * timed.median
     return {"name": problem.name, "minimum": least, "gaps": list(GAPS), "solvers": results}
-
-
-def rows(measured: Sequence[dict[str, Any]]) -> list[list[tuple[str, ...]]]:
-    """Of the table: a group of rows for each problem, one for each solver."""
-    return [
-        [
-            (problem["name"] if i == 0 else "", name, *(cell for at in results for cell in _cells(at)))
-            for i, (name, results) in enumerate(problem["solvers"].items())
-        ]
-        for problem in measured
-    ]
 
 
 def _steps_to(solver: Solver, problem: Problem, targets: list[float]) -> list[int | None]:
@@ -78,10 +67,3 @@ def _contender(program: Callable[[], Any]) -> timing.Contender:
             jax.block_until_ready(program())
 
     return run
-
-
-def _cells(at: dict[str, Any]) -> tuple[str, ...]:
-    if at["iterations"] is None:
-        return (f"> {MAX_STEPS}", "", "", "")
-    counts = ("" if at[key] is None else str(at[key]) for key in ("iterations", "gradients", "values"))
-    return (*counts, f"{at['milliseconds']:.2f}")

@@ -1,6 +1,6 @@
 """One lasso in other units: who converges, who returns NaN, who stalls, who says what is not so."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,8 +17,6 @@ MAX_STEPS = 10_000
 # A claim of convergence is false where the gradient mapping, in float64, is beyond the tolerance by
 # more than what float32 rounds of it.
 _SLACK = {"float32": 30.0, "float64": 2.0}
-OUTCOMES = ("converged", "false claim", "stalled", "NaN")
-COLUMNS = ("precision", "solver", *OUTCOMES, "most iterations")
 
 
 def measure(on_step: Callable[[], None]) -> list[dict[str, Any]]:
@@ -41,20 +39,6 @@ def measure(on_step: Callable[[], None]) -> list[dict[str, Any]]:
                 )
             on_step()
     return entries
-
-
-def rows(entries: Sequence[dict[str, Any]]) -> list[list[tuple[str, ...]]]:
-    """Of the table: how often each outcome, by precision and solver."""
-    groups = []
-    for precision in ("float32", "float64"):
-        group = []
-        for i, name in enumerate(_SOLVERS):
-            mine = [e for e in entries if (e["precision"], e["solver"]) == (precision, name)]
-            counts = (str(sum(e["outcome"] == outcome for e in mine)) for outcome in OUTCOMES)
-            most = str(max(e["iterations"] for e in mine))
-            group.append((precision if i == 0 else "", name, *counts, most))
-        groups.append(group)
-    return groups
 
 
 def _mapping_norm(problem: Problem, x: np.ndarray) -> float:

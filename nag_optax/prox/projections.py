@@ -33,8 +33,9 @@ def projection(fn: Callable[..., Params], *args: Any, **kwargs: Any) -> Prox:
         fn: `fn(tree, *args, **kwargs) -> tree`, the Euclidean projection: any function of
             `optax.projections`, or your own. The whole tree is one vector; for one set a leaf, use
             `separable`. It is called with all leaves in one dtype, float32 or wider.
-        *args, **kwargs: its other arguments: numbers, arrays or trees of them. May be traced. An
-            option that is no array belongs in a function of your own.
+        *args: its other arguments: numbers, arrays or trees of them. May be traced.
+        **kwargs: those by name, likewise. An option that is no array belongs in a function of your
+            own.
 
     Returns:
         A `Prox`; for `projection_non_negative`, `projection_box` and `projection_hypercube` that of

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nag_optax
-from benchmarks.convex import measure, problems, scaling, solvers
+from benchmarks.convex import measure, problems, scaling, solvers, tables
 from benchmarks.convex.counting import Counted
 
 
@@ -74,7 +74,7 @@ def test_steps_to_a_gap_are_the_first(x64: None):
         n = at["iterations"]
         assert values[n - 1] - least <= gap * -least < values[n - 2] - least
         assert at["gradients"] >= n and at["milliseconds"] > 0
-    (row,) = measure.rows([result])[0]
+    (row,) = tables.rows([result])[0]
     assert row[:2] == (problem.name, "ours") and len(row) == 10
 
 

@@ -202,6 +202,17 @@ class TestTorch:
         assert residual(ps, GOLDEN["scheduled"]) < EXACT
 
 
+def test_keras(x64: None):
+    """Its learning rate is inside the velocity: the default form, while the rate changes too."""
+    expected = reference.keras_sgd(quartic_gradient, START, falling, 0.9, STEPS)
+    ps, _ = trajectory(nag(falling_rate, 0.9), quartic_gradient, START, STEPS)
+    assert residual(ps, expected) < EXACT
+    other, _ = trajectory(
+        nag(falling_rate, 0.9, accumulate="gradients"), quartic_gradient, START, STEPS, iterate=False
+    )
+    assert residual(other, expected) > 1e-3
+
+
 def two_steps(optimizer: optax.GradientTransformation, gradient: float, start: float) -> float:
     ps, _ = trajectory(optimizer, lambda p: jnp.full_like(p, gradient), np.float64(start), 2, iterate=False)
     return float(ps[-1])

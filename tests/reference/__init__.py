@@ -21,6 +21,7 @@ from tests.reference.rules import (
 )
 from tests.reference.scales import gradient_norm_scales
 from tests.reference.sequences import (
+    keras_sgd,
     nesterov,
     nesterov_with_restart,
     sutskever_momentum,
@@ -48,6 +49,7 @@ __all__ = [
     "heavy_ball_step",
     "item",
     "keras_nadam",
+    "keras_sgd",
     "lasso_fista",
     "muon",
     "nesterov",

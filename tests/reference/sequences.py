@@ -118,3 +118,20 @@ def torch_nesterov(
         p = p - learning_rate(t) * (g + momentum * b)
         ps.append(p)
     return np.stack(ps)
+
+
+def keras_sgd(
+    gradient: Gradient, start: Array, learning_rate: Sequence, momentum: float, steps: int
+) -> Array:
+    """keras.optimizers.SGD(nesterov=True) of Keras 3: v ← m v − lr g, p ← p + m v − lr g.
+
+    Returns p_1 … p_n.
+    """
+    p = np.asarray(start, np.float64)
+    velocity, points = np.zeros_like(p), []
+    for t in range(steps):
+        step = learning_rate(t) * gradient(p)
+        velocity = momentum * velocity - step
+        p = p + momentum * velocity - step
+        points.append(p)
+    return np.stack(points)

@@ -1,0 +1,181 @@
+"""The README and the pages of docs/ are true: their code runs, their tests and their names exist."""
+
+import argparse
+import ast
+import importlib
+import inspect
+import json
+import re
+import shlex
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README, DOCS = ROOT / "README.md", ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+over_pages = pytest.mark.parametrize("page", [README, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def blocks(page: Path, language: str) -> list[tuple[str, str]]:
+    """Code, and the output that stands below it."""
+    pattern = rf"^```{language}\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?"
+    return re.findall(pattern, page.read_text(), re.S | re.M)
+
+
+@over_pages
+def test_python_blocks_run(page: Path, capsys, standard_promotion):
+    """With the output below them, and the settings that a user begins with. Those of the README stand
+    alone; a page is read from its top."""
+    names = {"__name__": "page"}
+    for code, expected in blocks(page, "python"):
+        if page == README:
+            names = {"__name__": "page"}
+        try:
+            exec(compile(code, page.name, "exec"), names)
+        finally:
+            jax.config.update("jax_enable_x64", False)
+        assert capsys.readouterr().out == expected
+
+
+def test_every_block_is_of_a_language_that_is_tested():
+    """Or a formula, which is of none."""
+    for page in (README, *PAGES):
+        fences = re.findall(r"^```(.*)$", page.read_text(), re.M)
+        assert set(fences[::2]) <= {"python", "text", "bash", "diff", ""}, page
+        assert set(fences[1::2]) <= {""}, page
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    for code, _ in blocks(page, "bash"):
+        for line in code.splitlines():
+            yield from (shlex.split(part) for part in line.split("&&"))
+
+
+@over_pages
+def test_commands_exist(page: Path, monkeypatch):
+    """Their options, too; they are not carried out."""
+    from nag_optax.cli import _parse
+
+    monkeypatch.chdir(ROOT)
+    for words in commands(page):
+        if words[0] == "nag-optax":
+            _parse(words[1:])
+        elif words[:2] == ["python", "-m"] and words[2].startswith("benchmarks."):
+            module = importlib.import_module(f"{words[2]}{'.__main__' * (words[2] == 'benchmarks.convex')}")
+            if hasattr(module, "parse"):
+                assert isinstance(module.parse(words[3:]), argparse.Namespace)
+        else:
+            assert words[0] in {"pip", "mkdocs"} or words[:3] == ["python", "-m", "pytest"], words
+
+
+def test_a_command_with_an_unknown_option_is_noticed():
+    from nag_optax.cli import _parse
+    from nag_optax.train.errors import InputError
+
+    with pytest.raises(InputError, match="--learning-speed"):
+        _parse(["train", "--learning-speed", "1"])
+
+
+def names_in(path: Path) -> set[str]:
+    """`name` and `Class::name` of every test in a file."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            names |= {node.name}
+            names |= {f"{node.name}::{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+    return names
+
+
+@pytest.mark.parametrize("name", ["reliability.md", "coming-from.md", "methods.md"])
+def test_tests_that_a_page_names_exist(name: str):
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::([\w:]+))?`", (DOCS / name).read_text())
+    assert len(named) >= 10
+    for file, test in named:
+        assert (ROOT / file).is_file(), file
+        if test:
+            assert test.split("::")[-1].startswith(("test_", "Test"))
+            assert test in names_in(ROOT / file), f"{file}::{test}"
+
+
+def test_every_row_of_coming_from_and_reliability_names_a_test():
+    for name in ("reliability.md", "coming-from.md"):
+        rows = re.findall(r"^\| (?!-)(.*) \|$", (DOCS / name).read_text(), re.M)
+        rows = [row for row in rows if not row.endswith("shown by") and not row.endswith("test")]
+        assert len(rows) >= 10
+        for row in rows:
+            assert re.search(r"`tests/[\w/:.]+` *$", row), row
+
+
+def test_the_calls_of_coming_from_are_calls_of_this_package():
+    """The second column, with the numbers that the page's first block defines."""
+    page = DOCS / "coming-from.md"
+    names: dict = {}
+    exec(blocks(page, "python")[0][0], names)
+    rows = re.findall(r"^\| `[^|]*` \| `([^|]*)` \|", page.read_text(), re.M)
+    assert len(rows) >= 15
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for code in rows:
+            assert eval(code, dict(names)) is not None, code
+
+
+def test_every_public_name_has_its_entry_in_the_reference():
+    import nag_optax
+    from nag_optax import momentum, prox
+
+    pages = "".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
+    # Where a module has the name of its function, the path of the module alone would show the module.
+    paths = re.findall(r"^::: nag_optax\.([\w.]+)$", pages, re.M)
+    modules = {path.stem for path in (ROOT / "nag_optax" / "acceleration" / "momentum").glob("*.py")}
+    listed = []
+    for path in paths:
+        *above, last = path.split(".")
+        assert (above[-1:] == [last]) == (above[:1] == ["momentum"] and last in modules), path
+        listed.append(".".join(above if above[-1:] == [last] else [*above, last]))
+    assert len(listed) == len(set(listed))
+    for listed_name in listed:
+        value = nag_optax
+        for part in listed_name.split("."):
+            value = getattr(value, part)
+        assert value.__doc__
+    top = {name for name in nag_optax.__all__ if not inspect.ismodule(getattr(nag_optax, name))}
+    assert top <= set(listed)
+    for module, name in ((momentum, "momentum"), (prox, "prox")):
+        public = {key for key, value in vars(module).items() if inspect.isfunction(value)}
+        assert {f"{name}.{key}" for key in public} <= set(listed)
+
+
+def test_every_method_has_its_section():
+    import nag_optax
+    from nag_optax import momentum
+
+    # The kernel and what reads it have a page of their own; the last three lift a number or a schedule.
+    other = {"accelerate", "scale_by_nesterov", "eval_params", "orthogonalize"}
+    lifted = {"as_rule", "constant", "scheduled"}
+    methods = {name for name in nag_optax.__all__ if inspect.isfunction(getattr(nag_optax, name))} - other
+    rules = {name for name, value in vars(momentum).items() if inspect.isfunction(value)} - lifted
+    headings = re.findall(r"^### (.*)$", (DOCS / "methods.md").read_text(), re.M)
+    titles = [title for heading in headings for title in heading.split(", ")]
+    assert sorted(titles) == sorted(methods | {f"momentum.{rule}" for rule in rules} | {"prox"})
+
+
+def test_the_benchmarks_page_is_what_render_writes():
+    from benchmarks import render
+
+    assert render.PAGE.read_text() == render.page()
+
+
+def test_a_result_of_another_kind_is_named(tmp_path):
+    from benchmarks import render
+
+    facts = json.loads((render.RESULTS / "startup.json").read_text())
+    (tmp_path / "other-thing.json").write_text(
+        json.dumps({k: facts[k] for k in ("date", "machine", "versions")})
+    )
+    assert "- `other-thing.json`: " in render.page(tmp_path)
