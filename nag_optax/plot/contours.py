@@ -50,9 +50,7 @@ def draw_landscape(axes: "Axes", ground: Landscape, minimum: Any = None) -> None
     axes.set_ylim(ground.y[0], ground.y[-1])
 
 
-def draw_path(
-    axes: "Axes", points: np.ndarray, color: Any, label: str | None = None, above: int = 0
-) -> None:
+def draw_path(axes: "Axes", points: np.ndarray, color: Any, label: str | None = None, above: int = 0) -> None:
     """A dot for each iterate. It is the wider, the more paths come above it, so that all are seen."""
     width, dot = 1.2 + 1.4 * above, 2.4 + 1.6 * above
     axes.plot(points[:, 0], points[:, 1], "-o", color=color, lw=width, ms=dot, zorder=2, label=label)
@@ -120,8 +118,8 @@ def trajectories(
 def _limits(paths: list[np.ndarray], minimum: Any) -> tuple[tuple[float, float], tuple[float, float]]:
     everything = np.concatenate([*paths, *([] if minimum is None else [np.asarray(minimum, float)[None]])])
     low, high = everything.min(0), everything.max(0)
-    # A path along an axis has no extent across it.
-    margin = np.maximum(_MARGIN * (high - low), 0.05 * (high - low).max() + 1e-9)
+    # A path along an axis has no extent across it, a point none at all.
+    margin = np.maximum(_MARGIN * (high - low), 0.05 * (high - low).max() or 1.0)
     low, high = low - margin, high + margin
     return (low[0], high[0]), (low[1], high[1])
 
