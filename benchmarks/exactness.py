@@ -19,7 +19,7 @@ import optax
 import nag_optax
 from benchmarks.options import Parser, writable_file
 from nag_optax.plot import convergence
-from nag_optax.plot.style import BLUE, GREY, VERMILION
+from nag_optax.plot.style import BLUE, ORANGE, VERMILION
 
 STEPS = 300
 EIGENVALUES = np.logspace(0, -4, 100)
@@ -118,7 +118,7 @@ def draw(
             "nag, growing momentum": 2 * squared_distance / (steps + 1) ** 2,
         },
         log_steps=True,
-        colors={"gradient descent": GREY, "nag, growing momentum": BLUE},
+        colors={"gradient descent": ORANGE, "nag, growing momentum": BLUE},
         ax=left,
     )
     convergence(
