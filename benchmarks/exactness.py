@@ -18,6 +18,8 @@ import optax
 
 import nag_optax
 from benchmarks.options import Parser, writable_file
+from nag_optax.plot import convergence
+from nag_optax.plot.style import BLUE, ORANGE, VERMILION
 
 STEPS = 300
 EIGENVALUES = np.logspace(0, -4, 100)
@@ -105,25 +107,30 @@ def draw(
 ) -> None:
     from matplotlib.figure import Figure
 
-    blue, red, grey = "#0072B2", "#D55E00", "#777777"
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps = np.arange(STEPS + 1)
     squared_distance = float((START**2).sum())
-    left.loglog(steps, objective(descent.x), color=grey, label="gradient descent")
-    left.loglog(steps, squared_distance / (4 * steps + 2), "--", color=grey, lw=1, label="its bound")
-    left.loglog(steps, objective(nag.x), color=blue, label="nag, growing momentum")
-    left.loglog(steps, 2 * squared_distance / (steps + 1) ** 2, "--", color=blue, lw=1, label="its bound")
-    left.set(title="f(x) − f*", xlabel="step", xlim=(1, STEPS))
-    left.legend(frameon=False, fontsize="small")
-    for (name, run), color in zip(decaying.items(), (red, blue), strict=True):
-        error = np.maximum(np.abs(run.y - truth.y).max(1), 1e-17)
-        right.semilogy(steps[1:], error[1:], color=color, label=name)
-    right.set(title="decaying learning rate: |y − Nesterov's y|", xlabel="step")
+    convergence(
+        {"gradient descent": objective(descent.x), "nag, growing momentum": objective(nag.x)},
+        {
+            "gradient descent": squared_distance / (4 * steps + 2),
+            "nag, growing momentum": 2 * squared_distance / (steps + 1) ** 2,
+        },
+        log_steps=True,
+        colors={"gradient descent": ORANGE, "nag, growing momentum": BLUE},
+        ax=left,
+    )
+    convergence(
+        {name: np.maximum(np.abs(run.y - truth.y).max(1), 1e-17)[1:] for name, run in decaying.items()},
+        steps=steps[1:],
+        ylabel="|y − Nesterov's y|",
+        colors={"optax.sgd(nesterov=True)": VERMILION, "nag": BLUE},
+        ax=right,
+    )
+    left.set(title="growing momentum", xlim=(1, STEPS))
+    right.set(title="decaying learning rate")
     right.legend(frameon=False, fontsize="small", loc="center right")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 
 

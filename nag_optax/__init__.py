@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nag_optax import plot as plot
     from nag_optax import prox as prox
     from nag_optax.acceleration import momentum as momentum
     from nag_optax.acceleration.evaluation import eval_params as eval_params
@@ -53,6 +54,7 @@ _HOMES = {
     "muon": "nag_optax.optimizers.muon",
     "nag": "nag_optax.optimizers.nag",
     "orthogonalize": "nag_optax.transforms.orthogonalize",
+    "plot": "nag_optax.plot",
     "prox": "nag_optax.prox",
     "proximal": "nag_optax.transforms.proximal",
     "scale_by_gradient_norm": "nag_optax.transforms.gradient_norm",

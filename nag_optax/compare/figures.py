@@ -1,7 +1,6 @@
 """The figures of a comparison: curves and sensitivity, and paths over contours for a problem."""
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,19 +8,22 @@ from typing import Any
 import numpy as np
 
 from nag_optax.compare.problems import Problem
+from nag_optax.plot import style
+from nag_optax.plot.contours import Landscape, draw_landscape, draw_path, draw_start, landscape
+from nag_optax.plot.curves import draw_runs
 
 _POINTS = 30  # of a curve, at most
 
-# Told apart by colour-blind readers (Okabe and Ito), the dashes in black and white too.
+# The dashes tell them apart in black and white too.
 _STYLES: dict[str, tuple[str, Any]] = {
-    "sgd": ("#000000", (0, (1, 1))),
-    "momentum": ("#E69F00", (0, (5, 1))),
-    "nag": ("#0072B2", "-"),
-    "nag-restart": ("#56B4E9", "-"),
-    "adam": ("#D55E00", (0, (5, 1))),
-    "nadamw": ("#CC79A7", "-"),
-    "adan": ("#009E73", "-"),
-    "muon": ("#7F7F7F", "-"),
+    "sgd": (style.BLACK, (0, (1, 1))),
+    "momentum": (style.ORANGE, (0, (5, 1))),
+    "nag": (style.BLUE, "-"),
+    "nag-restart": (style.SKY_BLUE, "-"),
+    "adam": (style.VERMILION, (0, (5, 1))),
+    "nadamw": (style.PURPLE, "-"),
+    "adan": (style.GREEN, "-"),
+    "muon": (style.GREY, "-"),
 }
 
 
@@ -37,8 +39,8 @@ def draw_data(
         if result["best"] is None:
             continue
         curves = result["trials"][result["best"]]["curves"]
-        _band(loss, epochs, _thinned(_array(curves["loss"])), result)
-        _band(error, epochs, _thinned(100 * (1 - _array(curves["test_accuracy"]))), result)
+        _runs(loss, epochs, _thinned(_array(curves["loss"])), result)
+        _runs(error, epochs, _thinned(100 * (1 - _array(curves["test_accuracy"]))), result)
     loss.set_title("loss while training")
     error.set_title("test error in %")
     for axes in (loss, error):
@@ -67,30 +69,26 @@ def draw_problem(problem: Problem, results: Sequence[dict[str, Any]], title: str
     parts: Any = figure.subfigures(2, 1, height_ratios=(2.7 * rows, 3.8))
     upper, lower = parts
     grid = upper.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    x, y, heights = _landscape(problem)
+    ground = _landscape(problem)
     for axes, result in zip(grid, results, strict=False):
-        axes.contour(x, y, heights, levels=14, colors="0.8", linewidths=0.7, linestyles="solid")
-        axes.plot(*problem.solution, marker="*", color="#E69F00", ms=11, mec="black", mew=0.5, zorder=3)
+        draw_landscape(axes, ground, problem.solution)
         axes.set_title(result["label"], fontsize=10)
         if result["best"] is not None:
-            points = _array(result["trials"][result["best"]]["path"])
-            color, _ = _STYLES[result["name"]]
-            axes.plot(points[:, 0], points[:, 1], "-o", color=color, lw=1, ms=2.2, zorder=2)
-        axes.plot(*problem.start, marker="o", color="white", mec="black", ms=6, zorder=3)
-        axes.set_xlim(x[0], x[-1])
-        axes.set_ylim(y[0], y[-1])
+            path_of_best = _array(result["trials"][result["best"]]["path"])
+            draw_path(axes, path_of_best, _STYLES[result["name"]][0])
+        draw_start(axes, problem.start)
     for axes in grid[len(results) :]:
         axes.set_visible(False)
     gap, sensitivity = lower.subplots(1, 2)
     for result in results:
         if result["best"] is not None:
             values = _array(result["trials"][result["best"]]["gap"])
-            _line(gap, np.arange(len(values)), values / values[0], result)
+            _runs(gap, np.arange(len(values)), values[None] / values[0], result)
     gap.set_title("gap to the minimum, as a share of that at the start")
     gap.set_xlabel("step")
     gap.set_yscale("log")
     gap.set_ylim(1e-12, 10)
-    _bare(gap)
+    style.bare(gap)
     _sensitivity(
         sensitivity,
         results,
@@ -108,17 +106,10 @@ def _figure(size: tuple[float, float], title: str, columns: int) -> tuple[Any, A
     return figure, figure.subplots(1, columns)
 
 
-def _line(axes: Any, x: np.ndarray, y: np.ndarray, result: dict[str, Any]) -> None:
+def _runs(axes: Any, x: np.ndarray, runs: np.ndarray, result: dict[str, Any]) -> None:
+    """(seeds, steps), in the style of the optimizer."""
     color, dashes = _STYLES[result["name"]]
-    axes.plot(x, y, color=color, ls=dashes, lw=1.6, label=result["label"])
-
-
-def _band(axes: Any, x: np.ndarray, runs: np.ndarray, result: dict[str, Any]) -> None:
-    """The mean over the seeds, and the range from the lowest to the highest."""
-    _line(axes, x, runs.mean(0), result)
-    if len(runs) > 1:
-        color, _ = _STYLES[result["name"]]
-        axes.fill_between(x, runs.min(0), runs.max(0), color=color, alpha=0.15, lw=0)
+    draw_runs(axes, x, runs, color, ls=dashes, lw=1.6, label=result["label"])
 
 
 def _sensitivity(axes: Any, results: Sequence[dict[str, Any]], value: Any) -> None:
@@ -147,18 +138,12 @@ def _sensitivity(axes: Any, results: Sequence[dict[str, Any]], value: Any) -> No
             axes.plot(rates, [top] * len(rates), "x", color=color, ms=7, mew=1.6, ls="none")
 
 
-def _landscape(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A square around start and solution, and the logarithm of the gap there."""
-    import jax
-    import jax.numpy as jnp
-
+def _landscape(problem: Problem) -> Landscape:
+    """A square around start and solution."""
     ends = np.array([problem.start, problem.solution])
     centre, reach = ends.mean(0), 0.8 * max(np.abs(np.subtract(*ends)).max(), 1e-3)
-    x, y = (np.linspace(c - reach, c + reach, 201) for c in centre)
-    points = jnp.asarray(np.stack(np.meshgrid(x, y), -1))
-    heights = np.asarray(jax.vmap(jax.vmap(problem.objective))(points))
-    gap = heights - float(problem.objective(jnp.asarray(problem.solution)))
-    return x, y, np.log10(np.maximum(gap, 1e-6 * gap.max()))
+    x, y = ((c - reach, c + reach) for c in centre)
+    return landscape(problem.objective, x, y, problem.solution)
 
 
 def _thinned(runs: np.ndarray) -> np.ndarray:
@@ -174,16 +159,11 @@ def _array(values: Any) -> np.ndarray:
 
 def _log_y(axes: Any) -> None:
     axes.set_yscale("log")
-    _bare(axes)
-
-
-def _bare(axes: Any) -> None:
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    style.bare(axes)
 
 
 def _save(legend_of: Any, results: Sequence[dict[str, Any]], path: Path, figure: Any = None) -> None:
-    """One legend below; the file appears complete or not at all."""
+    """One legend below."""
     from matplotlib.lines import Line2D
 
     figure = figure or legend_of
@@ -192,6 +172,4 @@ def _save(legend_of: Any, results: Sequence[dict[str, Any]], path: Path, figure:
         for r in results
     ]
     legend_of.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=130, format="png")
-    os.replace(partial, path)
+    style.save(figure, path, dpi=130)

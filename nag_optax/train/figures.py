@@ -1,10 +1,9 @@
 """The figure of a run: loss and accuracy by epoch."""
 
-import os
 from pathlib import Path
 from typing import Any
 
-_TRAIN, _TEST = "#0072B2", "#D55E00"  # told apart by colour-blind readers too
+from nag_optax.plot.style import BLUE, VERMILION, bare, save
 
 
 def draw_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
@@ -17,8 +16,8 @@ def draw_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     loss, accuracy = figure.subplots(1, 2)
     for axes, name, scale in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
         for split, color, label, line in (
-            ("train", _TRAIN, "train, while training", "--"),
-            ("test", _TEST, "test", "-"),
+            ("train", BLUE, "train, while training", "--"),
+            ("test", VERMILION, "test", "-"),
         ):
             values = [row[f"{split}_{name}"] for row in rows]
             if None not in values:  # There is no test split with --train-only.
@@ -34,13 +33,10 @@ def draw_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
                 )
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        bare(axes)
     loss.set_yscale("log")
     loss.set_title("cross-entropy loss")
     accuracy.set_title("accuracy in %")
     accuracy.legend(frameon=False, loc="lower right")
     figure.suptitle(title)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=150, format="png")
-    os.replace(partial, path)
+    save(figure, path, dpi=150)

@@ -1,0 +1,53 @@
+"""What all figures share: colours that colour-blind readers tell apart, bare axes, a safe way to save."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's, without their yellow, which is lost on white. A grey takes its place, dark enough to
+# differ from the purple and the green of those who lack the cones for green.
+BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+PURPLE, SKY_BLUE, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#595959"
+PALETTE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY_BLUE, BLACK, GREY)
+
+
+def new_axes(size: tuple[float, float]) -> "Axes":
+    """Of a figure of pyplot, which notebooks show by themselves."""
+    from matplotlib import pyplot
+
+    return pyplot.subplots(figsize=size, layout="constrained")[1]
+
+
+def colors_of(names: Iterable[str], given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A colour for each name: the one given, else the next of the palette that is still free.
+
+    Raises:
+        ValueError: if there are more names than colours.
+    """
+    names, given = list(names), given or {}
+    free = [color for color in PALETTE if color not in given.values()]
+    missing = [name for name in names if name not in given]
+    if len(missing) > len(free):
+        raise ValueError(
+            f"colors: {len(missing)} of {len(names)} names have none, and the palette has {len(free)} left "
+            "that can be told apart; draw fewer, or pass a colour for each"
+        )
+    chosen = dict(zip(missing, free, strict=False))
+    return {name: given[name] if name in given else chosen[name] for name in names}
+
+
+def bare(axes: "Axes") -> None:
+    """A faint grid and no frame."""
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def save(figure: Any, path: Path, dpi: int) -> None:
+    """As PNG; the file appears complete or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, dpi=dpi, format="png")
+    os.replace(partial, path)
