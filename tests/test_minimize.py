@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import nag_optax
 from nag_optax import Reason, minimize, prox
 from tests.helpers import sphere
-from tests.problems import COMPOSITE, Problem, lasso, worst_function
+from tests.problems import COMPOSITE, Problem, half_squares, lasso, worst_function
 
 
 def relative_mapping(problem: Problem, x: np.ndarray, step_size: float | None = None) -> float:
@@ -58,8 +58,14 @@ def test_every_scale_and_no_false_convergence(dtype: Any, tol: float, x64: None)
     steps = []
     for scale in (1e-1, 1.0, 1e3, 1e6, 1e9) if tol == 1e-5 else (1e-1, 1e9):
         problem = lasso(scale=scale, dtype=dtype)
+        # The data as arguments: one program.
         solution = minimize(
-            problem.smooth, jnp.zeros(60, dtype), prox=problem.operator, tol=tol, max_steps=2000
+            half_squares,
+            jnp.zeros(60, dtype),
+            prox=problem.operator,
+            args=problem.data,
+            tol=tol,
+            max_steps=2000,
         )
         reached = relative_mapping(lasso(scale=scale), solution.params)
         assert np.all(np.isfinite(solution.params))
@@ -80,9 +86,14 @@ def test_every_scale_and_no_false_convergence(dtype: Any, tol: float, x64: None)
 def test_steps_do_not_depend_on_units(x64: None):
     """c·F(x/a), powers of two exactly; from zero, where f = 0 too."""
 
+    problem = worst_function(60)
+
+    def scaled(x: jax.Array, factor: jax.Array, unit: jax.Array) -> jax.Array:
+        return factor * problem.smooth(x / unit)
+
     def steps(factor: float, unit: float) -> tuple[int, int]:
-        problem = worst_function(60)
-        solution = minimize(lambda x: factor * problem.smooth(x / unit), jnp.zeros(problem.size))
+        args = jnp.array(factor), jnp.array(unit)
+        solution = minimize(scaled, jnp.zeros(problem.size), args=args)
         return int(solution.steps), int(solution.gradient_evaluations)
 
     assert steps(1.0, 1.0) == steps(2.0**20, 1.0) == steps(1.0, 2.0**-9) == steps(2.0**-11, 2.0**7)
@@ -235,21 +246,28 @@ class TestDerivatives:
         weights = jnp.asarray(np.random.default_rng(2).standard_normal(12))
         target, hyper, h = jnp.asarray(self.TARGET), jnp.array(1.5), 1e-5
 
+        direction = jnp.asarray(np.random.default_rng(3).standard_normal(30))
+
+        @jax.jit
         def score(hyper: jax.Array, target: jax.Array) -> jax.Array:
             return weights @ self.solve(kind, hyper, target)
 
-        slope, slopes = jax.grad(score, argnums=(0, 1))(hyper, target)
+        @jax.jit
+        def derivatives(hyper: jax.Array, target: jax.Array) -> Any:
+            along = jax.jvp(score, (hyper, target), (jnp.ones([]), direction))[1]
+            jacobian = jax.jacobian(lambda hyper: self.solve(kind, hyper, target))(hyper)
+            return jax.grad(score, argnums=(0, 1))(hyper, target), along, jacobian
+
+        (slope, slopes), forward, jacobian = derivatives(hyper, target)
         expected = (score(hyper + h, target) - score(hyper - h, target)) / (2 * h)
         np.testing.assert_allclose(slope, expected, rtol=1e-6)
-        direction = jnp.asarray(np.random.default_rng(3).standard_normal(30))
         expected = (score(hyper, target + h * direction) - score(hyper, target - h * direction)) / (2 * h)
         np.testing.assert_allclose(slopes @ direction, expected, rtol=1e-6)
-        _, forward = jax.jvp(score, (hyper, target), (jnp.ones([]), direction))
         np.testing.assert_allclose(forward, slope + slopes @ direction, rtol=1e-8)
+        np.testing.assert_allclose(weights @ jacobian, slope, rtol=1e-8)
         if kind != "ridge":
             zeros = self.solve(kind, hyper, target) == 0
             assert 0 < int(zeros.sum()) < 12
-            jacobian = jax.jacobian(lambda hyper: self.solve(kind, hyper, target))(hyper)
             np.testing.assert_array_equal(np.asarray(jacobian)[zeros], 0.0)
 
     def test_value_and_vmap(self, x64: None):
