@@ -236,38 +236,42 @@ class TestDerivatives:
         residual = jnp.asarray(TestDerivatives.MATRIX) @ x - target
         return 0.5 * jnp.sum(residual**2) + 0.5 * ridge * jnp.sum(x**2)
 
-    def solve(self, kind: str, hyper: Any, target: Any) -> Any:
-        ridge = hyper if kind in ("ridge", "elastic") else jnp.zeros([])
-        penalty = None if kind == "ridge" else prox.l1(3.0 * hyper)
-        return minimize(self.loss, jnp.zeros(12), prox=penalty, args=(target, ridge), tol=1e-13).params
+    @pytest.mark.parametrize("penalty", [False, True], ids=["smooth", "l1"])
+    def test_forward_and_reverse(self, penalty: bool, x64: None):
+        """With respect to strength, ridge and target, of ridge regression, lasso and elastic net."""
+        rng = np.random.default_rng(2)
+        weights, direction = jnp.asarray(rng.standard_normal(12)), jnp.asarray(rng.standard_normal(30))
+        target, one, zero, h = jnp.asarray(self.TARGET), jnp.ones([]), jnp.zeros([]), 1e-5
 
-    @pytest.mark.parametrize("kind", ["ridge", "lasso", "elastic"])
-    def test_forward_and_reverse(self, kind: str, x64: None):
-        weights = jnp.asarray(np.random.default_rng(2).standard_normal(12))
-        target, hyper, h = jnp.asarray(self.TARGET), jnp.array(1.5), 1e-5
+        def solve(strength: jax.Array, ridge: jax.Array, target: jax.Array) -> jax.Array:
+            operator = prox.l1(strength) if penalty else None
+            args = target, ridge
+            return minimize(self.loss, jnp.zeros(12), prox=operator, args=args, tol=1e-13).params
 
-        direction = jnp.asarray(np.random.default_rng(3).standard_normal(30))
+        solution = jax.jit(solve)
+
+        def score(*at: jax.Array) -> jax.Array:
+            return weights @ solution(*at)
 
         @jax.jit
-        def score(hyper: jax.Array, target: jax.Array) -> jax.Array:
-            return weights @ self.solve(kind, hyper, target)
+        def derivatives(at: Any, along: Any) -> Any:
+            return jax.grad(score, (0, 1, 2))(*at), jax.jvp(score, at, along)[1], jax.jacobian(solve)(*at)
 
-        @jax.jit
-        def derivatives(hyper: jax.Array, target: jax.Array) -> Any:
-            along = jax.jvp(score, (hyper, target), (jnp.ones([]), direction))[1]
-            jacobian = jax.jacobian(lambda hyper: self.solve(kind, hyper, target))(hyper)
-            return jax.grad(score, argnums=(0, 1))(hyper, target), along, jacobian
-
-        (slope, slopes), forward, jacobian = derivatives(hyper, target)
-        expected = (score(hyper + h, target) - score(hyper - h, target)) / (2 * h)
-        np.testing.assert_allclose(slope, expected, rtol=1e-6)
-        expected = (score(hyper, target + h * direction) - score(hyper, target - h * direction)) / (2 * h)
-        np.testing.assert_allclose(slopes @ direction, expected, rtol=1e-6)
-        np.testing.assert_allclose(forward, slope + slopes @ direction, rtol=1e-8)
-        np.testing.assert_allclose(weights @ jacobian, slope, rtol=1e-8)
-        if kind != "ridge":
-            zeros = self.solve(kind, hyper, target) == 0
-            assert 0 < int(zeros.sum()) < 12
+        every = jnp.array(1.3), jnp.array(0.7), direction
+        alone = (one, zero, 0.0 * direction), (zero, one, 0.0 * direction), (zero, zero, direction)
+        for strength, ridge in ((4.5, 0.0), (4.5, 1.5)) if penalty else ((0.0, 1.5),):
+            at = jnp.array(strength), jnp.array(ridge), target
+            slopes, forward, jacobian = derivatives(at, every)
+            for along in alone:
+                ends = ([a + s * d for a, d in zip(at, along, strict=True)] for s in (h, -h))
+                above, below = (score(*end) for end in ends)
+                slope = sum(jnp.vdot(s, d) for s, d in zip(slopes, along, strict=True))
+                np.testing.assert_allclose(slope, (above - below) / (2 * h), rtol=1e-6, atol=1e-12)
+            total = sum(jnp.vdot(s, d) for s, d in zip(slopes, every, strict=True))
+            np.testing.assert_allclose(forward, total, rtol=1e-8)
+            np.testing.assert_allclose(weights @ jacobian, slopes[0], rtol=1e-8, atol=1e-15)
+            zeros = np.asarray(solution(*at)) == 0
+            assert 0 < zeros.sum() < 12 if penalty else not zeros.any()
             np.testing.assert_array_equal(np.asarray(jacobian)[zeros], 0.0)
 
     def test_value_and_vmap(self, x64: None):
