@@ -243,7 +243,7 @@ class TestDerivatives:
         weights, direction = jnp.asarray(rng.standard_normal(12)), jnp.asarray(rng.standard_normal(30))
         target, one, zero, h = jnp.asarray(self.TARGET), jnp.ones([]), jnp.zeros([]), 1e-5
 
-        def solve(strength: jax.Array, ridge: jax.Array, target: jax.Array) -> jax.Array:
+        def solve(strength: jax.Array, ridge: jax.Array, target: jax.Array) -> Any:
             operator = prox.l1(strength) if penalty else None
             args = target, ridge
             return minimize(self.loss, jnp.zeros(12), prox=operator, args=args, tol=1e-13).params
