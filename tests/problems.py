@@ -29,6 +29,7 @@ class Problem:
         prox: of g, in NumPy or JAX.
         operator: the same for the package; None where g = 0.
         prox_convexity: strength of ½‖x‖² in g.
+        data: A and b, where f is `half_squares(x, A, b)`, for one program of many problems.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Problem:
     prox: Callable[[Any, float], Any] = lambda z, step_size: z
     operator: Any = None
     prox_convexity: float = 0.0
+    data: tuple[np.ndarray, ...] = ()
 
     @property
     def size(self) -> int:
@@ -153,9 +155,13 @@ def quadratic(convexity: float = 0.01, smoothness: float = 3.0, size: int = 30) 
     )
 
 
+def half_squares(x: Any, matrix: Any, target: Any) -> Any:
+    return 0.5 * ((matrix @ x - target) ** 2).sum()
+
+
 def _least_squares(matrix: np.ndarray, target: np.ndarray) -> tuple[Callable, Callable]:
     """f = ½‖Ax − b‖², and ∇f."""
-    return lambda x: 0.5 * ((matrix @ x - target) ** 2).sum(), lambda x: matrix.T @ (matrix @ x - target)
+    return lambda x: half_squares(x, matrix, target), lambda x: matrix.T @ (matrix @ x - target)
 
 
 def _soft_threshold(z: Any, threshold: float) -> Any:
@@ -198,7 +204,8 @@ def lasso(rows: int = 50, columns: int = 60, scale: float = 1.0, dtype: Any = np
     target = matrix @ (rng.standard_normal(columns) * (rng.random(columns) < 0.2))
     target += 0.01 * np.linalg.norm(target) / np.sqrt(rows) * rng.standard_normal(rows)
     strength = 0.1 * float(np.abs(matrix.T @ target).max())
-    smooth, gradient = _least_squares(matrix.astype(dtype), target.astype(dtype))
+    data = matrix.astype(dtype), target.astype(dtype)
+    smooth, gradient = _least_squares(*data)
     return Problem(
         "lasso",
         smooth,
@@ -208,6 +215,7 @@ def lasso(rows: int = 50, columns: int = 60, scale: float = 1.0, dtype: Any = np
         penalty=lambda x: strength * abs(x).sum(),
         prox=lambda z, s: _soft_threshold(z, s * strength),
         operator=nag_optax.prox.l1(strength),
+        data=data,
     )
 
 

@@ -18,7 +18,7 @@ import nag_optax
 from nag_optax import Reason, minimize, prox
 from nag_optax.solver import minimize as solver
 from tests.helpers import sphere
-from tests.problems import COMPOSITE, Problem, lasso, worst_function
+from tests.problems import COMPOSITE, Problem, half_squares, lasso, worst_function
 
 
 def relative_mapping(problem: Problem, x: np.ndarray, step_size: float | None = None) -> float:
@@ -60,8 +60,14 @@ def test_every_scale_and_no_false_convergence(dtype: Any, tol: float, x64: None)
     steps = []
     for scale in (1e-1, 1.0, 1e3, 1e6, 1e9) if tol == 1e-5 else (1e-1, 1e9):
         problem = lasso(scale=scale, dtype=dtype)
+        # The data as arguments: one program.
         solution = minimize(
-            problem.smooth, jnp.zeros(60, dtype), prox=problem.operator, tol=tol, max_steps=2000
+            half_squares,
+            jnp.zeros(60, dtype),
+            prox=problem.operator,
+            args=problem.data,
+            tol=tol,
+            max_steps=2000,
         )
         reached = relative_mapping(lasso(scale=scale), solution.params)
         assert np.all(np.isfinite(solution.params))
@@ -82,9 +88,14 @@ def test_every_scale_and_no_false_convergence(dtype: Any, tol: float, x64: None)
 def test_steps_do_not_depend_on_units(x64: None):
     """c·F(x/a), powers of two exactly; from zero, where f = 0 too."""
 
+    problem = worst_function(60)
+
+    def scaled(x: jax.Array, factor: jax.Array, unit: jax.Array) -> jax.Array:
+        return factor * problem.smooth(x / unit)
+
     def steps(factor: float, unit: float) -> tuple[int, int]:
-        problem = worst_function(60)
-        solution = minimize(lambda x: factor * problem.smooth(x / unit), jnp.zeros(problem.size))
+        args = jnp.array(factor), jnp.array(unit)
+        solution = minimize(scaled, jnp.zeros(problem.size), args=args)
         return int(solution.steps), int(solution.gradient_evaluations)
 
     assert steps(1.0, 1.0) == steps(2.0**20, 1.0) == steps(1.0, 2.0**-9) == steps(2.0**-11, 2.0**7)
@@ -229,31 +240,42 @@ class TestDerivatives:
         residual = jnp.asarray(TestDerivatives.MATRIX) @ x - target
         return 0.5 * jnp.sum(residual**2) + 0.5 * ridge * jnp.sum(x**2)
 
-    def solve(self, kind: str, hyper: Any, target: Any) -> Any:
-        ridge = hyper if kind in ("ridge", "elastic") else jnp.zeros([])
-        penalty = None if kind == "ridge" else prox.l1(3.0 * hyper)
-        return minimize(self.loss, jnp.zeros(12), prox=penalty, args=(target, ridge), tol=1e-13).params
+    @pytest.mark.parametrize("penalty", [False, True], ids=["smooth", "l1"])
+    def test_forward_and_reverse(self, penalty: bool, x64: None):
+        """With respect to strength, ridge and target, of ridge regression, lasso and elastic net."""
+        rng = np.random.default_rng(2)
+        weights, direction = jnp.asarray(rng.standard_normal(12)), jnp.asarray(rng.standard_normal(30))
+        target, one, zero, h = jnp.asarray(self.TARGET), jnp.ones([]), jnp.zeros([]), 1e-5
 
-    @pytest.mark.parametrize("kind", ["ridge", "lasso", "elastic"])
-    def test_forward_and_reverse(self, kind: str, x64: None):
-        weights = jnp.asarray(np.random.default_rng(2).standard_normal(12))
-        target, hyper, h = jnp.asarray(self.TARGET), jnp.array(1.5), 1e-5
+        def solve(strength: jax.Array, ridge: jax.Array, target: jax.Array) -> Any:
+            operator = prox.l1(strength) if penalty else None
+            args = target, ridge
+            return minimize(self.loss, jnp.zeros(12), prox=operator, args=args, tol=1e-13).params
 
-        def score(hyper: jax.Array, target: jax.Array) -> jax.Array:
-            return weights @ self.solve(kind, hyper, target)
+        solution = jax.jit(solve)
 
-        slope, slopes = jax.grad(score, argnums=(0, 1))(hyper, target)
-        expected = (score(hyper + h, target) - score(hyper - h, target)) / (2 * h)
-        np.testing.assert_allclose(slope, expected, rtol=1e-6)
-        direction = jnp.asarray(np.random.default_rng(3).standard_normal(30))
-        expected = (score(hyper, target + h * direction) - score(hyper, target - h * direction)) / (2 * h)
-        np.testing.assert_allclose(slopes @ direction, expected, rtol=1e-6)
-        _, forward = jax.jvp(score, (hyper, target), (jnp.ones([]), direction))
-        np.testing.assert_allclose(forward, slope + slopes @ direction, rtol=1e-8)
-        if kind != "ridge":
-            zeros = self.solve(kind, hyper, target) == 0
-            assert 0 < int(zeros.sum()) < 12
-            jacobian = jax.jacobian(lambda hyper: self.solve(kind, hyper, target))(hyper)
+        def score(*at: jax.Array) -> jax.Array:
+            return weights @ solution(*at)
+
+        @jax.jit
+        def derivatives(at: Any, along: Any) -> Any:
+            return jax.grad(score, (0, 1, 2))(*at), jax.jvp(score, at, along)[1], jax.jacobian(solve)(*at)
+
+        every = jnp.array(1.3), jnp.array(0.7), direction
+        alone = (one, zero, 0.0 * direction), (zero, one, 0.0 * direction), (zero, zero, direction)
+        for strength, ridge in ((4.5, 0.0), (4.5, 1.5)) if penalty else ((0.0, 1.5),):
+            at = jnp.array(strength), jnp.array(ridge), target
+            slopes, forward, jacobian = derivatives(at, every)
+            for along in alone:
+                ends = ([a + s * d for a, d in zip(at, along, strict=True)] for s in (h, -h))
+                above, below = (score(*end) for end in ends)
+                slope = sum(jnp.vdot(s, d) for s, d in zip(slopes, along, strict=True))
+                np.testing.assert_allclose(slope, (above - below) / (2 * h), rtol=1e-6, atol=1e-12)
+            total = sum(jnp.vdot(s, d) for s, d in zip(slopes, every, strict=True))
+            np.testing.assert_allclose(forward, total, rtol=1e-8)
+            np.testing.assert_allclose(weights @ jacobian, slopes[0], rtol=1e-8, atol=1e-15)
+            zeros = np.asarray(solution(*at)) == 0
+            assert 0 < zeros.sum() < 12 if penalty else not zeros.any()
             np.testing.assert_array_equal(np.asarray(jacobian)[zeros], 0.0)
 
     def test_value_and_vmap(self, x64: None):

@@ -5,6 +5,7 @@
 # pyright: reportCallIssue=false, reportOptionalMemberAccess=false
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -17,13 +18,13 @@ import nag_optax
 from nag_optax import eval_params, fista, momentum, prox
 from tests import reference
 from tests.helpers import assert_trees_equal, falling, float_count, sphere, trajectory
-from tests.problems import COMPOSITE, Problem, lasso, worst_function
+from tests.problems import COMPOSITE, Problem, half_squares, lasso, worst_function
 
 over_problems = pytest.mark.parametrize("name", COMPOSITE)
 
 
-def searched(optimizer: Any, smooth: Any, start: Any, steps: int) -> Any:
-    """(p, x, state of the search, t) after each step, from one compiled scan."""
+def search_scan(optimizer: Any, smooth: Any, start: Any, steps: int) -> Any:
+    """(p, x, state of the search, t) after each step."""
 
     def step(carry: Any, _: None) -> Any:
         params, state = carry
@@ -32,11 +33,19 @@ def searched(optimizer: Any, smooth: Any, start: Any, steps: int) -> Any:
         params = optax.apply_updates(params, updates)
         return (params, state), (params, eval_params(state, params), state.search, state.rule_state)
 
-    @jax.jit
-    def run(start: Any) -> Any:
-        return jax.lax.scan(step, (start, optimizer.init(start)), length=steps)[1]
+    return jax.lax.scan(step, (start, optimizer.init(start)), length=steps)[1]
 
-    return jax.tree.map(np.asarray, run(jax.tree.map(jnp.asarray, start)))
+
+def searched(optimizer: Any, smooth: Any, start: Any, steps: int) -> Any:
+    """The same, compiled, as NumPy arrays."""
+    run = jax.jit(lambda start: search_scan(optimizer, smooth, start, steps))
+    return jax.device_get(run(jax.tree.map(jnp.asarray, start)))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def searched_lasso(operator: Any, steps: int, start: Any, *data: Any) -> Any:
+    """One program for every scale and strength."""
+    return search_scan(fista(prox=operator), lambda x: half_squares(x, *data), start, steps)
 
 
 @over_problems
@@ -179,7 +188,9 @@ def test_iterates_are_feasible():
 def test_every_scale(dtype: Any, scale: float, x64: None):
     """The first step finds s, and rounding does not drive it to zero afterwards."""
     problem = lasso(scale=scale, dtype=dtype)
-    _, xs, search, _ = searched(fista(prox=problem.operator), problem.smooth, np.zeros(60, dtype), 600)
+    _, xs, search, _ = jax.device_get(
+        searched_lasso(problem.operator, 600, np.zeros(60, dtype), *problem.data)
+    )
     assert np.all(np.isfinite(xs))
     # Never below what 1/L asks for, and not lost in either direction.
     products = search.step_size * scale
@@ -197,7 +208,7 @@ def test_steps_do_not_depend_on_the_scale(x64: None):
     runs = []
     for scale in (1.0, 4.0, 1e4):
         problem = lasso(scale=scale)
-        _, xs, search, _ = searched(fista(prox=problem.operator), problem.smooth, np.zeros(60), 20)
+        _, xs, search, _ = jax.device_get(searched_lasso(problem.operator, 20, np.zeros(60), *problem.data))
         runs.append((xs, search.step_size * scale, search.values))
     # Exactly so by powers of two, to rounding else.
     for x, s, values in runs[1:]:
@@ -251,15 +262,20 @@ def test_none_gradients_and_named_arguments():
         return jnp.sum((params["a"] - shift) ** 2) + jnp.sum(params["b"])
 
     optimizer, params = fista(prox=prox.l1(0.0)), {"a": jnp.zeros(3), "b": jnp.ones(2)}
-    state = optimizer.init(params)
-    for _ in range(20):
-        value, grad = jax.value_and_grad(loss)(params, jnp.array(2.0))
+
+    @jax.jit
+    def step(params: Any, state: Any, shift: jax.Array) -> Any:
+        value, grad = jax.value_and_grad(loss)(params, shift)
         grad = {**grad, "b": None}
         updates, state = optimizer.update(
-            grad, state, params, value=value, grad=grad, value_fn=loss, shift=jnp.array(2.0), other=None
+            grad, state, params, value=value, grad=grad, value_fn=loss, shift=shift, other=None
         )
         assert updates["b"] is None
-        params = {**params, "a": optax.apply_updates(params["a"], updates["a"])}
+        return {**params, "a": optax.apply_updates(params["a"], updates["a"])}, state
+
+    state = optimizer.init(params)
+    for _ in range(20):
+        params, state = step(params, state, jnp.array(2.0))
     np.testing.assert_allclose(params["a"], 2.0, rtol=1e-5)
 
 
