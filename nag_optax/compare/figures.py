@@ -11,6 +11,7 @@ import numpy as np
 from nag_optax.compare.problems import Problem
 
 _POINTS = 30  # of a curve, at most
+_LEAST_LOSS = 1e-8  # of one example, in float32, 6e-8 is the least above 0
 
 # Told apart by colour-blind readers (Okabe and Ito), the dashes in black and white too.
 _STYLES: dict[str, tuple[str, Any]] = {
@@ -22,6 +23,11 @@ _STYLES: dict[str, tuple[str, Any]] = {
     "nadamw": ("#CC79A7", "-"),
     "adan": ("#009E73", "-"),
     "muon": ("#7F7F7F", "-"),
+    "adamw": ("#8B2E00", (0, (1, 1))),
+    "nadam": ("#8C4A74", (0, (5, 1))),
+    "snoo": ("#B8A800", "-"),
+    "ema_nesterov": ("#4B3FA8", "-"),
+    "gpa": ("#004D38", "-"),
 }
 
 
@@ -50,9 +56,9 @@ def draw_data(
     _sensitivity(
         sensitivity,
         results,
-        lambda trial: None if trial["diverged"] else float(np.mean(trial["train_loss"])),
+        lambda trial: None if trial["diverged"] else max(float(np.mean(trial["train_loss"])), _LEAST_LOSS),
     )
-    sensitivity.set_title("training loss at the end")
+    sensitivity.set_title(f"training loss at the end (below {_LEAST_LOSS:g} drawn there)")
     _save(figure, results, path)
 
 

@@ -50,7 +50,8 @@ class OnData(Comparison):
         return None if trial["diverged"] else statistics.fmean(trial["train_loss"])
 
     def rung(self, contender: Contender) -> Callable[[int], float]:
-        return decade_rung(contender.learning_rate)
+        assert self.config.dataset is not None and self.config.model is not None
+        return decade_rung(contender.learning_rate(self.config.dataset, self.config.model))
 
     def about(self, contender: Contender) -> dict[str, Any]:
         params = self.runner.params(self.seeds[0])
