@@ -105,10 +105,9 @@ def markdown(results: list[dict[str, Any]]) -> str:
         facts = f"{result['num_epochs']} epochs, batches of {result['batch_size']}, {result['seeds']} seeds"
         dataset = result["dataset"] + (" --data-dir DIR" if result["dataset"] == "mnist" else "")
         command = f"python -m benchmarks.tuning --dataset {dataset} --model {result['model']}"
-        parts.append(
-            f"## {result['dataset']}, {result['model']}: {facts}\n\n`{command}`, {report.headline(result)}\n\n"
-            + report.markdown_table(COLUMNS, [rows(result)])
-        )
+        title = f"## {result['dataset']}, {result['model']}: {facts}"
+        table = report.markdown_table(COLUMNS, [rows(result)])
+        parts.append(f"{title}\n\n`{command}`, {report.headline(result)}\n\n{table}")
     head = (
         "# Default learning rates\n\nThe best learning rate has the lowest mean training loss of the last "
         "step, without dropout;\nthe test split chooses nothing. snoo, ema_nesterov and gpa go around "

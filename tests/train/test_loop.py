@@ -134,8 +134,9 @@ def test_snoo_is_evaluated_at_the_slow_weights():
     synchronised = numbers(state.params)  # slow and fast are one
     state = loop.run_chunk(state, 3)
     for name, x in numbers(loop.eval_state(state)[0]).items():
-        np.testing.assert_array_equal(x, synchronised[name])
-        assert np.abs(numbers(state.params)[name] - x).max() > 0
+        # The fast weights came there by one addition, which rounds.
+        np.testing.assert_allclose(x, synchronised[name], rtol=1e-6, atol=1e-8)
+        assert np.abs(numbers(state.params)[name] - x).max() > 1e-3
 
 
 def test_evaluation_is_at_x_without_dropout():
