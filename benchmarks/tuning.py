@@ -51,12 +51,13 @@ def search(options: argparse.Namespace) -> dict[str, Any]:
     from nag_optax.compare.run import compare
     from nag_optax.train.catalogue import OPTIMIZERS
 
+    optimizers: Any = tuple(options.optimizers or OPTIMIZERS)
     with tempfile.TemporaryDirectory() as folder:
         config = CompareConfig(
             dataset=options.dataset,
             data_dir=options.data_dir,
             model=options.model,
-            optimizers=tuple(options.optimizers or OPTIMIZERS),
+            optimizers=optimizers,
             learning_rates=tuple(options.learning_rates) if options.learning_rates else "auto",
             num_epochs=options.num_epochs,
             seeds=options.seeds,
@@ -99,25 +100,32 @@ def row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
 def markdown(results: list[dict[str, Any]]) -> str:
     """The tables of all results, and how they were made."""
     from benchmarks import report
+    from nag_optax.train.catalogue import OPTIMIZERS
 
     parts = []
     for result in results:
-        facts = f"{result['num_epochs']} epochs, batches of {result['batch_size']}, {result['seeds']} seeds"
+        facts = f"{result['num_epochs']} epochs, batches of {result['batch_size']}, "
+        facts += "1 seed" if result["seeds"] == 1 else f"{result['seeds']} seeds"
         dataset = result["dataset"] + (" --data-dir DIR" if result["dataset"] == "mnist" else "")
         command = f"python -m benchmarks.tuning --dataset {dataset} --model {result['model']}"
+        if set(names := result["optimizers"]) != set(OPTIMIZERS):
+            command += f" --optimizers {' '.join(names)}"
         title = f"## {result['dataset']}, {result['model']}: {facts}"
         table = report.markdown_table(COLUMNS, [rows(result)])
         parts.append(f"{title}\n\n`{command}`, {report.headline(result)}\n\n{table}")
     head = (
         "# Default learning rates\n\nThe best learning rate has the lowest mean training loss of the last "
-        "step, without dropout;\nthe test split chooses nothing. snoo, ema_nesterov and gpa go around "
-        "adamw.\n\n"
+        "step, without dropout;\nof losses below 1e-8 that of the lower learning rate. The test split "
+        "chooses nothing. snoo,\nema_nesterov and gpa go around adamw.\n\n"
     )
     return head + "\n".join(parts)
 
 
 def _loss(trial: dict[str, Any]) -> str:
-    return "diverged" if trial["diverged"] else f"{statistics.fmean(trial['train_loss']):.2g}"
+    from nag_optax.compare.search import LEAST_LOSS
+
+    loss = statistics.fmean(trial["train_loss"])
+    return "diverged" if trial["diverged"] else "< 1e-8" if loss < LEAST_LOSS else f"{loss:.2g}"
 
 
 def main(args: list[str] | None = None) -> None:
