@@ -116,7 +116,8 @@ def markdown(results: list[dict[str, Any]]) -> str:
     head = (
         "# Default learning rates\n\nThe best learning rate has the lowest mean training loss of the last "
         "step, without dropout;\nof losses below 1e-8 that of the lower learning rate. The test split "
-        "chooses nothing. snoo,\nema_nesterov and gpa go around adamw.\n\n"
+        "chooses nothing. snoo,\nema_nesterov and gpa go around adamw. "
+        "The default of an optimizer that is in no table here was not searched.\n\n"
     )
     return head + "\n".join(parts)
 

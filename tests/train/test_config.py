@@ -31,10 +31,10 @@ def test_defaults_come_from_the_table(dataset, model, optimizer, tmp_path):
 def test_learning_rates_are_those_that_were_tuned():
     """By optimizer, in the order of --help."""
     assert {key: tuple(row.learning_rate.values()) for key, row in DEFAULTS.items()} == {
-        ("digits", "mlp"): (0.1, 0.3, 0.1, 3e-3, 3e-3),
-        ("digits", "cnn"): (0.05, 0.1, 0.05, 1e-3, 1e-3),
-        ("mnist", "mlp"): (0.04, 0.2, 0.04, 1e-3, 1e-3),
-        ("mnist", "cnn"): (0.05, 0.1, 0.05, 1e-3, 1e-3),
+        ("digits", "mlp"): (0.1, 1.0, 0.1, 1e-2, 1e-2, 1e-2, 1e-2, 3e-2, 1e-2, 1e-2, 1e-2, 3e-2),
+        ("digits", "cnn"): (0.05, 0.1, 0.05, 1e-3, 1e-3, 3e-2, 3e-2, 1e-2, 3e-2, 1e-2, 3e-3, 3e-3),
+        ("mnist", "mlp"): (0.04, 0.2, 0.04, 1e-3, 1e-3, 3e-3, 3e-3, 1e-2, 3e-3, 3e-3, 3e-3, 3e-3),
+        ("mnist", "cnn"): (0.05, 0.1, 0.05, 1e-3, 1e-3, 1e-3, 1e-3, 3e-3, 3e-3, 1e-3, 1e-3, 1e-3),
     }
 
 
