@@ -125,8 +125,10 @@ def markdown(results: list[dict[str, Any]]) -> str:
 def _loss(trial: dict[str, Any]) -> str:
     from nag_optax.compare.search import LEAST_LOSS
 
+    if trial["diverged"]:
+        return "diverged"
     loss = statistics.fmean(trial["train_loss"])
-    return "diverged" if trial["diverged"] else "< 1e-8" if loss < LEAST_LOSS else f"{loss:.2g}"
+    return "< 1e-8" if loss < LEAST_LOSS else f"{loss:.2g}"
 
 
 def main(args: list[str] | None = None) -> None:
