@@ -71,7 +71,7 @@ def test_help_names_every_command_option_and_default(capsys):
     text = capsys.readouterr().out
     for option in ("--dataset", "--warmup-epochs", "--momentum-schedule", "--resume", "--num-devices"):
         assert option in text
-    assert re.search(r"mnist +mlp +5 +64 +linear +0\.5 +0\.04", text)
+    assert re.search(r"nag +0\.1 +0\.05 +0\.04 +0\.05\n", text)
 
 
 def test_version_and_a_missing_extra(capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""The optimizers that are compared: one table."""
+"""The optimizers that are compared: those of the command line's one table, by their labels."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,34 +7,36 @@ import jax
 import optax
 
 import nag_optax
-from nag_optax.acceleration.evaluation import eval_params
+from nag_optax.acceleration.evaluation import eval_params, has_accelerator
 from nag_optax.compare.config import ContenderName
-
-WEIGHT_DECAY = 1e-4
-"""On data; on a problem it would move the solution."""
+from nag_optax.train.catalogue import OPTIMIZERS
+from nag_optax.train.config import TrainConfig
 
 
 class Contender(NamedTuple):
-    """An optimizer with its own defaults in everything but learning rate and decay."""
+    """An optimizer of `nag-optax train` with its own defaults in everything but the learning rate."""
 
     label: str
-    make: Callable[[optax.Schedule, float], optax.GradientTransformation]
-    """Of a learning rate and a weight decay, for those that have one by name."""
-    learning_rate: float
-    """Centre of the grid on data."""
+    name: str
+    """In the table of the command line."""
     scale_free: bool = False
     """Whether the learning rate is the length of a step, whatever the gradient's."""
-    at_x: bool = False
-    """Whether to evaluate at `eval_params`; else at the parameters themselves."""
+    make: Callable[[optax.Schedule], optax.GradientTransformation] | None = None
+    """In place of the table's factory."""
 
-    def optimizer(
-        self, learning_rate: optax.Schedule, weight_decay: float = WEIGHT_DECAY
-    ) -> optax.GradientTransformationExtraArgs:
-        return optax.with_extra_args_support(self.make(learning_rate, weight_decay))
+    def optimizer(self, learning_rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+        if self.make is not None:
+            return optax.with_extra_args_support(self.make(learning_rate))
+        config = TrainConfig(optimizer=self.name).resolved()
+        return optax.with_extra_args_support(OPTIMIZERS[self.name].make(config, learning_rate))
+
+    def learning_rate(self, dataset: str, model: str) -> float:
+        """Centre of the grid on data: the trainer's default."""
+        return OPTIMIZERS[self.name].learning_rates[dataset, model]
 
     def iterate(self, opt_state: optax.OptState, params: optax.Params) -> optax.Params:
         """The parameters to evaluate."""
-        return eval_params(opt_state, params) if self.at_x else params
+        return eval_params(opt_state, params) if has_accelerator(opt_state) else params
 
     def state_bytes(self, params: optax.Params) -> float:
         """Bytes of optimizer state for each parameter."""
@@ -43,20 +45,22 @@ class Contender(NamedTuple):
         return size / sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
+def _nag_restart(learning_rate: optax.Schedule) -> optax.GradientTransformation:
+    return nag_optax.nag(learning_rate, nag_optax.momentum.fista(), restart="gradient")
+
+
 CONTENDERS: dict[ContenderName, Contender] = {
-    "sgd": Contender("gradient descent", lambda lr, _: optax.sgd(lr), 0.3),
-    "momentum": Contender("heavy-ball momentum", lambda lr, _: optax.sgd(lr, 0.9), 0.1),
-    "nag": Contender("NAG", lambda lr, _: nag_optax.nag(lr, 0.9), 0.1, at_x=True),
-    "nag-restart": Contender(
-        "NAG with restart",
-        lambda lr, _: nag_optax.nag(lr, nag_optax.momentum.fista(), restart="gradient"),
-        0.1,
-        at_x=True,
-    ),
-    "adam": Contender("Adam", lambda lr, _: optax.adam(lr), 3e-3, scale_free=True),
-    "nadamw": Contender(
-        "NAdamW", lambda lr, decay: optax.nadamw(lr, weight_decay=decay), 3e-3, scale_free=True
-    ),
-    "adan": Contender("Adan", lambda lr, _: optax.adan(lr), 1e-2, scale_free=True),
-    "muon": Contender("Muon", lambda lr, _: optax.contrib.muon(lr), 1e-2, scale_free=True),
+    "sgd": Contender("gradient descent", "sgd"),
+    "momentum": Contender("heavy-ball momentum", "momentum"),
+    "nag": Contender("NAG", "nag"),
+    "nag-restart": Contender("NAG with restart", "nag", make=_nag_restart),
+    "adam": Contender("Adam", "adam", scale_free=True),
+    "nadamw": Contender("NAdamW", "nadamw", scale_free=True),
+    "adan": Contender("Adan", "adan", scale_free=True),
+    "muon": Contender("Muon", "muon", scale_free=True),
+    "adamw": Contender("AdamW", "adamw", scale_free=True),
+    "nadam": Contender("NAdam", "nadam", scale_free=True),
+    "snoo": Contender("SNOO around AdamW", "snoo", scale_free=True),
+    "ema_nesterov": Contender("EMA-Nesterov around AdamW", "ema_nesterov", scale_free=True),
+    "gpa": Contender("GPA around AdamW", "gpa", scale_free=True),
 }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nag_optax.compare.problems import Problem
+from nag_optax.compare.search import LEAST_LOSS
 from nag_optax.plot import style
 from nag_optax.plot.contours import Landscape, draw_landscape, draw_path, draw_start, landscape
 from nag_optax.plot.curves import draw_runs
@@ -24,6 +25,11 @@ _STYLES: dict[str, tuple[str, Any]] = {
     "nadamw": (style.PURPLE, "-"),
     "adan": (style.GREEN, "-"),
     "muon": (style.GREY, "-"),
+    "adamw": ("#8B2E00", (0, (1, 1))),
+    "nadam": ("#8C4A74", (0, (5, 1))),
+    "snoo": ("#B8A800", "-"),
+    "ema_nesterov": ("#4B3FA8", "-"),
+    "gpa": ("#004D38", "-"),
 }
 
 
@@ -52,9 +58,9 @@ def draw_data(
     _sensitivity(
         sensitivity,
         results,
-        lambda trial: None if trial["diverged"] else float(np.mean(trial["train_loss"])),
+        lambda trial: None if trial["diverged"] else max(float(np.mean(trial["train_loss"])), LEAST_LOSS),
     )
-    sensitivity.set_title("training loss at the end")
+    sensitivity.set_title("training loss at the end (floor 1e-8)")
     _save(figure, results, path)
 
 

@@ -11,7 +11,7 @@ from nag_optax.compare.comparison import Comparison
 from nag_optax.compare.contenders import CONTENDERS, Contender
 from nag_optax.compare.figures import draw_data
 from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
-from nag_optax.compare.search import Trial, decade_rung
+from nag_optax.compare.search import LEAST_LOSS, Trial, decade_rung
 from nag_optax.train.data import load_dataset
 
 _TIMING_ROUNDS = 7
@@ -47,10 +47,11 @@ class OnData(Comparison):
         return [self._trial(results[i : i + count]) for i in range(0, len(results), count)]
 
     def score(self, trial: Trial) -> float | None:
-        return None if trial["diverged"] else statistics.fmean(trial["train_loss"])
+        return None if trial["diverged"] else max(statistics.fmean(trial["train_loss"]), LEAST_LOSS)
 
     def rung(self, contender: Contender) -> Callable[[int], float]:
-        return decade_rung(contender.learning_rate)
+        assert self.config.dataset is not None and self.config.model is not None
+        return decade_rung(contender.learning_rate(self.config.dataset, self.config.model))
 
     def about(self, contender: Contender) -> dict[str, Any]:
         params = self.runner.params(self.seeds[0])
@@ -99,8 +100,9 @@ class OnData(Comparison):
     def explanation(self) -> str:
         return (
             "Mean ± standard deviation over the seeds, at the learning rate with the lowest mean training "
-            "loss; the test split chooses nothing. Accuracy and loss are those of the last step, without "
-            f"dropout. The target {self.config.target:g} is a test accuracy, looked at every "
+            f"loss (of losses below {LEAST_LOSS:g}, the lower rate); the test split chooses nothing. "
+            "Accuracy and loss are those of the last step, without dropout. "
+            f"The target {self.config.target:g} is a test accuracy, looked at every "
             f"{self.runner.steps[0]} steps; (2/3) would say that two seeds of three reach it, which the "
             "mean is of. Seconds are steps times the median time of a step of one run by itself, without "
             "compilation and evaluation. In the figure a band reaches from the lowest to the highest of the "

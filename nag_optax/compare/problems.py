@@ -51,7 +51,8 @@ def descend(
 
     def lane(rate: jax.Array) -> tuple[jax.Array, jax.Array]:
         unit = decay_schedule(schedule, num_steps)
-        optimizer = contender.optimizer(lambda count: rate * unit(count), weight_decay=0.0)
+        # The parameters are a vector, which no weight decay moves.
+        optimizer = contender.optimizer(lambda count: rate * unit(count))
         params = jnp.array(problem.start)
 
         def body(carry: tuple[Any, Any], _: None):

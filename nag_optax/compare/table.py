@@ -11,6 +11,7 @@ from rich.table import Table
 
 from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.problems import GAPS
+from nag_optax.compare.search import LEAST_LOSS
 
 Row = list[str]
 _NONE = "–"
@@ -100,7 +101,7 @@ def _data_row(result: dict[str, Any]) -> Row:
         result["label"],
         f"{best['learning_rate']:g}",
         spread([100 * share for share in best["test_accuracy"]], ".2f"),
-        spread(best["train_loss"], ".1e"),
+        "< 1e-8" if statistics.fmean(best["train_loss"]) < LEAST_LOSS else spread(best["train_loss"], ".1e"),
         spread(best["steps_to_target"], ".0f") + missing,
         _NONE if steps is None else f"{steps * seconds_per_step:.2g}",
         cost,

@@ -24,9 +24,28 @@ class Row(NamedTuple):
     options: dict[str, Any] = {}  # never written to
     pruned: "PrunedFactory | None" = None  # with a prox, and exact zeros; None: no --prune
 
+    @property
+    def goes_around(self) -> bool:
+        """Whether it goes around another optimizer, to which all other options belong."""
+        return "inner" in self.options
+
+
+def options_of(optimizer: str, inner: str | None) -> dict[str, Any]:
+    """The options that go with an optimizer, those of the one inside it included, and their defaults."""
+    own = OPTIMIZERS[optimizer].options
+    return own | OPTIMIZERS[inner or own["inner"]].options if OPTIMIZERS[optimizer].goes_around else own
+
+
+def default_learning_rate(optimizer: str, inner: str | None, dataset: str, model: str) -> float:
+    """That of the table; around another inner optimizer than the usual one, that one's own."""
+    row = OPTIMIZERS[optimizer]
+    if row.goes_around and inner is not None and inner != row.options["inner"]:
+        row = OPTIMIZERS[inner]
+    return row.learning_rates[dataset, model]
+
 
 def takers(option: str) -> tuple[str, ...]:
-    """The optimizers that an option goes with."""
+    """The optimizers that an option goes with, those around another one apart."""
     return tuple(
         name
         for name, row in OPTIMIZERS.items()
@@ -85,6 +104,57 @@ def _adamw(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTran
     return optax.adamw(rate, weight_decay=config.weight_decay, mask=_matrices)
 
 
+def _nadam(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+    import nag_optax
+
+    del config
+    return nag_optax.nadam(rate)
+
+
+def _nadamw(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+    import nag_optax
+
+    assert config.weight_decay is not None
+    return nag_optax.nadamw(rate, weight_decay=config.weight_decay, mask=_matrices)
+
+
+def _adan(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+    import nag_optax
+
+    assert config.weight_decay is not None
+    return nag_optax.adan(rate, weight_decay=config.weight_decay, mask=_matrices)
+
+
+def _muon(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+    import nag_optax
+
+    assert config.weight_decay is not None
+    return nag_optax.muon(rate, _momentum(config), weight_decay=config.weight_decay, mask=_matrices)
+
+
+def _snoo(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+    import nag_optax
+
+    return nag_optax.snoo(_inner(config, rate))
+
+
+def _ema_nesterov(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+    import nag_optax
+
+    return nag_optax.ema_nesterov(_inner(config, rate))
+
+
+def _gpa(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+    import nag_optax
+
+    return nag_optax.gpa(_inner(config, rate))
+
+
+def _inner(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+    assert config.inner is not None
+    return OPTIMIZERS[config.inner].make(config, rate)
+
+
 def _momentum(config: "TrainConfig") -> Any:
     import nag_optax
 
@@ -120,12 +190,24 @@ OPTIMIZERS = {
         {"momentum": 0.9, "momentum_schedule": "constant", "restart": None, "weight_decay": 0.0},
         _pruned_nag,
     ),
-    "sgd": Row(_sgd, _rates(digits=(0.3, 0.1), mnist=(0.2, 0.1)), {"weight_decay": 0.0}, _pruned_sgd),
+    "sgd": Row(_sgd, _rates(digits=(1.0, 0.1), mnist=(0.2, 0.1)), {"weight_decay": 0.0}, _pruned_sgd),
     "momentum": Row(
         _heavy_ball,
         _rates(digits=(0.1, 0.05), mnist=(0.04, 0.05)),
         {"momentum": 0.9, "weight_decay": 0.0},
     ),
-    "adam": Row(_adam, _rates(digits=(3e-3, 1e-3), mnist=(1e-3, 1e-3))),
-    "adamw": Row(_adamw, _rates(digits=(3e-3, 1e-3), mnist=(1e-3, 1e-3)), {"weight_decay": 1e-4}),
+    "adam": Row(_adam, _rates(digits=(1e-2, 1e-3), mnist=(1e-3, 1e-3))),
+    "adamw": Row(_adamw, _rates(digits=(1e-2, 1e-3), mnist=(1e-3, 1e-3)), {"weight_decay": 1e-4}),
+    "nadam": Row(_nadam, _rates(digits=(1e-2, 3e-2), mnist=(3e-3, 1e-3))),
+    "nadamw": Row(_nadamw, _rates(digits=(1e-2, 3e-2), mnist=(3e-3, 1e-3)), {"weight_decay": 1e-4}),
+    "adan": Row(_adan, _rates(digits=(3e-2, 1e-2), mnist=(1e-2, 3e-3)), {"weight_decay": 0.0}),
+    "muon": Row(
+        _muon,
+        _rates(digits=(1e-2, 3e-2), mnist=(3e-3, 3e-3)),
+        {"momentum": 0.95, "momentum_schedule": "constant", "weight_decay": 0.0},
+    ),
+    "snoo": Row(_snoo, _rates(digits=(1e-2, 1e-2), mnist=(3e-3, 1e-3)), {"inner": "adamw"}),
+    "ema_nesterov": Row(_ema_nesterov, _rates(digits=(1e-2, 3e-3), mnist=(3e-3, 1e-3)), {"inner": "adamw"}),
+    "gpa": Row(_gpa, _rates(digits=(3e-2, 3e-3), mnist=(3e-3, 1e-3)), {"inner": "adamw"}),
 }
+INNER = tuple(name for name, row in OPTIMIZERS.items() if not row.goes_around)

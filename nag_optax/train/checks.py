@@ -56,12 +56,14 @@ def check_values(config: "TrainConfig") -> None:
 
 def _check_combinations(config: "TrainConfig") -> None:
     def only_with_takers(name: str, given: bool) -> None:
-        if given and config.optimizer not in takers(name):
+        whose = "inner" if config.inner is not None and name not in ("inner", "prune") else "optimizer"
+        if given and (chosen := getattr(config, whose)) not in takers(name):
             raise InputError(
-                f"{flag(name)} {getattr(config, name)}: --optimizer {config.optimizer} has none; "
-                f"it goes with --optimizer {' or '.join(takers(name))}"
+                f"{flag(name)} {getattr(config, name)}: --{whose} {chosen} has none; "
+                f"it goes with --{whose} {' or '.join(takers(name))}"
             )
 
+    only_with_takers("inner", config.inner is not None)
     only_with_takers("momentum", config.momentum is not None)
     only_with_takers("momentum_schedule", config.momentum_schedule != "constant")
     only_with_takers("restart", config.restart is not None)

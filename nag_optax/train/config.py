@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 import tyro
 
-from nag_optax.train.catalogue import OPTIMIZERS
+from nag_optax.train.catalogue import INNER, OPTIMIZERS, default_learning_rate, options_of
 from nag_optax.train.checks import ALLOWED, check_values, flag
 from nag_optax.train.defaults import DEFAULTS
 from nag_optax.train.errors import InputError
@@ -16,9 +16,10 @@ from nag_optax.train.errors import InputError
 DatasetName = Literal["digits", "mnist"]
 ModelName = Literal["mlp", "cnn"]
 if TYPE_CHECKING:
-    OptimizerName = str
+    OptimizerName = InnerName = str
 else:
     OptimizerName = Literal[tuple(OPTIMIZERS)]
+    InnerName = Literal[INNER]
 
 DEFAULT_MODEL: dict[str, ModelName] = {"digits": "cnn", "mnist": "mlp"}
 
@@ -70,13 +71,19 @@ class TrainConfig:
     times. A batch normalisation that is frozen keeps its statistics too, and normalises with them."""
 
     optimizer: OptimizerName = "nag"
-    """nag is this package's; the others are Optax's."""
+    """sgd, momentum, adam and adamw are Optax's; the others are this package's. snoo, ema_nesterov and gpa
+    go around another one, --inner."""
+    inner: Annotated[
+        InnerName | None,
+        tyro.conf.arg(metavar="{" + ",".join(INNER) + "}", help_behavior_hint="(default: adamw)"),
+    ] = None
+    """What snoo, ema_nesterov or gpa goes around; the other options are its own."""
     learning_rate: _FloatInTable = None
     """Peak learning rate, above 0."""
     momentum: _Float = None
-    """In [0, 1); for nag and momentum, by default 0.9."""
+    """In [0, 1); for nag and momentum, by default 0.9, and for muon, by default 0.95."""
     momentum_schedule: Literal["constant", "sutskever"] = "constant"
-    """sutskever raises the momentum of nag to --momentum in steps of 250."""
+    """sutskever raises the momentum of nag or muon to --momentum in steps of 250."""
     schedule: Annotated[
         Literal["constant", "cosine", "linear"] | None,
         tyro.conf.arg(metavar="{constant,cosine,linear}", help_behavior_hint=_TABLE),
@@ -85,11 +92,14 @@ class TrainConfig:
     warmup_epochs: _FloatInTable = None
     """Epochs in which the learning rate rises linearly to its peak."""
     weight_decay: _Float = None
-    """Decoupled weight decay of weight matrices and kernels, at least 0; by default 0, with adamw 1e-4."""
+    """Decoupled weight decay of weight matrices and kernels, at least 0; by default 0, with adamw and
+    nadamw 1e-4."""
     smoothing: float = 0.0
     """Decay of an exponential moving average of the gradients, in [0, 1); 0 is none."""
     clip_norm: _Float = None
     """Clip the gradients to this global norm, above 0."""
+    adaptive_step: bool = False
+    """Shorter steps while the norm of the gradients is above its running average, longer ones below."""
     restart: Annotated[
         Literal["gradient", "speed", "value"] | None,
         tyro.conf.arg(metavar="{gradient,speed,value}", help_behavior_hint="(default: never)"),
@@ -130,12 +140,16 @@ class TrainConfig:
         self._check_types()
         model = self.model or DEFAULT_MODEL[self.dataset]
         table = DEFAULTS[self.dataset, model]
-        options = OPTIMIZERS[self.optimizer].options
+        options = options_of(self.optimizer, self.inner)
         num_epochs = _or(self.num_epochs, table.num_epochs)
         config = dataclasses.replace(
             self,
             model=model,
-            learning_rate=_or(self.learning_rate, table.learning_rate[self.optimizer]),
+            inner=_or(self.inner, options.get("inner")),
+            learning_rate=_or(
+                self.learning_rate,
+                default_learning_rate(self.optimizer, self.inner, self.dataset, model),
+            ),
             momentum=_or(self.momentum, options.get("momentum")),
             weight_decay=_or(self.weight_decay, options.get("weight_decay", 0.0)),
             schedule=_or(self.schedule, table.schedule),

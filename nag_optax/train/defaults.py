@@ -59,12 +59,13 @@ DEFAULTS: dict[tuple[str, str], Defaults] = {
 def defaults_table() -> str:
     """The table in plain text, for --help."""
     optimizers = list(next(iter(DEFAULTS.values())).learning_rate)
-    rows = [["dataset", "model", "epochs", "batch", "schedule", "warm-up", *optimizers]]
+    columns = [["", "", "epochs", "batch", "schedule", "warm-up", *optimizers]]
     for (dataset, model), d in DEFAULTS.items():
         rates = [f"{d.learning_rate[name]:g}" for name in optimizers]
-        rows.append(
+        columns.append(
             [dataset, model, str(d.num_epochs), str(d.batch_size), d.schedule, f"{d.warmup_epochs:g}", *rates]
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (" ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    rows = list(zip(*columns, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)

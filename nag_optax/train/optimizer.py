@@ -7,6 +7,7 @@ from nag_optax.train.checks import prune_strength
 from nag_optax.train.config import TrainConfig
 from nag_optax.train.freezing import freeze
 from nag_optax.train.pruning import units_prox
+from nag_optax.transforms.gradient_norm import scale_by_gradient_norm
 
 
 def make_schedule(config: TrainConfig, steps_per_epoch: int) -> optax.Schedule:
@@ -36,10 +37,12 @@ def decay_schedule(name: str, num_steps: int, peak: float = 1.0) -> optax.Schedu
 
 
 def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> optax.GradientTransformationExtraArgs:
-    """Clipping, then smoothing, then the optimizer, of what is not frozen; each only if it is asked for."""
+    """Clipping, the adaptive step, smoothing, then the optimizer; each only if it is asked for."""
     parts = []
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
+    if config.adaptive_step:
+        parts.append(scale_by_gradient_norm())
     if config.smoothing:
         parts.append(optax.ema(config.smoothing))
     parts.append(_core(config, make_schedule(config, steps_per_epoch)))

@@ -14,7 +14,8 @@ def test_the_defaults_of_data_and_of_a_problem():
     config = CompareConfig().resolved()
     assert (config.dataset, config.model, config.num_epochs, config.batch_size) == ("digits", "mlp", 60, 32)
     assert (config.schedule, config.seeds, config.target) == ("cosine", 3, 0.97)
-    assert config.optimizers == CONTENDER_NAMES == tuple(CONTENDERS)
+    default = ("sgd", "momentum", "nag", "nag-restart", "adam", "nadamw", "adan", "muon")
+    assert config.optimizers == default and CONTENDER_NAMES == tuple(CONTENDERS)
     assert config.run_dir == Path("runs/compare-digits-mlp") and config.num_steps is None
     problem = CompareConfig(problem="quadratic").resolved()
     assert (problem.dataset, problem.seeds, problem.num_steps) == (None, None, 1000)

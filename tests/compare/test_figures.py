@@ -48,6 +48,18 @@ def test_curves_are_means_over_the_seeds_and_crosses_mark_divergence(drawn, tmp_
     assert [x for x, _ in crosses] == [[1.0], [1.0]]
 
 
+def test_a_loss_of_zero_has_its_place_on_the_logarithmic_axis(drawn, tmp_path):
+    zero = trial(0.1) | {"train_loss": [0.0, 0.0]}
+    draw_data(
+        [{"name": "muon", "label": "Muon", "best": 0, "trials": [zero, trial(1.0)]}],
+        np.array([10, 20]),
+        10,
+        "a title",
+        tmp_path / "a.png",
+    )
+    assert drawn[2] == ([0.1, 1.0], [1e-8, 0.2])
+
+
 def test_long_curves_are_thinned_to_means_of_neighbours(drawn, tmp_path):
     long = trial(0.1)
     long["curves"] = {"loss": [list(range(1, 91))], "test_accuracy": [[0.5] * 90]}

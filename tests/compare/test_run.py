@@ -123,3 +123,6 @@ def test_the_training_loss_chooses_the_learning_rate():
     }
     assert on_data.score(trial) == pytest.approx(0.2)
     assert on_data.score(trial | {"diverged": True}) is None
+    # Less than a rounding of one example: equal, so that the lower learning rate is best.
+    nothing, little = (on_data.score(trial | {"train_loss": [loss, loss]}) for loss in (0.0, 4e-9))
+    assert nothing == little == 1e-8

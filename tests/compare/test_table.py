@@ -45,6 +45,10 @@ def test_a_row_holds_means_deviations_and_costs():
     }
 
 
+def test_a_loss_within_rounding_is_a_bound():
+    assert row(trials=[BEST | {"train_loss": [0.0, 0.0, 1e-9]}])["training loss"] == "< 1e-8"
+
+
 def test_seeds_that_miss_the_target_are_counted():
     cells = row(trials=[BEST | {"steps_to_target": [100, None, 300]}])
     assert cells["steps to 0.97"] == "200 ± 141 (2/3)" and cells["seconds to 0.97"] == "0.1"

@@ -7,32 +7,45 @@ from typing import Any
 
 import pytest
 
+from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.config import TrainConfig, load_config
 from nag_optax.train.defaults import DEFAULTS
 from nag_optax.train.errors import InputError
 
 
 @pytest.mark.parametrize(("dataset", "model"), DEFAULTS)
-@pytest.mark.parametrize("optimizer", ["nag", "sgd", "momentum", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_defaults_come_from_the_table(dataset, model, optimizer, tmp_path):
     data_dir = tmp_path if dataset == "mnist" else None
     config = TrainConfig(dataset=dataset, model=model, optimizer=optimizer, data_dir=data_dir).resolved()
     table = DEFAULTS[dataset, model]
     assert config.learning_rate == table.learning_rate[optimizer]
     assert (config.num_epochs, config.batch_size) == (table.num_epochs, table.batch_size)
-    assert config.momentum == (0.9 if optimizer in ("nag", "momentum") else None)
-    assert config.weight_decay == (1e-4 if optimizer == "adamw" else 0.0)
+    assert config.momentum == {"nag": 0.9, "momentum": 0.9, "muon": 0.95}.get(optimizer)
+    around = optimizer in ("snoo", "ema_nesterov", "gpa")
+    assert config.inner == ("adamw" if around else None)
+    assert config.weight_decay == (1e-4 if around or optimizer in ("adamw", "nadamw") else 0.0)
     assert config.run_dir == Path(f"runs/{dataset}-{model}-{optimizer}-0")
 
 
 def test_learning_rates_are_those_that_were_tuned():
     """By optimizer, in the order of --help."""
     assert {key: tuple(row.learning_rate.values()) for key, row in DEFAULTS.items()} == {
-        ("digits", "mlp"): (0.1, 0.3, 0.1, 3e-3, 3e-3),
-        ("digits", "cnn"): (0.05, 0.1, 0.05, 1e-3, 1e-3),
-        ("mnist", "mlp"): (0.04, 0.2, 0.04, 1e-3, 1e-3),
-        ("mnist", "cnn"): (0.05, 0.1, 0.05, 1e-3, 1e-3),
+        ("digits", "mlp"): (0.1, 1.0, 0.1, 1e-2, 1e-2, 1e-2, 1e-2, 3e-2, 1e-2, 1e-2, 1e-2, 3e-2),
+        ("digits", "cnn"): (0.05, 0.1, 0.05, 1e-3, 1e-3, 3e-2, 3e-2, 1e-2, 3e-2, 1e-2, 3e-3, 3e-3),
+        ("mnist", "mlp"): (0.04, 0.2, 0.04, 1e-3, 1e-3, 3e-3, 3e-3, 1e-2, 3e-3, 3e-3, 3e-3, 3e-3),
+        ("mnist", "cnn"): (0.05, 0.1, 0.05, 1e-3, 1e-3, 1e-3, 1e-3, 3e-3, 3e-3, 1e-3, 1e-3, 1e-3),
     }
+
+
+def test_what_goes_around_another_optimizer_takes_its_options_and_defaults():
+    config = TrainConfig(optimizer="gpa", inner="muon", model="mlp", weight_decay=0.1).resolved()
+    table = DEFAULTS["digits", "mlp"].learning_rate
+    assert (config.momentum, config.weight_decay, config.learning_rate) == (0.95, 0.1, table["muon"])
+    assert config.resolved() == config
+    usual = TrainConfig(optimizer="gpa", inner="adamw", model="mlp").resolved()
+    assert usual == TrainConfig(optimizer="gpa", model="mlp").resolved()
+    assert usual.learning_rate == table["gpa"]
 
 
 def test_given_values_stay():
@@ -75,6 +88,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"optimizer": "sgd", "restart": "speed"}, "--restart speed: --optimizer sgd has none"),
     ({"optimizer": "momentum", "momentum_schedule": "sutskever"}, "--momentum-schedule sutskever: --opt"),
     ({"optimizer": "adam", "weight_decay": 0.1}, "--weight-decay 0.1: --optimizer adam has none"),
+    ({"inner": "adam"}, "--inner adam: --optimizer nag has none; .* snoo or ema_nesterov or gpa"),
+    ({"optimizer": "snoo", "inner": "gpa"}, "--inner gpa: must be one of nag, sgd, momentum, adam, adamw"),
+    (
+        {"optimizer": "snoo", "momentum": 0.5},
+        "--momentum 0.5: --inner adamw has none; it goes with --inner nag or momentum or muon",
+    ),
+    ({"optimizer": "snoo", "prune": "group_l2=1"}, "--optimizer snoo has none; .* --optimizer nag or sgd"),
+    ({"adaptive_step": 2}, "--adaptive-step 2: must be"),
     (
         {"prune": "group_l2"},
         "--prune group_l2: must be group_l2=STRENGTH, with",

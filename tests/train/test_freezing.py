@@ -52,6 +52,8 @@ def test_a_pattern_that_names_nothing_or_everything_is_refused():
         {"optimizer": "adamw", "smoothing": 0.5},
         {"optimizer": "momentum", "weight_decay": 0.1},
         {"prune": "group_l2=0.1"},
+        {"optimizer": "muon", "weight_decay": 0.1},
+        {"optimizer": "snoo", "adaptive_step": True},
     ],
 )
 def test_frozen_parameters_stay_to_the_bit_and_have_no_state(fields):
@@ -64,7 +66,9 @@ def test_frozen_parameters_stay_to_the_bit_and_have_no_state(fields):
         return sum(leaf.nbytes for leaf in jax.tree.leaves(opt_state))
 
     buffers = (size(whole.init().opt_state) - size(state.opt_state)) / (4 * loop.num_frozen)
-    expected = {"adamw": 3, "momentum": 1}.get(str(fields.get("optimizer")), 1)
+    # Of muon one for the kernel and two for the bias; of snoo two, and two of adamw.
+    muon = (64 * 128 + 2 * 128) / (64 * 128 + 128)
+    expected = {"adamw": 3, "momentum": 1, "muon": muon, "snoo": 4}.get(str(fields.get("optimizer")), 1)
     assert buffers == expected
     before = numbers(state)
     after = numbers(loop.run_chunk(state, 3))

@@ -1,6 +1,7 @@
 """The loop: one program, batches that are a function of (seed, step), the same on four devices."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,10 @@ import pytest
 from flax import nnx
 
 import nag_optax
+from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.config import TrainConfig
 from nag_optax.train.data import load_dataset
-from nag_optax.train.loop import Loop, TrainState, chunk_lengths
+from nag_optax.train.loop import Loop, chunk_lengths
 from nag_optax.train.models import make_model
 
 
@@ -21,7 +23,7 @@ def make_loop(devices: int = 1, **fields) -> Loop:
     return Loop(config, load_dataset(config), jax.devices()[:devices])
 
 
-def numbers(state: TrainState) -> dict[str, np.ndarray]:
+def numbers(state: Any) -> dict[str, np.ndarray]:
     flat = jax.tree_util.tree_flatten_with_path(state)[0]
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat}
 
@@ -106,6 +108,35 @@ def test_the_state_is_donated_and_one_program_serves_every_chunk():
     compiled = loop.compile_seconds
     loop.run_chunk(second, 4)
     assert loop.compile_seconds == compiled > 0
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_trains_and_is_evaluated_at_its_own_iterate(name):
+    loop = make_loop(optimizer=name)
+    state = loop.init()
+    before = loop.evaluate(state, loop.dataset.test).loss
+    state = loop.run_chunk(state, 23)
+    (x, _), p = loop.eval_state(state), state.params
+    assert np.isfinite(loop.evaluate(state, loop.dataset.test).loss)
+    if name in ("nag", "snoo", "ema_nesterov", "gpa"):
+        assert float(jnp.abs(x["hidden"]["kernel"] - p["hidden"]["kernel"]).max()) > 1e-4
+    else:
+        assert x is p
+    if name == "snoo":  # Before the first outer step it is where it began.
+        assert loop.evaluate(state, loop.dataset.test).loss == before
+    else:
+        assert loop.evaluate(state, loop.dataset.test).loss < 0.98 * before
+
+
+def test_snoo_is_evaluated_at_the_slow_weights():
+    loop = make_loop(optimizer="snoo", batch_size=32)
+    state = loop.run_chunk(loop.init(), 28)
+    synchronised = numbers(state.params)  # slow and fast are one
+    state = loop.run_chunk(state, 3)
+    for name, x in numbers(loop.eval_state(state)[0]).items():
+        # The fast weights came there by one addition, which rounds.
+        np.testing.assert_allclose(x, synchronised[name], rtol=1e-6, atol=1e-8)
+        assert np.abs(numbers(state.params)[name] - x).max() > 1e-3
 
 
 def test_evaluation_is_at_x_without_dropout():

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import nag_optax
+from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.config import TrainConfig
 from nag_optax.train.optimizer import make_optimizer, make_schedule
 
@@ -79,6 +80,40 @@ EXPECTED = {
         {"optimizer": "adamw", "weight_decay": 0.2},
         optax.adamw(0.1, weight_decay=0.2, mask=kernels),
     ),
+    "nadam": ({"optimizer": "nadam"}, nag_optax.nadam(0.1)),
+    "nadamw": (
+        {"optimizer": "nadamw", "weight_decay": 0.2},
+        nag_optax.nadamw(0.1, weight_decay=0.2, mask=kernels),
+    ),
+    "adan": ({"optimizer": "adan"}, nag_optax.adan(0.1)),
+    "adan, decay": (
+        {"optimizer": "adan", "weight_decay": 0.2},
+        nag_optax.adan(0.1, weight_decay=0.2, mask=kernels),
+    ),
+    "muon": ({"optimizer": "muon"}, nag_optax.muon(0.1, 0.95)),
+    "muon, decay, sutskever": (
+        {"optimizer": "muon", "weight_decay": 0.2, "momentum": 0.6, "momentum_schedule": "sutskever"},
+        nag_optax.muon(0.1, nag_optax.momentum.sutskever(0.6), weight_decay=0.2, mask=kernels),
+    ),
+    "snoo": ({"optimizer": "snoo"}, nag_optax.snoo(optax.adamw(0.1, weight_decay=1e-4, mask=kernels))),
+    "snoo, nag": (
+        {"optimizer": "snoo", "inner": "nag", "momentum": 0.5, "restart": "gradient"},
+        nag_optax.snoo(nag_optax.nag(0.1, 0.5, restart="gradient")),
+    ),
+    "ema_nesterov": (
+        {"optimizer": "ema_nesterov", "weight_decay": 0.3},
+        nag_optax.ema_nesterov(optax.adamw(0.1, weight_decay=0.3, mask=kernels)),
+    ),
+    "gpa": ({"optimizer": "gpa", "inner": "sgd"}, nag_optax.gpa(optax.sgd(0.1))),
+    "adaptive step": (
+        {"adaptive_step": True, "clip_norm": 7.0, "smoothing": 0.7},
+        optax.chain(
+            optax.clip_by_global_norm(7.0),
+            nag_optax.scale_by_gradient_norm(),
+            optax.ema(0.7),
+            nag_optax.nag(0.1, 0.9),
+        ),
+    ),
     "clip": ({"clip_norm": 1.0}, optax.chain(optax.clip_by_global_norm(1.0), nag_optax.nag(0.1, 0.9))),
     "smoothing": (
         {"smoothing": 0.7, "optimizer": "adam"},
@@ -90,10 +125,17 @@ EXPECTED = {
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_chain_is_the_one_asked_for(name):
     fields, expected = EXPECTED[name]
-    actual = trajectory(make_optimizer(config(**fields), STEPS), value=jnp.float32(1.0))
+    steps = 30 if fields.get("optimizer") == "snoo" else 4  # past its first outer step
+    actual = trajectory(make_optimizer(config(**fields), STEPS), steps, value=jnp.float32(1.0))
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), actual, trajectory(expected, value=1.0)
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
+        actual,
+        trajectory(expected, steps, value=1.0),
     )
+
+
+def test_every_optimizer_is_expected_here():
+    assert {fields.get("optimizer", "nag") for fields, _ in EXPECTED.values()} == set(OPTIMIZERS)
 
 
 @pytest.mark.parametrize(

@@ -109,15 +109,21 @@ class Signals:
         monkeypatch.setattr(TrainConfig, "steps_per_report", 5)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "fields"),
+    [
+        (signal.SIGTERM, {}),
+        (signal.SIGINT, {"optimizer": "snoo", "inner": "muon", "adaptive_step": True}),
+    ],
+)
 def test_a_signal_within_an_epoch_saves_and_the_resumed_run_is_bit_equal(
-    number, tmp_path, console, monkeypatch
+    number, fields, tmp_path, console, monkeypatch
 ):
     monkeypatch.setattr(TrainConfig, "steps_per_report", 5)
-    whole = dataclasses.replace(SMALL, run_dir=tmp_path / "whole")
+    whole = dataclasses.replace(SMALL, run_dir=tmp_path / "whole", **fields)
     train(whole, console)
 
-    config = dataclasses.replace(SMALL, run_dir=tmp_path / "run")
+    config = dataclasses.replace(SMALL, run_dir=tmp_path / "run", **fields)
     Signals(monkeypatch, after=7, number=number)
     with pytest.raises(Interrupted) as raised:
         train(config, console)

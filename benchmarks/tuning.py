@@ -1,0 +1,154 @@
+"""The search behind the default learning rates of `nag-optax train`.
+
+    python -m benchmarks.tuning --dataset digits --model mlp
+
+It is a comparison of all optimizers of the trainer, each on a grid of half decades that grows while its
+edge is best. The lowest mean training loss of the last step is best; the test split chooses nothing.
+Writes tuning-<dataset>-<model>.json, and tuning.md with the table of every such file beside it.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.options import Parser, positive
+
+RESULTS = Path(__file__).parent / "results"
+COLUMNS = ("optimizer", "best", "training loss", "test accuracy, %", "training loss at each learning rate")
+
+
+def parse(args: list[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m benchmarks.tuning",
+        description="Searches the learning rate of each optimizer of nag-optax train.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--dataset", choices=("digits", "mnist"), default="digits", help="default: digits")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="IDX files, for --dataset mnist")
+    parser.add_argument("--model", choices=("mlp", "cnn"), default="mlp", help="default: mlp")
+    parser.add_argument(
+        "--optimizers", nargs="+", metavar="NAME", help="some of the trainer's; the others' results are kept"
+    )
+    parser.add_argument(
+        "--learning-rates", nargs="+", type=float, metavar="FLOAT", help="in place of the growing grid"
+    )
+    parser.add_argument(
+        "--num-epochs", type=positive, metavar="N", help="by default those of the trainer's table"
+    )
+    parser.add_argument("--seeds", type=positive, default=2, metavar="N", help="runs at each (default: 2)")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, metavar="DIR", help="default: benchmarks/results"
+    )
+    return parser.parse_args(args)
+
+
+def search(options: argparse.Namespace) -> dict[str, Any]:
+    """The comparison, without its curves."""
+    from nag_optax.compare.config import CompareConfig
+    from nag_optax.compare.run import compare
+    from nag_optax.train.catalogue import OPTIMIZERS
+
+    optimizers: Any = tuple(options.optimizers or OPTIMIZERS)
+    with tempfile.TemporaryDirectory() as folder:
+        config = CompareConfig(
+            dataset=options.dataset,
+            data_dir=options.data_dir,
+            model=options.model,
+            optimizers=optimizers,
+            learning_rates=tuple(options.learning_rates) if options.learning_rates else "auto",
+            num_epochs=options.num_epochs,
+            seeds=options.seeds,
+            run_dir=Path(folder) / "comparison",
+        )
+        found = compare(config)
+    return {
+        "dataset": options.dataset,
+        "model": options.model,
+        **{name: found["config"][name] for name in ("num_epochs", "batch_size", "schedule", "seeds")},
+        **{name: found[name] for name in ("date", "machine", "versions")},
+        "optimizers": {result["name"]: condensed(result) for result in found["optimizers"]},
+    }
+
+
+def condensed(result: dict[str, Any]) -> dict[str, Any]:
+    """The trials of one optimizer, as numbers over the seeds."""
+    kept = ("learning_rate", "diverged", "train_loss", "test_accuracy")
+    return {
+        "best": result["best"],
+        "note": result["note"],
+        "trials": [{name: trial[name] for name in kept} for trial in result["trials"]],
+    }
+
+
+def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """One row for each optimizer."""
+    return [row(name, found) for name, found in result["optimizers"].items()]
+
+
+def row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
+    tried = ", ".join(f"{t['learning_rate']:g}: {_loss(t)}" for t in found["trials"])
+    if found["best"] is None:
+        return name, "–", "diverged", "–", tried
+    best = found["trials"][found["best"]]
+    accuracy = statistics.fmean(best["test_accuracy"])
+    return name, f"{best['learning_rate']:g}", _loss(best), f"{100 * accuracy:.2f}", tried
+
+
+def markdown(results: list[dict[str, Any]]) -> str:
+    """The tables of all results, and how they were made."""
+    from benchmarks import report
+    from nag_optax.train.catalogue import OPTIMIZERS
+
+    parts = []
+    for result in results:
+        facts = f"{result['num_epochs']} epochs, batches of {result['batch_size']}, "
+        facts += "1 seed" if result["seeds"] == 1 else f"{result['seeds']} seeds"
+        dataset = result["dataset"] + (" --data-dir DIR" if result["dataset"] == "mnist" else "")
+        command = f"python -m benchmarks.tuning --dataset {dataset} --model {result['model']}"
+        if set(names := result["optimizers"]) != set(OPTIMIZERS):
+            command += f" --optimizers {' '.join(names)}"
+        title = f"## {result['dataset']}, {result['model']}: {facts}"
+        table = report.markdown_table(COLUMNS, [rows(result)])
+        parts.append(f"{title}\n\n`{command}`, {report.headline(result)}\n\n{table}")
+    head = (
+        "# Default learning rates\n\nThe best learning rate has the lowest mean training loss of the last "
+        "step, without dropout;\nof losses below 1e-8 that of the lower learning rate. The test split "
+        "chooses nothing. snoo,\nema_nesterov and gpa go around adamw. "
+        "The default of an optimizer that is in no table here was not searched.\n\n"
+    )
+    return head + "\n".join(parts)
+
+
+def _loss(trial: dict[str, Any]) -> str:
+    from nag_optax.compare.search import LEAST_LOSS
+
+    if trial["diverged"]:
+        return "diverged"
+    loss = statistics.fmean(trial["train_loss"])
+    return "< 1e-8" if loss < LEAST_LOSS else f"{loss:.2g}"
+
+
+def main(args: list[str] | None = None) -> None:
+    from nag_optax.train.errors import TrainError
+
+    options = parse(args)
+    path = options.results / f"tuning-{options.dataset}-{options.model}.json"
+    try:
+        result = search(options)
+    except TrainError as error:
+        raise SystemExit(f"benchmarks.tuning: {error}") from None
+    from benchmarks import report
+
+    if path.exists():
+        result["optimizers"] = json.loads(path.read_text())["optimizers"] | result["optimizers"]
+    report.write_json(path, result)
+    stored = [json.loads(file.read_text()) for file in sorted(options.results.glob("tuning-*.json"))]
+    (options.results / "tuning.md").write_text(markdown(stored))
+    report.show(f"{options.dataset}, {options.model}", COLUMNS, [rows(result)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The contenders: the trainer's optimizers, each at the iterate that it is to be judged by."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import nag_optax
+from nag_optax.compare.contenders import CONTENDERS
+from nag_optax.train.catalogue import OPTIMIZERS
+from nag_optax.train.defaults import DEFAULTS
+
+PARAMS = {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "bias": jnp.array([0.5, 2.0])}
+
+
+def kernels(params):
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def descended(optimizer, steps=5):
+    params, state = PARAMS, optimizer.init(PARAMS)
+    for _ in range(steps):
+        updates, state = optimizer.update(params, state, params, value=jnp.float32(0.0))
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+EXPECTED = {
+    "sgd": optax.sgd(0.1),
+    "momentum": optax.sgd(0.1, 0.9),
+    "nag": nag_optax.nag(0.1, 0.9),
+    "nag-restart": nag_optax.nag(0.1, nag_optax.momentum.fista(), restart="gradient"),
+    "adam": optax.adam(0.1),
+    "nadamw": nag_optax.nadamw(0.1, weight_decay=1e-4, mask=kernels),
+    "adan": nag_optax.adan(0.1),
+    "muon": nag_optax.muon(0.1),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_contender_is_the_optimizer_of_its_name_with_its_own_defaults(name):
+    actual, _ = descended(CONTENDERS[name].optimizer(lambda _: 0.1))
+    expected, _ = descended(optax.with_extra_args_support(EXPECTED[name]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), actual, expected)
+
+
+def test_every_optimizer_of_the_trainer_can_be_compared_around_its_default_learning_rate():
+    assert set(CONTENDERS) == {*OPTIMIZERS, "nag-restart"}
+    for dataset, model in DEFAULTS:
+        for name, contender in CONTENDERS.items():
+            rate = DEFAULTS[dataset, model].learning_rate[name.removesuffix("-restart")]
+            assert contender.learning_rate(dataset, model) == rate
+
+
+@pytest.mark.parametrize("name", ["nag", "nag-restart", "gpa", "snoo", "muon", "adan"])
+def test_a_contender_is_judged_at_the_iterate_to_evaluate(name):
+    contender = CONTENDERS[name]
+    params, state = descended(contender.optimizer(lambda _: 0.1))
+    iterate = contender.iterate(state, params)
+    if name in ("muon", "adan"):
+        assert iterate is params
+    else:
+        x = nag_optax.eval_params(state, params)
+        jax.tree.map(np.testing.assert_array_equal, iterate, x)
+        assert optax.tree.norm(optax.tree.sub(x, params)) > 1e-3
