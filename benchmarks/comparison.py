@@ -1,0 +1,57 @@
+"""What `nag-optax compare` found, without its curves, for benchmarks/results.
+
+python -m benchmarks.comparison RUN_DIR --json benchmarks/results/comparison-digits.json
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.options import Parser, writable_file
+
+KEPT = (
+    "learning_rate",
+    "diverged",
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "steps_to_target",
+)
+
+
+def parse(args: list[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m benchmarks.comparison",
+        description="What nag-optax compare found, without its curves.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a comparison on images")
+    parser.add_argument("--json", type=writable_file, metavar="FILE", required=True, help="where to write it")
+    return parser.parse_args(args)
+
+
+def without_curves(found: dict[str, Any]) -> dict[str, Any]:
+    """The content of a comparison.json, each trial with the numbers of its end alone."""
+    optimizers = [
+        {**result, "trials": [{key: trial[key] for key in KEPT} for trial in result["trials"]]}
+        for result in found["optimizers"]
+    ]
+    return {**found, "optimizers": optimizers}
+
+
+def main(args: list[str] | None = None) -> None:
+    options = parse(args)
+    path = options.run_dir / "comparison.json"
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"benchmarks.comparison: {path}: not the file of a comparison ({error})") from None
+    if "problem" not in found.get("config", {}) or found["config"]["problem"] is not None:
+        raise SystemExit(f"benchmarks.comparison: {path}: not a comparison on images")
+    options.json.write_text(json.dumps(without_curves(found), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

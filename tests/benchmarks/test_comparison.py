@@ -1,0 +1,27 @@
+"""What is kept of a comparison."""
+
+import json
+
+import pytest
+
+from benchmarks import comparison
+
+
+def test_without_its_curves_a_comparison_is_what_it_was(tmp_path):
+    trial = dict.fromkeys(comparison.KEPT, 1.0)
+    found = {
+        "config": {"problem": None, "dataset": "digits"},
+        "optimizers": [{"name": "nag", "best": 0, "trials": [{**trial, "curves": {"loss": [[1.0]]}}]}],
+    }
+    (tmp_path / "comparison.json").write_text(json.dumps(found))
+    comparison.main([str(tmp_path), "--json", str(tmp_path / "kept.json")])
+    kept = json.loads((tmp_path / "kept.json").read_text())
+    assert kept == {**found, "optimizers": [{"name": "nag", "best": 0, "trials": [trial]}]}
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"config": {"problem": "quadratic"}}'])
+def test_another_file_is_named(tmp_path, content: str):
+    (tmp_path / "comparison.json").write_text(content)
+    with pytest.raises(SystemExit, match=r"comparison\.json: not "):
+        comparison.main([str(tmp_path), "--json", str(tmp_path / "kept.json")])
+    assert not (tmp_path / "kept.json").exists()
