@@ -93,7 +93,7 @@ def fista(
         ...         grad, state, params, value=value, grad=grad, value_fn=f
         ...     )
         ...     params = optax.apply_updates(params, updates)
-        >>> print(nag_optax.eval_params(state, params))
+        >>> print(nag_optax.eval_params(state, params).round(4))
         [2. 0.]
 
     Source: Beck and Teboulle, *A fast iterative shrinkage-thresholding algorithm for linear inverse
