@@ -73,3 +73,13 @@ def check_numbers(name: str, tree: Any, *, minimum: float = -math.inf, finite: b
             inside &= leaf > -math.inf
         if not np.all(inside):
             raise ValueError(f"{allowed}; got {leaf}")
+
+
+def check_flags(name: str, tree: Any) -> None:
+    """Raises unless each leaf may stand for True or False: text is always true, so a name chooses nothing."""
+    for leaf in jax.tree.leaves(tree):
+        if not isinstance(leaf, bool | int | np.generic | np.ndarray | jax.Array):
+            raise TypeError(
+                f"{name} must be a tree of booleans, or a function of the parameters that gives one; "
+                f"got {leaf!r} of type {type(leaf).__name__}"
+            )

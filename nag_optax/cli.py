@@ -47,7 +47,7 @@ def _parse(arguments: list[str]):
     """The configuration, and the names of the options that were given."""
     import tyro
 
-    from nag_optax.compare.config import CompareConfig
+    from nag_optax.compare.config import CompareConfig, allowed
     from nag_optax.train.config import EvaluateConfig, TrainConfig
     from nag_optax.train.defaults import defaults_table
     from nag_optax.train.errors import InputError
@@ -79,7 +79,12 @@ def _parse(arguments: list[str]):
         raise InputError(_one_line(errors.getvalue(), arguments[0])) from None
     options = {argument.split("=")[0] for argument in arguments if argument.startswith("--")}
     names = {option.removeprefix("--").replace("-", "_") for option in options}
-    return config, names & {field.name for field in dataclasses.fields(config)}
+    given = names & {field.name for field in dataclasses.fields(config)}
+    # The parser takes a list of nothing, which would stand for the default.
+    for name in given:
+        if getattr(config, name) == ():
+            raise InputError(f"--{name.replace('_', '-')} without a value: must be {allowed(name)}")
+    return config, given
 
 
 def _execute(config, given: set[str]) -> int:

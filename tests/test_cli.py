@@ -34,6 +34,8 @@ def command(*arguments: object) -> list[str]:
         ("train --momentum 1", "--momentum 1.0: must be a number in [0, 1)"),
         ("train --momentum=1", "--momentum 1.0: must be a number in [0, 1)"),
         ("train --prune l1=1", "--prune l1=1: must be group_l2=STRENGTH, with STRENGTH a finite float32"),
+        ("compare --optimizers", "--optimizers without a value: must be different names of sgd"),
+        ("compare --learning-rates", "--learning-rates without a value: must be auto, or"),
         ("train --prune", "--prune without a value: must be group_l2=STRENGTH"),
         ("train --seed", "--seed without a value: must be a whole number"),
         ("train --speed 3", "Unrecognized options: --speed, 3; see nag-optax train --help"),

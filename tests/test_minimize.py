@@ -363,3 +363,8 @@ def test_equal_operators_share_one_program():
         for _ in range(2):
             minimize(loss, jnp.zeros(3), prox=make())
         assert programs() == before + 1
+
+
+def test_parameters_without_an_array_are_refused():
+    with pytest.raises(ValueError, match="init_params must hold at least one array; got none"):
+        nag_optax.minimize(lambda x: jnp.float32(1.0), {})

@@ -250,6 +250,19 @@ def test_wrong_arguments_are_named_and_nothing_is_drawn(axes, draw, message):
     assert not axes.get_lines() and not axes.collections
 
 
+@pytest.mark.parametrize(
+    ("draw", "arguments", "message"),
+    [
+        (plot.trajectories, (abs, np.ones((3, 2))), "paths must be a mapping .*got ndarray"),
+        (plot.convergence, ([1.0, 2.0],), "curves must be a mapping .*got list"),
+        (plot.convergence, ({"a": [1.0]}, [1.0]), "bounds must be a mapping .*got list"),
+    ],
+)
+def test_values_without_a_name_are_refused(draw, arguments, message):
+    with pytest.raises(TypeError, match=message):
+        draw(*arguments)
+
+
 def test_a_new_figure_is_made_where_no_axes_are_given():
     from matplotlib import pyplot
 

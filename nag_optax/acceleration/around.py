@@ -70,10 +70,10 @@ def around(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def checked_inner(inner: Any) -> optax.GradientTransformationExtraArgs:
+def checked_inner(inner: Any, name: str = "inner") -> optax.GradientTransformationExtraArgs:
     if not isinstance(inner, optax.GradientTransformation):
         raise TypeError(
-            "inner must be an optax.GradientTransformation (of an optax.MultiSteps, its "
+            f"{name} must be an optax.GradientTransformation (of an optax.MultiSteps, its "
             f"gradient_transformation()); got {inner!r} of type {type(inner).__name__}"
         )
     return optax.with_extra_args_support(inner)

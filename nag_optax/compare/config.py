@@ -280,7 +280,11 @@ def load_config(path: Path) -> CompareConfig:
         return CompareConfig(**fields, run_dir=path.parent).resolved()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name the folder of a comparison") from None
-    except (OSError, ValueError, TypeError, KeyError, InputError) as error:
+    except KeyError as error:
+        raise InputError(
+            f"{path}: not a readable configuration of a comparison (it has no {error})"
+        ) from None
+    except (OSError, ValueError, TypeError, InputError) as error:
         raise InputError(f"{path}: not a readable configuration of a comparison ({error})") from None
 
 

@@ -85,6 +85,9 @@ def draw_problem(problem: Problem, results: Sequence[dict[str, Any]], title: str
         draw_start(axes, problem.start)
     for axes in grid[len(results) :]:
         axes.set_visible(False)
+    # The numbers below a column go with its lowest panel that is there.
+    for axes in grid[max(0, len(results) - columns) : len(results)]:
+        axes.tick_params(labelbottom=True)
     gap, sensitivity = lower.subplots(1, 2)
     for result in results:
         if result["best"] is not None:

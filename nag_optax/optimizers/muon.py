@@ -9,6 +9,7 @@ import optax
 
 from nag_optax._dtypes import wide
 from nag_optax._validate import check_schedule, is_python_number
+from nag_optax.acceleration.around import checked_inner
 from nag_optax.acceleration.kernel import nesterov_kernel
 from nag_optax.acceleration.momentum import Momentum
 from nag_optax.optimizers.nadam import nadamw
@@ -92,7 +93,7 @@ def muon(
     Raises:
         ValueError: if a Python number is out of range, an option is unknown, or `matrices` chooses
             an array of fewer than two axes or does not fit the parameters.
-        TypeError: if a number has another type.
+        TypeError: if a number, `fallback`, or a leaf of `matrices` or of `mask` has another type.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, nag_optax
@@ -123,7 +124,8 @@ def muon(
         fallback = nadamw(
             learning_rate, weight_decay=weight_decay, mask=mask, accumulator_dtype=accumulator_dtype
         )
-
+    else:
+        fallback = checked_inner(fallback, "fallback")
     decays = not (is_python_number(weight_decay) and weight_decay == 0)
     decay = weight_decay if callable(weight_decay) else lambda _: weight_decay
     matrix_optimizer = optax.chain(

@@ -99,7 +99,7 @@ def snoo(
     inner = checked_inner(inner)
     check_number("sync_period", sync_period, minimum=1, integer=True)
     check_schedule("outer_learning_rate", outer_learning_rate, minimum=0)
-    rule = rules.as_rule(outer_momentum)
+    rule = rules.as_rule(outer_momentum, "outer_momentum")
     dtype = buffer_dtype(accumulator_dtype)
     plain = is_python_number(outer_momentum) and outer_momentum == 0
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nag_optax.plot.style import ORANGE, colors_of, new_axes
+from nag_optax.plot.style import ORANGE, check_mapping, colors_of, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,6 +99,7 @@ def trajectories(
         >>> [text.get_text() for text in axes.get_legend().get_texts()]
         ['minimum', 'straight']
     """
+    check_mapping("paths", paths)
     finite = {name: _finite(name, path) for name, path in paths.items()}
     if not finite:
         raise ValueError("paths must hold at least one path; got none")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nag_optax.plot.style import bare, colors_of, new_axes
+from nag_optax.plot.style import bare, check_mapping, colors_of, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +59,9 @@ def convergence(
         >>> bound.get_color() == curve.get_color(), bound.get_linestyle()
         (True, '--')
     """
-    bounds = bounds or {}
+    bounds = {} if bounds is None else bounds
+    check_mapping("curves", curves)
+    check_mapping("bounds", bounds)
     if not curves:
         raise ValueError("curves must hold at least one curve; got none")
     if unknown := [name for name in bounds if name not in curves]:

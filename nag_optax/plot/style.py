@@ -22,6 +22,11 @@ def new_axes(size: tuple[float, float]) -> "Axes":
     return pyplot.subplots(figsize=size, layout="constrained")[1]
 
 
+def check_mapping(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping from name to values; got {type(value).__name__}")
+
+
 def colors_of(names: Iterable[str], given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A colour for each name: the one given, else the next of the palette that is still free.
 

@@ -50,7 +50,13 @@ def separable(parts: Mapping[Part, ProxLike] | Iterable[tuple[Part, ProxLike]]) 
 
     Source: Parikh and Boyd, *Proximal algorithms*, 2014, section 2.1.
     """
-    pairs = list(parts.items() if isinstance(parts, Mapping) else parts)
+    try:
+        pairs = [(part, prox) for part, prox in (parts.items() if isinstance(parts, Mapping) else parts)]
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"parts must be a mapping from part to prox, or pairs of them; got {parts!r} of type "
+            f"{type(parts).__name__}"
+        ) from None
     for _, prox in pairs:
         if not callable(prox):
             raise TypeError(

@@ -294,6 +294,8 @@ def _check_options(fun, prox, learning_rate, optimizer, tol, max_steps, args) ->
 
 def _check_problem(fun: Callable, params: optax.Params, prox: Any, has_aux: bool, args: Any) -> None:
     """Everything that shapes alone can tell, before anything is compiled."""
+    if not jax.tree.leaves(params):
+        raise ValueError("init_params must hold at least one array; got none")
     for path, p in jax.tree_util.tree_flatten_with_path(params)[0]:
         if not jnp.issubdtype(p.dtype, jnp.inexact):
             name = jax.tree_util.keystr(path) or "at the root"

@@ -34,7 +34,9 @@ def check_values(config: "TrainConfig") -> None:
 
     def need(condition: bool, name: str) -> None:
         if not condition:
-            raise InputError(f"{flag(name)} {getattr(config, name)}: must be {ALLOWED[name]}")
+            value = getattr(config, name)
+            shown = ",".join(value) if isinstance(value, tuple) else value
+            raise InputError(f"{flag(name)} {shown}: must be {ALLOWED[name]}")
 
     assert config.warmup_epochs is not None and config.num_epochs is not None
     assert config.weight_decay is not None

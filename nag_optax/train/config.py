@@ -230,7 +230,9 @@ def load_config(path: Path) -> TrainConfig:
         return TrainConfig(**fields, run_dir=path.parent).resolved()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name the folder of a run of nag-optax train") from None
-    except (OSError, ValueError, TypeError, KeyError, InputError) as error:
+    except KeyError as error:
+        raise InputError(f"{path}: not a readable configuration of a run (it has no {error})") from None
+    except (OSError, ValueError, TypeError, InputError) as error:
         raise InputError(f"{path}: not a readable configuration of a run ({error})") from None
 
 

@@ -87,8 +87,9 @@ def _restricted(split: Split, classes: tuple[int, ...], config: TrainConfig) -> 
     """The images of these labels, numbered from 0."""
     there = np.unique(split.labels)
     if missing := sorted(set(classes) - set(there.tolist())):
+        named = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if missing[5:] else "")
         raise InputError(
-            f"--classes {config.classes}: --dataset {config.dataset} has no {', '.join(map(str, missing))}; "
+            f"--classes {config.classes}: --dataset {config.dataset} has no {named}; "
             f"its labels are {', '.join(map(str, there))}"
         )
     chosen = np.isin(split.labels, classes)

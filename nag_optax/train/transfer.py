@@ -50,7 +50,10 @@ def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Calla
     Raises:
         InputError: if the folder holds no run, or one of another model or image shape.
     """
-    config = load_config(folder / CONFIG)
+    try:
+        config = load_config(folder / CONFIG)
+    except InputError as error:
+        raise InputError(f"--init-from {error}") from None
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     facts = checkpoints.data_facts()
     if facts is None:

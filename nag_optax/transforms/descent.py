@@ -9,7 +9,7 @@ import optax
 
 from nag_optax._dtypes import wide
 from nag_optax._trees import is_none
-from nag_optax._validate import is_python_number
+from nag_optax._validate import check_flags, is_python_number
 
 Mask = Any | Callable[[optax.Params], Any]
 
@@ -65,6 +65,7 @@ def _decay(
 
         # Of the parameters, not of the updates as optax.masked would: those may hold None.
         decays = True if mask is None else mask(params) if callable(mask) else mask
+        check_flags("mask", decays)
         try:
             updates = jax.tree.map(subtree, decays, updates, params)
         except ValueError as error:

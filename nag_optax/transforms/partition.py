@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from nag_optax._validate import check_flags
 from nag_optax.transforms.descent import Mask
 
 
@@ -35,6 +36,7 @@ def partition(
 
     def flags_of(params: optax.Params) -> Any:
         flags = choose(params) if callable(choose) else choose
+        check_flags(name, flags)
         try:
             return jax.tree.map(lambda flag, p: jax.tree.map(lambda _: bool(flag), p), flags, params)
         except ValueError as error:

@@ -59,5 +59,7 @@ def test_the_file_gives_back_the_configuration_and_says_what_differs(tmp_path):
     other = dataclasses.replace(config, learning_rates="auto", device="cpu")
     assert config.differences(other) == ["--learning-rates auto (it holds 0.1 0.3)"]
     path.write_text("{}")
-    with pytest.raises(InputError, match="not a readable configuration of a comparison"):
+    with pytest.raises(
+        InputError, match=r"not a readable configuration of a comparison \(it has no 'data_dir'\)"
+    ):
         load_config(path)

@@ -78,3 +78,16 @@ def test_paths_of_a_problem(drawn, tmp_path):
     assert ([1.0, 0.5, 0.0], [0.3, 0.1, 0.0]) in drawn
     assert ([0.0, 1.0, 2.0], [1.0, 0.5, 0.0]) in drawn
     assert ([0.1], [1e-12]) in drawn
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 8])
+def test_every_column_of_paths_has_its_numbers(count, tmp_path, monkeypatch):
+    ticked = []
+    monkeypatch.setattr(
+        matplotlib.axes.Axes, "tick_params", lambda axes, **kwargs: ticked.append((axes.get_title(), kwargs))
+    )
+    trial = {"learning_rate": 0.1, "diverged": False, "final_gap": 0.0, "gap": [4.0], "path": [[1.0, 0.3]]}
+    results = [{"name": "nag", "label": str(i), "best": 0, "trials": [trial]} for i in range(count)]
+    draw_problem(make_problem("quadratic"), results, "a title", tmp_path / "a.png")
+    columns = [str(i) for i in range(max(0, count - 4), count)]
+    assert [title for title, kwargs in ticked if kwargs == {"labelbottom": True}] == columns

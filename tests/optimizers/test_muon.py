@@ -394,6 +394,7 @@ def test_reverse_mode_through_training(x64: None):
         ({"weight_decay": "small"}, TypeError, "weight_decay must be"),
         ({"shape_scaling": "spectral"}, ValueError, "shape_scaling must be .* got 'spectral'"),
         ({"steps": 0}, ValueError, "steps must be an integer"),
+        ({"fallback": "adam"}, TypeError, "fallback must be an optax.GradientTransformation .* got 'adam'"),
         ({"accumulator_dtype": "int8"}, ValueError, "accumulator_dtype must be a floating"),
     ],
     ids=str,
@@ -401,3 +402,15 @@ def test_reverse_mode_through_training(x64: None):
 def test_refuses(arguments: Any, error: type[Exception], message: str):
     with pytest.raises(error, match=f"^{message}"):
         muon(**{"learning_rate": 0.1, **arguments})
+
+
+@pytest.mark.parametrize(
+    "text", ["w", {"w": "yes", "b": True}, lambda params: "w"], ids=["text", "leaf", "made"]
+)
+def test_a_mask_of_text_is_refused(text: Any):
+    params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
+    with pytest.raises(TypeError, match="^matrices must be a tree of booleans, .* got '(w|yes)' of type str"):
+        muon(0.1, matrices=text).init(params)
+    optimizer = muon(0.1, weight_decay=0.1, mask=text)
+    with pytest.raises(TypeError, match="^mask must be a tree of booleans, .* got '(w|yes)' of type str"):
+        optimizer.update(params, optimizer.init(params), params)

@@ -252,7 +252,7 @@ class TestErrors:
             ({"sync_period": np.ones(2)}, ValueError, r"sync_period must be.*array of shape \(2,\)"),
             ({"outer_learning_rate": -0.1}, ValueError, r"outer_learning_rate must be.*schedule; got -0.1"),
             ({"outer_learning_rate": None}, TypeError, r"outer_learning_rate must be.*got None"),
-            ({"outer_momentum": 1.0}, ValueError, r"momentum must be a number in \[0, 1\).*got 1.0"),
+            ({"outer_momentum": 1.0}, ValueError, r"^outer_momentum must be a number in \[0, 1\).*got 1.0"),
             ({"accumulator_dtype": int}, ValueError, r"accumulator_dtype must be a floating.*got int"),
         ],
         ids=lambda value: repr(value) if isinstance(value, dict) else "",

@@ -323,6 +323,8 @@ def params() -> dict[str, jax.Array]:
         (lambda: projection(simplex, size=1.0), TypeError, "projection_simplex cannot be called with .*size"),
         (lambda: projection(simplex, scale="1"), TypeError, "must be numbers and arrays; got '1'"),
         (lambda: projection(1.0), TypeError, r"fn must be a callable fn\(tree, ...\) -> tree; got 1.0"),
+        (lambda: separable(None), TypeError, "parts must be a mapping from part to prox.*got None"),
+        (lambda: separable([l1(1.0)]), TypeError, "parts must be a mapping from part to prox, or pairs"),
         (lambda: separable({"a": 1.0}), TypeError, "must be callable; got 1.0 of type float"),
         (lambda: separable({"a": l1(1), "a/b": l1(1)}), ValueError, "must not overlap; got 'a' and 'a/b'"),
         (lambda: separable([({"a": 1.0}, l1(1.0))]), TypeError, "a path, a tree of bools.*got 1.0"),

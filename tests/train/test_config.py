@@ -131,7 +131,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
         ({"classes": text}, f"--classes {text}: must be different labels and ranges, at least two in all")
         for text in ("", "3", "0-", "4-0", "1,1", "0-3,2", "a-b", "0;1", "-1,2", "1,,2", "0-9999")
     ),
-    ({"freeze": ("conv1,,norm1",)}, "must be paths of parameters, such as"),
+    ({"freeze": ("",)}, "--freeze : must be paths"),
+    ({"freeze": ("conv1,,norm1",)}, "--freeze conv1,,norm1: must be paths of parameters, such as"),
     ({"freeze": "conv1"}, "--freeze conv1: must be paths of parameters"),
     ({"dataset": "mnist"}, "--data-dir: --dataset mnist needs the folder"),
     ({"data_dir": Path("x")}, "--data-dir x: --dataset digits is built in"),
@@ -164,6 +165,12 @@ def test_config_json_gives_the_configuration_back(tmp_path):
 def test_a_damaged_config_json_is_named(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match=r"config.json: not a readable configuration"):
+        load_config(tmp_path / "config.json")
+
+
+def test_the_file_of_a_comparison_says_what_it_lacks(tmp_path):
+    (tmp_path / "config.json").write_text('{"data_dir": null}')
+    with pytest.raises(InputError, match=r"configuration of a run \(it has no 'init_from'\)"):
         load_config(tmp_path / "config.json")
 
 

@@ -75,6 +75,8 @@ def test_classes_restrict_both_splits_and_are_numbered_from_zero():
     message = "--classes 8-11: --dataset digits has no 10, 11; its labels are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     with pytest.raises(InputError, match=message):
         load_dataset(TrainConfig(classes="8-11").resolved())
+    with pytest.raises(InputError, match="has no 10, 11, 12, 13, 14 and 85 more; its labels"):
+        load_dataset(TrainConfig(classes="0-99").resolved())
 
 
 def damage(name, content):

@@ -74,13 +74,13 @@ def scheduled(schedule: optax.Schedule) -> MomentumRule:
     return MomentumRule(init, coefficients)
 
 
-def as_rule(momentum: Momentum) -> MomentumRule:
-    """Lifts a float or an Optax schedule to a rule; a rule is returned as it is."""
+def as_rule(momentum: Momentum, name: str = "momentum") -> MomentumRule:
+    """Lifts a float or an Optax schedule to a rule; a rule is returned as it is. `name` is for errors."""
     if isinstance(momentum, MomentumRule):
         return momentum
     if callable(momentum):
         return scheduled(momentum)
-    check_number("momentum", momentum, minimum=0, below=1, or_else=", an Optax schedule or a momentum rule")
+    check_number(name, momentum, minimum=0, below=1, or_else=", an Optax schedule or a momentum rule")
     return constant(momentum)
 
 
