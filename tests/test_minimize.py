@@ -341,6 +341,14 @@ class TestOptimistix:
             np.testing.assert_allclose(found.value, 1.0, atol=1e-4)
 
 
+def test_a_slow_problem_is_not_given_up(x64: None):
+    """After a restart within the rounding of f it is more than a hundred steps until M falls again."""
+    problem = worst_function(150)
+    solution = minimize(problem.smooth, jnp.zeros(150), tol=1e-8)
+    assert Reason(int(solution.reason)) is Reason.CONVERGED
+    assert relative_mapping(problem, np.asarray(solution.params)) < 1e-7
+
+
 def test_data_of_the_objective_stay_one_buffer():
     """XLA would write a constant anew into every loop and branch that reads it."""
     matrix = jnp.asarray(np.random.default_rng(0).standard_normal((30, 20)), jnp.float32)

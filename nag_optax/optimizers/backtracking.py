@@ -122,8 +122,7 @@ def search(
     s, verdict = trial.step_size, trial.verdict
     # A step size that no clear difference has tested may only fall.
     grows = verdict.clear & (rule.retime is not None)
-    at_once = ~state.free & (trial.trials == 1)
-    growth = jnp.where(at_once, jnp.minimum(GROWTH * state.growth, MAX_GROWTH), GROWTH)
+    growth = jnp.where(trial.trials == 1, jnp.minimum(GROWTH * state.growth, MAX_GROWTH), GROWTH)
     report = BacktrackingState(
         next_step_size=jnp.where(grows, growth * s, s),
         growth=growth,
