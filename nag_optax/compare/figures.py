@@ -1,19 +1,19 @@
 """The figures of a comparison: curves and sensitivity, and paths over contours for a problem."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nag_optax.compare.problems import Problem
+from nag_optax.compare.problems import GAPS, Problem
 from nag_optax.compare.search import LEAST_LOSS
 from nag_optax.plot import style
 from nag_optax.plot.contours import Landscape, draw_landscape, draw_path, draw_start, landscape
 from nag_optax.plot.curves import draw_runs
 
 _POINTS = 30  # of a curve, at most
+_CROSSES = 0.8  # of the height of a panel: above are crosses
 
 # The dashes tell them apart in black and white too.
 _STYLES: dict[str, tuple[str, Any]] = {
@@ -59,13 +59,14 @@ def draw_data(
         sensitivity,
         results,
         lambda trial: None if trial["diverged"] else max(float(np.mean(trial["train_loss"])), LEAST_LOSS),
+        missing="diverged",
     )
     sensitivity.set_title("training loss at the end (floor 1e-8)")
     _save(figure, results, path)
 
 
 def draw_problem(problem: Problem, results: Sequence[dict[str, Any]], title: str, path: Path) -> None:
-    """The path of each optimizer over the contours, the gap by step, the final gap over the rate."""
+    """The path of each optimizer over the contours, the gap by step, the steps it takes over the rate."""
     from matplotlib.figure import Figure
 
     columns = min(4, max(2, len(results)))
@@ -101,9 +102,10 @@ def draw_problem(problem: Problem, results: Sequence[dict[str, Any]], title: str
     _sensitivity(
         sensitivity,
         results,
-        lambda trial: None if trial["diverged"] else max(trial["final_gap"], 1e-12),
+        lambda trial: None if trial["diverged"] else trial["steps_to_gap"][f"{GAPS[-1]:g}"],
+        missing="not reached",
     )
-    sensitivity.set_title("gap at the end (below 1e-12 drawn there)")
+    sensitivity.set_title(f"steps until the gap stays below {GAPS[-1]:g} of that at the start")
     _save(lower, results, path, figure)
 
 
@@ -121,30 +123,39 @@ def _runs(axes: Any, x: np.ndarray, runs: np.ndarray, result: dict[str, Any]) ->
     draw_runs(axes, x, runs, color, ls=dashes, lw=1.6, label=result["label"])
 
 
-def _sensitivity(axes: Any, results: Sequence[dict[str, Any]], value: Any) -> None:
-    """A final value over the learning rate; a ring marks the best, a cross at the top what diverged."""
-    finite = []
-    for result in results:
+def _sensitivity(
+    axes: Any,
+    results: Sequence[dict[str, Any]],
+    value: Callable[[dict[str, Any]], float | None],
+    missing: str,
+) -> None:
+    """What a learning rate gives; a ring marks the best, a cross above what gives nothing."""
+    above = axes.get_xaxis_transform()  # heights from 0 to 1: a row for each optimizer
+    heights = np.linspace(0.97, _CROSSES, len(results))
+    found = []
+    for result, height in zip(results, heights, strict=True):
         color, dashes = _STYLES[result["name"]]
-        kept = [(t["learning_rate"], v) for t in result["trials"] if (v := value(t)) is not None]
-        finite += [v for _, v in kept]
+        points = [(trial["learning_rate"], value(trial)) for trial in result["trials"]]
+        kept = [(rate, v) for rate, v in points if v is not None]
+        found += [v for _, v in kept]
         if kept:
             axes.plot(*zip(*kept, strict=True), color=color, ls=dashes, marker="o", ms=3.5, lw=1.4)
+        lost = [rate for rate, v in points if v is None]
+        cross: dict[str, Any] = {"color": color, "ms": 5, "mew": 1.3, "ls": "none"}
+        axes.plot(lost, [height] * len(lost), "x", transform=above, **cross)
         if result["best"] is not None:
-            best = result["trials"][result["best"]]
-            axes.plot(
-                best["learning_rate"], value(best), "o", ms=9, mfc="none", mec=color, mew=1.6, ls="none"
-            )
+            rate, v = points[result["best"]]
+            ring: dict[str, Any] = {"ms": 9, "mfc": "none", "mec": color, "mew": 1.6, "ls": "none"}
+            if v is None:
+                axes.plot(rate, height, "o", transform=above, **ring)
+            else:
+                axes.plot(rate, v, "o", **ring)
+    # The curves end below the crosses.
+    low, high = (0.7 * min(found), 1.4 * max(found)) if found else (1.0, 10.0)
+    axes.set_ylim(low, low * (high / low) ** (1 / (_CROSSES - 0.05)))
     axes.set_xscale("log")
-    axes.set_xlabel("learning rate (○ best, × diverged)")
+    axes.set_xlabel(f"learning rate (○ best, × {missing})")
     _log_y(axes)
-    if finite:
-        top = 10 ** (math.log10(max(finite)) + 0.08 * math.log10(max(finite) / min(finite) + 1) + 0.1)
-        axes.set_ylim(top=2 * top)
-        for result in results:
-            rates = [t["learning_rate"] for t in result["trials"] if t["diverged"]]
-            color = _STYLES[result["name"]][0]
-            axes.plot(rates, [top] * len(rates), "x", color=color, ms=7, mew=1.6, ls="none")
 
 
 def _landscape(problem: Problem) -> Landscape:

@@ -42,10 +42,10 @@ def test_curves_are_means_over_the_seeds_and_crosses_mark_divergence(drawn, tmp_
     lost = {"name": "sgd", "label": "GD", "best": None, "trials": [trial(1.0, diverged=True)]}
     draw_data([nag, lost], np.array([10, 20]), 10, "a title", tmp_path / "a.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-    loss, error, sensitivity, best, *crosses = drawn
+    loss, error, sensitivity, cross, best, other = drawn
     assert loss == ([1.0, 2.0], [2.0, 0.5]) and error == ([1.0, 2.0], [50.0, 75.0])
     assert sensitivity == ([0.1], [0.2]) and best == ([0.1], [0.2])
-    assert [x for x, _ in crosses] == [[1.0], [1.0]]
+    assert cross[0] == other[0] == [1.0] and cross[1] > other[1]
 
 
 def test_a_loss_of_zero_has_its_place_on_the_logarithmic_axis(drawn, tmp_path):
@@ -70,14 +70,36 @@ def test_long_curves_are_thinned_to_means_of_neighbours(drawn, tmp_path):
 
 def test_paths_of_a_problem(drawn, tmp_path):
     path = [[1.0, 0.3], [0.5, 0.1], [0.0, 0.0]]
-    kept = {"learning_rate": 0.1, "diverged": False, "final_gap": 0.0, "gap": [4.0, 2.0, 0.0], "path": path}
-    lost = {"learning_rate": 0.4, "diverged": True, "final_gap": None, "gap": [4.0, None], "path": path}
+    kept = {"learning_rate": 0.1, "diverged": False, "gap": [4.0, 2.0, 0.0], "path": path}
+    kept["steps_to_gap"] = {"0.001": 2, "1e-06": 2}
+    lost = {"learning_rate": 0.4, "diverged": True, "gap": [4.0, None], "path": path}
+    lost["steps_to_gap"] = {"0.001": None, "1e-06": None}
     results = [{"name": "nag", "label": "NAG", "best": 0, "trials": [kept, lost]}]
     draw_problem(make_problem("quadratic"), results, "a title", tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert ([1.0, 0.5, 0.0], [0.3, 0.1, 0.0]) in drawn
     assert ([0.0, 1.0, 2.0], [1.0, 0.5, 0.0]) in drawn
-    assert ([0.1], [1e-12]) in drawn
+    *_, steps, cross, ring = drawn
+    assert steps == ring == ([0.1], [2.0]) and cross[0] == [0.4]
+
+
+def test_an_optimizer_that_does_not_get_there_has_its_crosses_and_a_ring_on_the_best(drawn, tmp_path):
+    path = [[1.0, 0.3], [0.9, 0.2]]
+    slow = [
+        {
+            "learning_rate": rate,
+            "diverged": False,
+            "gap": [4.0, 3.0],
+            "path": path,
+            "steps_to_gap": {"0.001": None, "1e-06": None},
+        }
+        for rate in (0.1, 0.2)
+    ]
+    results = [{"name": name, "label": name, "best": 1, "trials": slow} for name in ("sgd", "nag")]
+    draw_problem(make_problem("quadratic"), results, "a title", tmp_path / "a.png")
+    *_, first, first_ring, second, second_ring = drawn
+    assert first[0] == second[0] == [0.1, 0.2] and first_ring[0] == second_ring[0] == [0.2]
+    assert first[1][0] == first_ring[1][0] > second[1][0] == second_ring[1][0]
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 8])
@@ -86,7 +108,8 @@ def test_every_column_of_paths_has_its_numbers(count, tmp_path, monkeypatch):
     monkeypatch.setattr(
         matplotlib.axes.Axes, "tick_params", lambda axes, **kwargs: ticked.append((axes.get_title(), kwargs))
     )
-    trial = {"learning_rate": 0.1, "diverged": False, "final_gap": 0.0, "gap": [4.0], "path": [[1.0, 0.3]]}
+    trial = {"learning_rate": 0.1, "diverged": False, "gap": [4.0], "path": [[1.0, 0.3]]}
+    trial["steps_to_gap"] = {"1e-06": 1}
     results = [{"name": "nag", "label": str(i), "best": 0, "trials": [trial]} for i in range(count)]
     draw_problem(make_problem("quadratic"), results, "a title", tmp_path / "a.png")
     columns = [str(i) for i in range(max(0, count - 4), count)]
