@@ -32,6 +32,19 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(args)
 
 
+def read(program: str, run_dir: Path) -> dict[str, Any]:
+    """The comparison.json of a folder; ends the program if it is none on images."""
+    path = run_dir / "comparison.json"
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{program}: {path}: not the file of a comparison ({error})") from None
+    if "problem" not in found.get("config", {}) or found["config"]["problem"] is not None:
+        raise SystemExit(f"{program}: {path}: not a comparison on images")
+    found["config"].pop("data_dir", None)  # says nothing elsewhere
+    return found
+
+
 def without_curves(found: dict[str, Any]) -> dict[str, Any]:
     """The content of a comparison.json, each trial with the numbers of its end alone."""
     optimizers = [
@@ -43,13 +56,7 @@ def without_curves(found: dict[str, Any]) -> dict[str, Any]:
 
 def main(args: list[str] | None = None) -> None:
     options = parse(args)
-    path = options.run_dir / "comparison.json"
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"benchmarks.comparison: {path}: not the file of a comparison ({error})") from None
-    if "problem" not in found.get("config", {}) or found["config"]["problem"] is not None:
-        raise SystemExit(f"benchmarks.comparison: {path}: not a comparison on images")
+    found = read("benchmarks.comparison", options.run_dir)
     options.json.write_text(json.dumps(without_curves(found), indent=1) + "\n")
 
 

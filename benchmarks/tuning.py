@@ -1,10 +1,12 @@
 """The search behind the default learning rates of `nag-optax train`.
 
     python -m benchmarks.tuning --dataset digits --model mlp
+    python -m benchmarks.tuning --comparison RUN_DIR
 
 It is a comparison of all optimizers of the trainer, each on a grid of half decades that grows while its
-edge is best. The lowest mean training loss of the last step is best; the test split chooses nothing.
-Writes tuning-<dataset>-<model>.json, and tuning.md with the table of every such file beside it.
+edge is best; the second command takes one that was made. The lowest mean training loss of the last step
+is best; the test split chooses nothing. Writes tuning-<dataset>-<model>.json, and tuning.md with the
+table of every such file beside it.
 """
 
 import argparse
@@ -40,13 +42,19 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=positive, default=2, metavar="N", help="runs at each (default: 2)")
     parser.add_argument(
+        "--comparison",
+        type=Path,
+        metavar="RUN_DIR",
+        help="folder of nag-optax compare on images: its results, in place of a search",
+    )
+    parser.add_argument(
         "--results", type=Path, default=RESULTS, metavar="DIR", help="default: benchmarks/results"
     )
     return parser.parse_args(args)
 
 
 def search(options: argparse.Namespace) -> dict[str, Any]:
-    """The comparison, without its curves."""
+    """The comparison of these options, without its curves."""
     from nag_optax.compare.config import CompareConfig
     from nag_optax.compare.run import compare
     from nag_optax.train.catalogue import OPTIMIZERS
@@ -63,20 +71,41 @@ def search(options: argparse.Namespace) -> dict[str, Any]:
             seeds=options.seeds,
             run_dir=Path(folder) / "comparison",
         )
-        found = compare(config)
+        return without_curves(compare(config), None)
+
+
+def without_curves(found: dict[str, Any], command: str | None) -> dict[str, Any]:
+    """What a comparison found of the trainer's optimizers; the command, unless it was one of this file."""
+    from nag_optax.train.catalogue import OPTIMIZERS
+
+    facts = ("dataset", "model", "num_epochs", "batch_size", "schedule", "seeds")
     return {
-        "dataset": options.dataset,
-        "model": options.model,
-        **{name: found["config"][name] for name in ("num_epochs", "batch_size", "schedule", "seeds")},
+        **{name: found["config"][name] for name in facts},
         **{name: found[name] for name in ("date", "machine", "versions")},
-        "optimizers": {result["name"]: condensed(result) for result in found["optimizers"]},
+        "optimizers": {
+            result["name"]: condensed(result, command)
+            for result in found["optimizers"]
+            if result["name"] in OPTIMIZERS
+        },
     }
 
 
-def condensed(result: dict[str, Any]) -> dict[str, Any]:
+def taken(run_dir: Path) -> dict[str, Any]:
+    """The results of a comparison that was made."""
+    from benchmarks.comparison import read
+    from nag_optax.compare.config import CompareConfig
+    from nag_optax.compare.table import command
+
+    found = read("benchmarks.tuning", run_dir)
+    words = command(CompareConfig(**found["config"]))
+    return without_curves(found, words.replace("--dataset mnist", f"--dataset {_dataset('mnist')}"))
+
+
+def condensed(result: dict[str, Any], command: str | None) -> dict[str, Any]:
     """The trials of one optimizer, as numbers over the seeds."""
     kept = ("learning_rate", "diverged", "train_loss", "test_accuracy")
     return {
+        **({} if command is None else {"command": command}),
         "best": result["best"],
         "note": result["note"],
         "trials": [{name: trial[name] for name in kept} for trial in result["trials"]],
@@ -84,8 +113,11 @@ def condensed(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    """One row for each optimizer."""
-    return [row(name, found) for name, found in result["optimizers"].items()]
+    """One row for each optimizer, in the trainer's order."""
+    from nag_optax.train.catalogue import OPTIMIZERS
+
+    found = result["optimizers"]
+    return [row(name, found[name]) for name in OPTIMIZERS if name in found]
 
 
 def row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
@@ -104,15 +136,26 @@ def markdown(results: list[dict[str, Any]]) -> str:
 
     parts = []
     for result in results:
-        facts = f"{result['num_epochs']} epochs, batches of {result['batch_size']}, "
-        facts += "1 seed" if result["seeds"] == 1 else f"{result['seeds']} seeds"
-        dataset = result["dataset"] + (" --data-dir DIR" if result["dataset"] == "mnist" else "")
-        command = f"python -m benchmarks.tuning --dataset {dataset} --model {result['model']}"
-        if set(names := result["optimizers"]) != set(OPTIMIZERS):
-            command += f" --optimizers {' '.join(names)}"
+        optimizers = result["optimizers"]
+        counts = sorted({len(t["train_loss"]) for found in optimizers.values() for t in found["trials"]})
+        facts = f"{_count(result['num_epochs'], 'epoch')}, batches of {result['batch_size']}, "
+        facts += _count(" or ".join(map(str, counts)), "seed")
+        commands = list(
+            dict.fromkeys(found["command"] for found in optimizers.values() if "command" in found)
+        )
+        searched = [name for name, found in optimizers.items() if "command" not in found]
+        if searched:
+            command = f"python -m benchmarks.tuning --dataset {_dataset(result['dataset'])}"
+            command += f" --model {result['model']}"
+            commands.append(
+                command
+                if set(searched) == set(OPTIMIZERS)
+                else f"{command} --optimizers {' '.join(searched)}"
+            )
         title = f"## {result['dataset']}, {result['model']}: {facts}"
         table = report.markdown_table(COLUMNS, [rows(result)])
-        parts.append(f"{title}\n\n`{command}`, {report.headline(result)}\n\n{table}")
+        lines = "\n".join(["```bash", *commands, "```"])
+        parts.append(f"{title}\n\n{report.headline(result)}\n\n{lines}\n\n{table}")
     head = (
         "# Default learning rates\n\nThe best learning rate has the lowest mean training loss of the last "
         "step, without dropout;\nof losses below 1e-8 that of the lower learning rate. The test split "
@@ -120,6 +163,15 @@ def markdown(results: list[dict[str, Any]]) -> str:
         "The default of an optimizer that is in no table here was not searched.\n\n"
     )
     return head + "\n".join(parts)
+
+
+def _count(number: int | str, noun: str) -> str:
+    return f"{number} {noun}{'' if str(number) == '1' else 's'}"
+
+
+def _dataset(name: str) -> str:
+    """As on a command line."""
+    return name if name == "digits" else f"{name} --data-dir DIR"
 
 
 def _loss(trial: dict[str, Any]) -> str:
@@ -135,19 +187,19 @@ def main(args: list[str] | None = None) -> None:
     from nag_optax.train.errors import TrainError
 
     options = parse(args)
-    path = options.results / f"tuning-{options.dataset}-{options.model}.json"
     try:
-        result = search(options)
+        result = search(options) if options.comparison is None else taken(options.comparison)
     except TrainError as error:
         raise SystemExit(f"benchmarks.tuning: {error}") from None
     from benchmarks import report
 
+    path = options.results / f"tuning-{result['dataset']}-{result['model']}.json"
     if path.exists():
         result["optimizers"] = json.loads(path.read_text())["optimizers"] | result["optimizers"]
     report.write_json(path, result)
     stored = [json.loads(file.read_text()) for file in sorted(options.results.glob("tuning-*.json"))]
     (options.results / "tuning.md").write_text(markdown(stored))
-    report.show(f"{options.dataset}, {options.model}", COLUMNS, [rows(result)])
+    report.show(f"{result['dataset']}, {result['model']}", COLUMNS, [rows(result)])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """One proximal step, with the checks of what a prox returns."""
 
+import inspect
 from typing import Any
 
 import jax
@@ -10,7 +11,12 @@ from nag_optax.prox.base import ProxLike
 
 
 def check_prox(prox: Any) -> None:
-    """Raises unless `prox` can be called."""
+    """Raises unless `prox` can be called, and is not one of the functions that make an operator."""
+    if inspect.isfunction(prox) and prox.__module__.startswith("nag_optax.prox."):
+        raise TypeError(
+            f"prox must be an operator; got the function {prox.__name__} that makes one: "
+            f"call it, with its arguments, as nag_optax.prox.{prox.__name__}(...)"
+        )
     if not callable(prox):
         raise TypeError(
             "prox must be an operator of nag_optax.prox or a callable prox(params, step_size) -> params; "

@@ -10,13 +10,12 @@ import numpy as np
 import optax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from nag_optax._validate import check_number
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.restart import Restart
 from nag_optax.optimizers.fista import fista
-from nag_optax.prox.apply import check_prox, proximal_point
 from nag_optax.prox.base import Prox, ProxLike
 from nag_optax.solver import loop
+from nag_optax.solver.checks import check_options, check_problem
 from nag_optax.solver.implicit import solve
 
 
@@ -171,7 +170,7 @@ def minimize(
     Vaiter, Gramfort and Salmon, *Implicit differentiation for fast hyperparameter selection in
     non-smooth convex learning*, 2022.
     """
-    _check_options(fun, prox, learning_rate, optimizer, tol, max_steps, args)
+    check_options(fun, prox, learning_rate, optimizer, tol, max_steps, args)
     if optimizer is None:
         fista(learning_rate, prox, momentum=momentum, restart=restart)
     init_params = jax.tree.map(jnp.asarray, init_params)
@@ -200,7 +199,7 @@ def minimize(
 def _minimize(static: _Static, traced: _Traced) -> Solution:
     prox = static.prox if traced.prox is None else traced.prox
     # Here, because this runs when a problem of new shapes is traced, and not at every call.
-    _check_problem(static.fun, traced.init_params, prox, static.has_aux, traced.args)
+    check_problem(static.fun, traced.init_params, prox, static.has_aux, traced.args)
     learning_rate = static.learning_rate if traced.learning_rate is None else traced.learning_rate
     momentum = static.momentum if traced.momentum is None else traced.momentum
     optimizer = static.optimizer
@@ -265,48 +264,3 @@ def _split(option: Any) -> tuple[Any, Any]:
     if (leaves or isinstance(option, Prox)) and all(isinstance(leaf, numbers) for leaf in leaves):
         return None, option
     return option, None
-
-
-def _check_options(fun, prox, learning_rate, optimizer, tol, max_steps, args) -> None:
-    if not callable(fun):
-        raise TypeError(f"fun must be callable; got {fun!r} of type {type(fun).__name__}")
-    if prox is not None:
-        check_prox(prox)
-    check_number("tol", tol, minimum=0, below=1)
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer):
-        raise TypeError(f"max_steps must be an integer in [1, 2147483647]; got {max_steps!r}")
-    if not 1 <= max_steps <= 2**31 - 1:
-        raise ValueError(f"max_steps must be an integer in [1, 2147483647]; got {max_steps}")
-    if not isinstance(args, tuple):
-        raise TypeError(
-            f"args must be a tuple; got {type(args).__name__}: write args=(data,) for one argument"
-        )
-    if optimizer is None:
-        return
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise TypeError(f"optimizer must be an Optax transformation; got {type(optimizer).__name__}")
-    if (prox is None) != (learning_rate is None):
-        raise ValueError(
-            "with an optimizer the stopping test needs both prox and learning_rate, the step size at "
-            "which the optimizer takes the prox, or neither"
-        )
-
-
-def _check_problem(fun: Callable, params: optax.Params, prox: Any, has_aux: bool, args: Any) -> None:
-    """Everything that shapes alone can tell, before anything is compiled."""
-    if not jax.tree.leaves(params):
-        raise ValueError("init_params must hold at least one array; got none")
-    for path, p in jax.tree_util.tree_flatten_with_path(params)[0]:
-        if not jnp.issubdtype(p.dtype, jnp.inexact):
-            name = jax.tree_util.keystr(path) or "at the root"
-            raise TypeError(f"init_params must be of floating dtype; parameter {name} has dtype {p.dtype}")
-    result = jax.eval_shape(fun, params, *args)
-    if has_aux:
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise ValueError("with has_aux, fun must return (value, aux); got " + repr(result))
-        result = result[0]
-    if not isinstance(result, jax.ShapeDtypeStruct) or result.shape != ():
-        raise ValueError(f"fun must return a scalar; got {result}")
-    if not jnp.issubdtype(result.dtype, jnp.floating):
-        raise TypeError(f"fun must return a real floating scalar; got dtype {result.dtype}")
-    jax.eval_shape(lambda p: proximal_point(prox, p, p, 1.0), params)

@@ -139,6 +139,9 @@ def _newton_schulz(
 
 
 def _triples(coefficients: Coefficients) -> np.ndarray | jax.Array:
+    allowed = "coefficients must be a triple (a, b, c) of numbers or a triple for each step"
+    if isinstance(coefficients, str) or not isinstance(coefficients, Sequence | np.ndarray | jax.Array):
+        raise TypeError(f"{allowed}; got {coefficients!r} of type {type(coefficients).__name__}")
     table = coefficients
     if not isinstance(coefficients, jax.Array):
         # Numbers may be traced one by one.
@@ -152,9 +155,7 @@ def _triples(coefficients: Coefficients) -> np.ndarray | jax.Array:
             table = np.zeros(0)
     assert isinstance(table, np.ndarray | jax.Array)
     if table.ndim not in (1, 2) or table.shape[-1] != 3 or len(table) == 0:
-        raise ValueError(
-            f"coefficients must be a triple (a, b, c) or a triple for each step; got {coefficients!r}"
-        )
+        raise ValueError(f"{allowed}; got {coefficients!r}")
     return table.reshape(-1, 3)
 
 

@@ -19,14 +19,15 @@ def test_the_defaults_are_the_best_of_the_search(path):
         name: trials["trials"][trials["best"]]["learning_rate"]
         for name, trials in result["optimizers"].items()
     }
-    assert {"nadam", "nadamw", "adan", "muon", "snoo", "ema_nesterov", "gpa"} <= set(found)
-    assert found == {name: defaults.learning_rate[name] for name in found}
-    assert (result["num_epochs"], result["batch_size"]) == (defaults.num_epochs, defaults.batch_size)
+    assert found == defaults.learning_rate
+    # An epoch of MNIST's cnn takes half a minute on two cores: it is searched with one.
+    epochs = 1 if path.stem == "tuning-mnist-cnn" else defaults.num_epochs
+    assert (result["num_epochs"], result["batch_size"]) == (epochs, defaults.batch_size)
     assert result["schedule"] == defaults.schedule
 
 
 def test_the_tables_are_those_of_the_results():
-    assert len(STORED) >= 2
+    assert len(STORED) == len(DEFAULTS)
     written = (tuning.RESULTS / "tuning.md").read_text()
     assert written == tuning.markdown([json.loads(path.read_text()) for path in STORED])
 
@@ -43,3 +44,34 @@ def test_a_search_adds_its_optimizers_to_those_that_are_there(tmp_path: Path, ca
     table = (tmp_path / "tuning.md").read_text()
     assert f"0.01: {loss:.2g}, 1e+30: diverged" in table and "--optimizers nadam sgd" in table
     assert "| sgd " in capsys.readouterr().out
+
+
+def test_a_comparison_that_was_made_serves_as_a_search(tmp_path: Path, capsys):
+    trial = {"diverged": False, "curves": {"loss": [[1.0]]}, "test_accuracy": [0.9, 0.8]}
+    trials = [
+        trial | {"learning_rate": 0.1, "train_loss": [0.5, 0.7]},
+        trial | {"learning_rate": 0.3, "train_loss": [0.4, 0.4]},
+    ]
+    config = {"dataset": "mnist", "model": "cnn", "problem": None, "data_dir": "/secret/place"}
+    config |= {"optimizers": ["nag-restart", "nag"], "num_epochs": 1, "batch_size": 64, "seeds": 2}
+    found = {
+        "config": config | {"schedule": "linear"},
+        "date": "2026-01-01T00:00:00",
+        "machine": {"device": "a CPU", "cores": 2},
+        "versions": {"python": "3"},
+        "optimizers": [
+            {"name": name, "best": 1, "note": "", "trials": trials} for name in config["optimizers"]
+        ],
+    }
+    (tmp_path / "comparison.json").write_text(json.dumps(found))
+    tuning.main(["--results", str(tmp_path), "--comparison", str(tmp_path)])
+    result = json.loads((tmp_path / "tuning-mnist-cnn.json").read_text())
+    assert set(result["optimizers"]) == {"nag"}  # the trainer names no optimizer nag-restart
+    assert result["optimizers"]["nag"]["trials"][1]["train_loss"] == [0.4, 0.4]
+    table = (tmp_path / "tuning.md").read_text()
+    assert (
+        "nag-optax compare --dataset mnist --data-dir DIR --model cnn --optimizers nag-restart nag" in table
+    )
+    assert "1 epochs" not in table and "2 seeds" in table and "0.1: 0.6, 0.3: 0.4" in table
+    assert "secret" not in table + json.dumps(result)
+    assert "| nag " in capsys.readouterr().out

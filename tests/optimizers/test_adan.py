@@ -14,7 +14,15 @@ import pytest
 
 from nag_optax import adan, eval_params
 from tests import reference
-from tests.helpers import START, assert_trees_close, falling, float_count, quartic_gradient, trajectory
+from tests.helpers import (
+    START,
+    assert_trees_close,
+    assert_trees_equal,
+    falling,
+    float_count,
+    quartic_gradient,
+    trajectory,
+)
 from tests.test_contracts import compiled_update
 
 STEPS = 200
@@ -212,6 +220,17 @@ def test_none_gradient_keeps_the_previous_one():
     np.testing.assert_array_equal(state[0].previous["b"], 1.0)
     _, state = optimizer.update({"a": params["a"], "b": 2 * params["b"]}, state, params)
     np.testing.assert_allclose(state[0].difference["b"], 0.08, rtol=1e-5)
+
+
+def test_before_its_first_gradient_a_leaf_has_those_of_zero():
+    optimizer = adan(0.1)
+    gradient = [jnp.array([1.0, -2.0])]
+
+    def second_update(first: Any) -> Any:
+        _, state = optimizer.update([first], optimizer.init([jnp.ones(2)]))
+        return optimizer.update(gradient, state)[0]
+
+    assert_trees_equal(second_update(None), second_update(jnp.zeros(2)))
 
 
 def test_there_is_no_iterate_to_recover():

@@ -234,6 +234,8 @@ class TestPure:
         ({"coefficients": (1.0, 2.0)}, ValueError, r"coefficients must be a triple .* got \(1.0, 2.0\)"),
         ({"coefficients": ((1.0, 2.0, 3.0), (1.0,))}, ValueError, "coefficients must be a triple"),
         ({"coefficients": ()}, ValueError, "coefficients must be a triple"),
+        ({"coefficients": "abc"}, TypeError, "coefficients must be a triple .* got 'abc' of type str"),
+        ({"coefficients": 3.4}, TypeError, "coefficients must be a triple .* got 3.4 of type float"),
         ({"coefficients": (1.0, np.nan, 2.0)}, ValueError, "coefficients.*got nan"),
         ({"coefficients": "polar"}, TypeError, "coefficients.*got 'polar'"),
         ({"leading_axes": "first"}, ValueError, 'leading_axes must be "flatten" or "batch"; got \'first\''),

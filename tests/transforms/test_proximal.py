@@ -158,6 +158,7 @@ def test_differentiable_and_mapped_over_strengths(x64: None):
     ("make", "error", "message"),
     [
         (lambda: proximal(None, 0.1), TypeError, "prox must be an operator .*got None of type NoneType"),
+        (lambda: proximal(l1, 0.1), TypeError, r"got the function l1 .* nag_optax\.prox\.l1\(\.\.\.\)"),
         (
             lambda: proximal(l1(1.0), -0.1),
             ValueError,
