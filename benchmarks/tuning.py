@@ -22,7 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("optimizer", "best", "training loss", "test accuracy, %", "training loss at each learning rate")
 
 
-def parse(args: list[str] | None) -> argparse.Namespace:
+def make_parser() -> Parser:
     parser = Parser(
         prog="python -m benchmarks.tuning",
         description="Searches the learning rate of each optimizer of nag-optax train.",
@@ -50,7 +50,22 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--results", type=Path, default=RESULTS, metavar="DIR", help="default: benchmarks/results"
     )
-    return parser.parse_args(args)
+    return parser
+
+
+def command(options: argparse.Namespace) -> str:
+    """The search again; where data and results lie says nothing elsewhere."""
+    words, parser = ["python -m benchmarks.tuning"], make_parser()
+    for name, value in vars(options).items():
+        if name == "results" or value == parser.get_default(name):
+            continue
+        shown = "DIR" if name == "data_dir" else value
+        values = shown if isinstance(shown, list) else [shown]
+        words += [
+            "--" + name.replace("_", "-"),
+            *(f"{v:g}" if isinstance(v, float) else str(v) for v in values),
+        ]
+    return " ".join(words)
 
 
 def search(options: argparse.Namespace) -> dict[str, Any]:
@@ -71,11 +86,12 @@ def search(options: argparse.Namespace) -> dict[str, Any]:
             seeds=options.seeds,
             run_dir=Path(folder) / "comparison",
         )
-        return without_curves(compare(config), None)
+        found = compare(config)
+    return without_curves(found, command(options))
 
 
-def without_curves(found: dict[str, Any], command: str | None) -> dict[str, Any]:
-    """What a comparison found of the trainer's optimizers; the command, unless it was one of this file."""
+def without_curves(found: dict[str, Any], command: str) -> dict[str, Any]:
+    """What a comparison found of the trainer's optimizers, and the command that makes it again."""
     from nag_optax.train.catalogue import OPTIMIZERS
 
     facts = ("dataset", "model", "num_epochs", "batch_size", "schedule", "seeds")
@@ -93,19 +109,19 @@ def without_curves(found: dict[str, Any], command: str | None) -> dict[str, Any]
 def taken(run_dir: Path) -> dict[str, Any]:
     """The results of a comparison that was made."""
     from benchmarks.comparison import read
+    from nag_optax.compare import table
     from nag_optax.compare.config import CompareConfig
-    from nag_optax.compare.table import command
 
     found = read("benchmarks.tuning", run_dir)
-    words = command(CompareConfig(**found["config"]))
-    return without_curves(found, words.replace("--dataset mnist", f"--dataset {_dataset('mnist')}"))
+    words = table.command(CompareConfig(**found["config"]))
+    return without_curves(found, words.replace("--dataset mnist", "--dataset mnist --data-dir DIR"))
 
 
-def condensed(result: dict[str, Any], command: str | None) -> dict[str, Any]:
+def condensed(result: dict[str, Any], command: str) -> dict[str, Any]:
     """The trials of one optimizer, as numbers over the seeds."""
     kept = ("learning_rate", "diverged", "train_loss", "test_accuracy")
     return {
-        **({} if command is None else {"command": command}),
+        "command": command,
         "best": result["best"],
         "note": result["note"],
         "trials": [{name: trial[name] for name in kept} for trial in result["trials"]],
@@ -132,7 +148,6 @@ def row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
 def markdown(results: list[dict[str, Any]]) -> str:
     """The tables of all results, and how they were made."""
     from benchmarks import report
-    from nag_optax.train.catalogue import OPTIMIZERS
 
     parts = []
     for result in results:
@@ -140,18 +155,7 @@ def markdown(results: list[dict[str, Any]]) -> str:
         counts = sorted({len(t["train_loss"]) for found in optimizers.values() for t in found["trials"]})
         facts = f"{_count(result['num_epochs'], 'epoch')}, batches of {result['batch_size']}, "
         facts += _count(" or ".join(map(str, counts)), "seed")
-        commands = list(
-            dict.fromkeys(found["command"] for found in optimizers.values() if "command" in found)
-        )
-        searched = [name for name, found in optimizers.items() if "command" not in found]
-        if searched:
-            command = f"python -m benchmarks.tuning --dataset {_dataset(result['dataset'])}"
-            command += f" --model {result['model']}"
-            commands.append(
-                command
-                if set(searched) == set(OPTIMIZERS)
-                else f"{command} --optimizers {' '.join(searched)}"
-            )
+        commands = dict.fromkeys(found["command"] for found in optimizers.values())
         title = f"## {result['dataset']}, {result['model']}: {facts}"
         table = report.markdown_table(COLUMNS, [rows(result)])
         lines = "\n".join(["```bash", *commands, "```"])
@@ -161,17 +165,14 @@ def markdown(results: list[dict[str, Any]]) -> str:
         "step, without dropout;\nof losses below 1e-8 that of the lower learning rate. The test split "
         "chooses nothing. snoo,\nema_nesterov and gpa go around adamw. "
         "The default of an optimizer that is in no table here was not searched.\n\n"
+        "One default is not the best of its search: nag's for the cnn on digits is 0.05. At 0.1 the loss is "
+        "lower, and\ntest accuracy 98.06, 99.17, 99.17 % for seeds 0, 1, 2 in place of 99.44, 99.17, 99.72 %.\n\n"
     )
     return head + "\n".join(parts)
 
 
 def _count(number: int | str, noun: str) -> str:
     return f"{number} {noun}{'' if str(number) == '1' else 's'}"
-
-
-def _dataset(name: str) -> str:
-    """As on a command line."""
-    return name if name == "digits" else f"{name} --data-dir DIR"
 
 
 def _loss(trial: dict[str, Any]) -> str:
@@ -186,7 +187,7 @@ def _loss(trial: dict[str, Any]) -> str:
 def main(args: list[str] | None = None) -> None:
     from nag_optax.train.errors import TrainError
 
-    options = parse(args)
+    options = make_parser().parse_args(args)
     try:
         result = search(options) if options.comparison is None else taken(options.comparison)
     except TrainError as error:
