@@ -167,7 +167,9 @@ def _scale_by_adan(
             m = average(beta1, g, m)
             v = average(beta2, d, v)
             n = average(beta3, jnp.square(g + own(beta2) * d), n)
-            return (own(c1) * m + own(beta2 * c2) * v) / (root(own(c3) * n) + own(eps)), m, v, n, g
+            u = (own(c1) * m + own(beta2 * c2) * v) / (root(own(c3) * n) + own(eps))
+            # Not g itself: without jit the state would hold the caller's array. In a program it is free.
+            return u, m, v, n, jnp.copy(g)
 
         updates, *buffers = step_buffers(
             leaf, updates, state.first_moment, state.difference, state.second_moment, state.previous
