@@ -1,5 +1,6 @@
 """Checks of arguments: what Python can see is checked, what is traced or on a device passes."""
 
+import inspect
 import math
 from typing import Any, TypeGuard
 
@@ -42,13 +43,29 @@ def check_number(
 
 
 def check_schedule(
-    name: str, value: Any, *, minimum: float, below: float = float("inf"), closed: bool = False
+    name: str,
+    value: Any,
+    *,
+    minimum: float,
+    below: float = float("inf"),
+    closed: bool = False,
+    or_else: str = " or an Optax schedule",
 ) -> None:
-    """As `check_number`, for what may be an Optax schedule as well."""
+    """As `check_number`, for what may be an Optax schedule as well: a function of the step alone."""
     if not callable(value):
-        check_number(
-            name, value, minimum=minimum, below=below, closed=closed, or_else=" or an Optax schedule"
-        )
+        check_number(name, value, minimum=minimum, below=below, closed=closed, or_else=or_else)
+        return
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # Some that are not written in Python have none.
+        return
+    try:
+        signature.bind(0)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} must be a number{or_else}; {getattr(value, '__name__', repr(value))} is no schedule, "
+            f"because it cannot be called with the step alone: {error}"
+        ) from None
 
 
 def check_numbers(name: str, tree: Any, *, minimum: float = -math.inf, finite: bool = True) -> None:
