@@ -65,7 +65,8 @@ def nadam(
     ψ = 0.004 is the default of momentum_decay. Averages are componentwise: a complex parameter is
     two real ones, as in PyTorch. With schedules for b1 and b2, each power above is the product of
     the values so far, and n looks ahead with the next b1; variant="optax" is then Algorithm 2 of
-    the paper, without the factor b2 on v that no framework has.
+    the paper, without the factor b2 on v that no framework has. A gradient that is None keeps its
+    buffers, while t and the powers go on with the others': before its first, it counts as 0.
 
     Args:
         learning_rate: lr ≥ 0, a number or an Optax schedule. PyTorch's default is 2e-3, others' 1e-3.
