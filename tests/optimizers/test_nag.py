@@ -316,6 +316,29 @@ class TestWeightDecay:
         assert updates["a"] is None
         np.testing.assert_allclose(updates["b"], -0.01, rtol=1e-6)
 
+    @pytest.mark.parametrize(
+        ("mask", "message"),
+        [
+            ({"a": True}, r"it has none for parameter \['b'\]\['w'\]"),
+            ({"a": True, "b": {"w": True}, "c": True}, r"there is no parameter \['c'\]"),
+            ([True, False], r"it has none for parameter \['a'\]"),
+            ({"a": {"w": True}, "b": True}, r"it has none for parameter \['a'\]"),
+        ],
+        ids=["missing", "more", "list", "subtree-for-leaf"],
+    )
+    def test_mask_of_another_tree(self, mask: Any, message: str):
+        params = {"a": jnp.ones(2), "b": {"w": jnp.ones(3)}}
+        optimizer = nag(0.1, weight_decay=0.1, mask=mask)
+        with pytest.raises(ValueError, match=f"^mask must be .* that the parameters extend; {message}$"):
+            optimizer.update(params, optimizer.init(params), params)
+
+    def test_mask_and_updates_of_another_tree(self):
+        """The mask is right there, and not to blame."""
+        params = {"a": {"v": jnp.ones(2), "w": jnp.ones(3)}}
+        optimizer = nag(0.1, 0.0, weight_decay=0.1, mask={"a": {"v": True, "w": False}})
+        with pytest.raises(ValueError, match="; the updates have another tree$"):
+            optimizer.update({"a": {"v": jnp.ones(2)}}, optimizer.init(params), params)
+
     def test_zero_adds_no_state(self):
         params = jnp.ones(3)
         assert_trees_equal(nag(0.1, 0.9, weight_decay=0).init(params), nag(0.1, 0.9).init(params))
