@@ -31,11 +31,15 @@ def buffer_dtype(dtype: jax.typing.DTypeLike | None, name: str = "accumulator_dt
 
 def zero_buffers(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates:
     def zeros(path, p):
+        name = jax.tree_util.keystr(path) or "at the root"
+        # Not by result_type, for which the text "float32" is a dtype.
+        if not (hasattr(p, "dtype") or isinstance(p, int | float | complex)):
+            raise TypeError(f"parameter {name} must be an array; got {p!r} of type {type(p).__name__}")
         own = jnp.result_type(p)
         if not jnp.issubdtype(own, jnp.inexact):
             raise TypeError(
-                f"parameter {jax.tree_util.keystr(path) or 'at the root'} has dtype {own}, which "
-                "cannot carry momentum: exclude it with optax.masked, or convert it to a float"
+                f"parameter {name} has dtype {own}, which cannot carry momentum: exclude it with "
+                "optax.masked, or convert it to a float"
             )
         wanted = own if dtype is None else dtype
         # A real accumulator of a complex parameter is the complex dtype of that precision.
@@ -43,8 +47,7 @@ def zero_buffers(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates
             wanted = wide(wanted, jnp.complex64)
         elif jnp.issubdtype(wanted, jnp.complexfloating):
             raise ValueError(
-                f"accumulator_dtype {wanted} is for complex parameters; "
-                f"parameter {jax.tree_util.keystr(path) or 'at the root'} has dtype {own}"
+                f"accumulator_dtype {wanted} is for complex parameters; parameter {name} has dtype {own}"
             )
         w = jnp.zeros_like(p, dtype=wanted)
         # Traced zeros depend on nothing: without this, jit would put them on one device.

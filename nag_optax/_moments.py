@@ -4,12 +4,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
-
-
-def at_step(value: jax.typing.ArrayLike | optax.Schedule, count: jax.Array) -> jax.Array:
-    """A number, or what a schedule gives at this step, in float32 or wider."""
-    return jnp.asarray(value(count) if callable(value) else value, float)
 
 
 def average(decay: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

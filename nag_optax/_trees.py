@@ -40,6 +40,19 @@ def is_none(leaf: Any) -> bool:
     return leaf is None
 
 
+def misfit(flags: Any, params: Any) -> str:
+    """Why the parameters do not extend this tree, in one line; JAX takes ten."""
+    flagged = [path for path, _ in jax.tree_util.tree_flatten_with_path(flags)[0]]
+    named = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    for name in named:
+        if not any(name[: len(path)] == path for path in flagged):
+            return f"it has none for parameter {jax.tree_util.keystr(name) or 'at the root'}"
+    for path in flagged:
+        if not any(name[: len(path)] == path for name in named):
+            return f"there is no parameter {jax.tree_util.keystr(path)}"
+    return "the updates have another tree"
+
+
 def _real_product(a: jax.Array, b: jax.Array) -> jax.Array:
     a, b = widened(a, b)
     return jnp.sum(jnp.real(jnp.conj(a) * b))

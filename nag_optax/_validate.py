@@ -1,10 +1,15 @@
 """Checks of arguments: what Python can see is checked, what is traced or on a device passes."""
 
+import inspect
 import math
 from typing import Any, TypeGuard
 
 import jax
 import numpy as np
+
+from nag_optax._float32 import float32
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def is_python_number(value: object) -> TypeGuard[int | float | np.number]:
@@ -25,8 +30,9 @@ def check_number(
 ) -> None:
     """Raises unless `value` is a scalar that is not known to lie outside [minimum, below).
 
-    With `open_minimum` the minimum itself is outside, with `closed` the upper end is inside; `or_else`
-    names what else the argument takes, for the message alone.
+    Unless x64 is enabled, neither may it lie outside as the float32 that it will be. With `open_minimum`
+    the minimum itself is outside, with `closed` the upper end is inside; `or_else` names what else the
+    argument takes, for the message alone.
     """
     kind, left = "an integer" if integer else "a number", "(" if open_minimum else "["
     allowed = f"{kind} in {left}{minimum:.10g}, {below:.10g}{']' if closed else ')'}{or_else}"
@@ -35,20 +41,45 @@ def check_number(
             raise ValueError(f"{name} must be {allowed}; got an array of shape {value.shape}")
     elif not is_python_number(value) or (integer and not isinstance(value, int | np.integer)):
         raise TypeError(f"{name} must be {allowed}; got {value!r} of type {type(value).__name__}")
-    elif not (minimum <= float(value) < below or (closed and value == below)) or (
-        open_minimum and value == minimum
-    ):
-        raise ValueError(f"{name} must be {allowed}; got {value}")
+    else:
+
+        def inside(number: float) -> bool:
+            above = number > minimum or (number == minimum and not open_minimum)
+            return above and (number < below or (closed and number == below))
+
+        number = float(value)
+        if not inside(number):
+            raise ValueError(f"{name} must be {allowed}; got {value}")
+        if not integer and _is_narrow() and not inside(float32(number)):
+            raise ValueError(
+                f"{name} must be {allowed}; got {value}, which is {float32(number):g} in float32"
+            )
 
 
 def check_schedule(
-    name: str, value: Any, *, minimum: float, below: float = float("inf"), closed: bool = False
+    name: str,
+    value: Any,
+    *,
+    minimum: float,
+    below: float = float("inf"),
+    closed: bool = False,
+    or_else: str = " or an Optax schedule",
 ) -> None:
-    """As `check_number`, for what may be an Optax schedule as well."""
+    """As `check_number`, for what may be an Optax schedule as well: a function of the step alone."""
     if not callable(value):
-        check_number(
-            name, value, minimum=minimum, below=below, closed=closed, or_else=" or an Optax schedule"
-        )
+        check_number(name, value, minimum=minimum, below=below, closed=closed, or_else=or_else)
+        return
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # Some that are not written in Python have none.
+        return
+    try:
+        signature.bind(0)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} must be a number{or_else}; {getattr(value, '__name__', repr(value))} is no schedule, "
+            f"because it cannot be called with the step alone: {error}"
+        ) from None
 
 
 def check_numbers(name: str, tree: Any, *, minimum: float = -math.inf, finite: bool = True) -> None:
@@ -73,6 +104,13 @@ def check_numbers(name: str, tree: Any, *, minimum: float = -math.inf, finite: b
             inside &= leaf > -math.inf
         if not np.all(inside):
             raise ValueError(f"{allowed}; got {leaf}")
+        if finite and _is_narrow() and not np.all(np.abs(leaf) <= _LARGEST):
+            raise ValueError(f"{allowed}; got {leaf}, which is infinite in float32")
+
+
+def _is_narrow() -> bool:
+    """Whether a Python number becomes a float32."""
+    return jax.numpy.result_type(float) == np.float32
 
 
 def check_flags(name: str, tree: Any) -> None:

@@ -252,6 +252,9 @@ def test_update_is_pure(case: Case):
     second = optimizer.update(params, state, params, value=jnp.array(1.0))
     assert_trees_equal(first, second)
     assert_trees_equal((params, state), before)
+    # The gradient was the parameters themselves: donated together they would be one buffer twice.
+    arrays = jax.tree.leaves(params) + arrays_like(first[1], params)
+    assert len({array.unsafe_buffer_pointer() for array in arrays}) == len(arrays)
 
 
 @over_cases

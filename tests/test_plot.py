@@ -256,9 +256,20 @@ def test_wrong_arguments_are_named_and_nothing_is_drawn(axes, draw, message):
         (plot.trajectories, (abs, np.ones((3, 2))), "paths must be a mapping .*got ndarray"),
         (plot.convergence, ([1.0, 2.0],), "curves must be a mapping .*got list"),
         (plot.convergence, ({"a": [1.0]}, [1.0]), "bounds must be a mapping .*got list"),
+        (plot.convergence, ({"a": [1.0]}, {"a": "x"}), "^bounds: 'a' must be an array of numbers; got str"),
+        (
+            plot.convergence,
+            ({"a": [[1.0], [1.0, 2.0]]},),
+            "^curves: 'a' must be an array of numbers; got list",
+        ),
+        (lambda steps: plot.convergence({"a": [1.0]}, steps=steps), (["x"],), "^steps must be an array"),
+        (plot.trajectories, (abs, {"a": "x"}), "^paths: 'a' must be an array of numbers; got str"),
+        (plot.sensitivity, ([0.1], ["x"], [[1.0]]), "^momenta must be an array of numbers; got list"),
+        (plot.sensitivity, ([0.1], [0.9], {}), "^losses must be an array of numbers; got dict"),
+        (plot.regularization_path, (["x"], [[1.0]], ["a"]), "^strengths must be an array of numbers"),
     ],
 )
-def test_values_without_a_name_are_refused(draw, arguments, message):
+def test_values_of_the_wrong_kind_are_refused(draw, arguments, message):
     with pytest.raises(TypeError, match=message):
         draw(*arguments)
 

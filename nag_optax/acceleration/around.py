@@ -79,11 +79,6 @@ def checked_inner(inner: Any, name: str = "inner") -> optax.GradientTransformati
     return optax.with_extra_args_support(inner)
 
 
-def at(value: optax.ScalarOrSchedule, count: jax.Array) -> jax.Array:
-    """A number, or a schedule's value at this step, in the default float dtype."""
-    return jnp.asarray(value(count) if callable(value) else value, float)
-
-
 def widened(step: optax.Updates, updates: optax.Updates) -> optax.Updates:
     """The step in a dtype that holds the incoming update's and float32, so that it is rounded once."""
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 
-from nag_optax.train.checks import flag, float32
+from nag_optax._float32 import float32
+from nag_optax.train.checks import flag
 from nag_optax.train.config import (
     DatasetName,
     ModelName,

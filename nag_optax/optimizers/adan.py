@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, zero_buffers
-from nag_optax._moments import at_step, average, by_parts, complement, root
+from nag_optax._moments import average, by_parts, complement, root
+from nag_optax._schedules import at_step
 from nag_optax._validate import check_number, check_schedule, is_python_number
 from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate, shrink
 
@@ -112,7 +113,8 @@ def adan(
         return optax.chain(core, descent)
 
     def rate(count: jax.Array) -> jax.Array:
-        return at_step(learning_rate, count) * at_step(weight_decay, count)
+        decay = at_step("weight_decay", weight_decay, count)
+        return at_step("learning_rate", learning_rate, count) * decay
 
     if proximal_decay:
         return optax.chain(core, descent, shrink(rate, mask))
@@ -146,7 +148,7 @@ def _scale_by_adan(
         del params, extra_args
         check_tree(updates, state.previous)
         updates = jax.tree.map(jnp.asarray, updates)
-        beta1, beta2, beta3 = betas = [at_step(value, state.step) for value in decays.values()]
+        beta1, beta2, beta3 = betas = [at_step(*item, state.step) for item in decays.items()]
         first = (state.step if restart_every is None else state.step % restart_every) == 0
         logs = tuple(
             jnp.where(first, 0.0, log) + jnp.log(beta)
@@ -167,7 +169,9 @@ def _scale_by_adan(
             m = average(beta1, g, m)
             v = average(beta2, d, v)
             n = average(beta3, jnp.square(g + own(beta2) * d), n)
-            return (own(c1) * m + own(beta2 * c2) * v) / (root(own(c3) * n) + own(eps)), m, v, n, g
+            u = (own(c1) * m + own(beta2 * c2) * v) / (root(own(c3) * n) + own(eps))
+            # Not g itself: without jit the state would hold the caller's array. In a program it is free.
+            return u, m, v, n, jnp.copy(g)
 
         updates, *buffers = step_buffers(
             leaf, updates, state.first_moment, state.difference, state.second_moment, state.previous

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nag_optax._schedules import at_step
 from nag_optax._validate import check_schedule, is_python_number
-from nag_optax.acceleration.around import Recursion, around, at
+from nag_optax.acceleration.around import Recursion, around
 
 
 class _Scalars(NamedTuple):
@@ -75,11 +76,12 @@ def ema_nesterov(
 
     def init() -> _Scalars:
         step = jnp.zeros([], jnp.int32)
-        return _Scalars(step, at(lookahead, step))
+        return _Scalars(step, at_step("lookahead", lookahead, step))
 
     def coefficients(scalars: _Scalars):
         following = jnp.asarray(optax.safe_increment(scalars.step))
-        gamma, beta = at(decay, scalars.step), at(lookahead, following)
+        gamma = at_step("decay", decay, scalars.step)
+        beta = at_step("lookahead", lookahead, following)
         # x⁺ − x = β·m + u, with the β that made p.
         keep = gamma + (1.0 - gamma) * scalars.lookahead
         return (keep, 1.0 - gamma, None, beta), _Scalars(following, beta)

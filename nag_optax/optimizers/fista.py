@@ -10,8 +10,9 @@ import optax
 
 from nag_optax._buffers import buffer_dtype, check_tree, zero_buffers
 from nag_optax._dtypes import wide
+from nag_optax._schedules import scheduled_value
 from nag_optax._trees import is_none, widened
-from nag_optax._validate import check_number, is_python_number
+from nag_optax._validate import check_schedule, is_python_number
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.iterate import IterateState, offset_of
 from nag_optax.acceleration.kernel import AccelerateState, nesterov_kernel
@@ -100,8 +101,8 @@ def fista(
     problems*, 2009; Scheinberg, Goldfarb and Bai, *Fast first-order methods for composite convex
     optimization with backtracking*, 2014; restart after O'Donoghue and Candès, 2015.
     """
-    if learning_rate is not None and not callable(learning_rate):
-        check_number("learning_rate", learning_rate, minimum=0, or_else=", an Optax schedule or None")
+    if learning_rate is not None:
+        check_schedule("learning_rate", learning_rate, minimum=0, or_else=", an Optax schedule or None")
     if prox is not None:
         check_prox(prox)
     if learning_rate is not None and prox is None:
@@ -147,7 +148,8 @@ def fista(
     def update_with_rate(updates, state, params, value):
         search, rate = state.search, learning_rate
         if callable(rate):
-            search, rate = optax.safe_increment(search), rate(search)
+            rate = scheduled_value("learning_rate", rate, search)
+            search = optax.safe_increment(search)
         target = proximal_point(prox, params, _scaled(updates, rate), rate)
         step = _difference(target, params)
         offset = offset_of(state, params)

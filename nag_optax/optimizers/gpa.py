@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nag_optax._schedules import at_step
 from nag_optax._validate import check_schedule, is_python_number
-from nag_optax.acceleration.around import Recursion, around, at
+from nag_optax.acceleration.around import Recursion, around
 
 
 class _Scalars(NamedTuple):
@@ -84,11 +85,11 @@ def gpa(
 
     def init() -> _Scalars:
         step = jnp.zeros([], jnp.int32)
-        return _Scalars(step, at(mu_x, step), at(mu_y, step))
+        return _Scalars(step, at_step("mu_x", mu_x, step), at_step("mu_y", mu_y, step))
 
     def coefficients(scalars: _Scalars):
         following = jnp.asarray(optax.safe_increment(scalars.step))
-        new = _Scalars(following, at(mu_x, scalars.step), at(mu_y, following))
+        new = _Scalars(following, at_step("mu_x", mu_x, scalars.step), at_step("mu_y", mu_y, following))
         # μ_y − μ_x⁺·μ_y⁺ without cancellation where 1 − μ_x is small.
         ahead = (scalars.mu_y - new.mu_y) + (1.0 - new.mu_x) * new.mu_y
         return (scalars.mu_x, 1.0, 1.0 - scalars.mu_y, ahead), new

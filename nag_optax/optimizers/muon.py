@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._dtypes import wide
+from nag_optax._schedules import at_step
 from nag_optax._validate import check_schedule, is_python_number
 from nag_optax.acceleration.around import checked_inner
 from nag_optax.acceleration.kernel import nesterov_kernel
@@ -127,12 +128,11 @@ def muon(
     else:
         fallback = checked_inner(fallback, "fallback")
     decays = not (is_python_number(weight_decay) and weight_decay == 0)
-    decay = weight_decay if callable(weight_decay) else lambda _: weight_decay
     matrix_optimizer = optax.chain(
         nesterov_kernel(MuonMomentumState, momentum, None, accumulator_dtype),
         orthogonalize(steps, coefficients=coefficients, eps=eps, leading_axes=leading_axes, dtype=dtype),
         _scale_by_shape(shape_scaling, leading_axes),
-        *([add_decay(decay, mask)] if decays else []),
+        *([add_decay(lambda count: at_step("weight_decay", weight_decay, count), mask)] if decays else []),
         scale_by_learning_rate(learning_rate),
     )
     return partition(_rank_two if matrices is None else matrices, matrix_optimizer, fallback, "matrices")

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, zero_buffers
-from nag_optax._moments import at_step, average, by_parts, complement, root
+from nag_optax._moments import average, by_parts, complement, root
+from nag_optax._schedules import at_step
 from nag_optax._validate import check_number, check_schedule, is_python_number
 from nag_optax.acceleration.kernel import lookahead
 from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate
@@ -64,7 +65,8 @@ def nadam(
     ψ = 0.004 is the default of momentum_decay. Averages are componentwise: a complex parameter is
     two real ones, as in PyTorch. With schedules for b1 and b2, each power above is the product of
     the values so far, and n looks ahead with the next b1; variant="optax" is then Algorithm 2 of
-    the paper, without the factor b2 on v that no framework has.
+    the paper, without the factor b2 on v that no framework has. A gradient that is None keeps its
+    buffers, while t and the powers go on with the others': before its first, it counts as 0.
 
     Args:
         learning_rate: lr ≥ 0, a number or an Optax schedule. PyTorch's default is 2e-3, others' 1e-3.
@@ -163,7 +165,7 @@ def nadamw(
     core = _scale_by_nadam(b1, b2, eps, variant, momentum_decay, accumulator_dtype)
     check_schedule("learning_rate", learning_rate, minimum=0)
     check_schedule("weight_decay", weight_decay, minimum=0)
-    decay = add_decay(lambda count: at_step(weight_decay, count), mask)
+    decay = add_decay(lambda count: at_step("weight_decay", weight_decay, count), mask)
     return optax.chain(core, decay, scale_by_learning_rate(learning_rate))
 
 
@@ -207,7 +209,8 @@ def _scale_by_nadam(
         check_tree(updates, state.lookahead)
         updates = jax.tree.map(jnp.asarray, updates)
         count, following = state.step, jnp.asarray(optax.safe_increment(state.step))
-        beta, next_beta, beta2 = at_step(b1, count), at_step(b1, following), at_step(b2, count)
+        beta, next_beta = at_step("b1", b1, count), at_step("b1", b1, following)
+        beta2 = at_step("b2", b2, count)
         mu, next_mu = beta * share(count), next_beta * share(following)
         log_momentum = state.log_momentum + jnp.log(mu)
         log_b2 = state.log_b2 + jnp.log(beta2)

@@ -3,10 +3,10 @@
 from typing import Literal, get_args
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from nag_optax._validate import check_number, check_schedule, is_python_number
+from nag_optax._schedules import at_step
+from nag_optax._validate import check_schedule, is_python_number
 from nag_optax.acceleration.kernel import AccelerateState, ScaleByNesterovState, nesterov_kernel
 from nag_optax.acceleration.momentum import Momentum
 from nag_optax.acceleration.restart import Restart
@@ -19,7 +19,7 @@ def nag(
     learning_rate: optax.ScalarOrSchedule,
     momentum: Momentum = 0.9,
     *,
-    weight_decay: jax.typing.ArrayLike = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask | None = None,
     accumulate: Accumulate = "updates",
     restart: Restart | None = None,
@@ -40,9 +40,9 @@ def nag(
     Args:
         learning_rate: the step size lr ≥ 0, a number or an Optax schedule.
         momentum: a number in [0, 1), an Optax schedule or a rule, as in `accelerate`.
-        weight_decay: λ ≥ 0, decoupled: scaled by the learning rate and kept out of the momentum,
-            as in `optax.adamw`. For L2 regularisation, which enters the momentum, use
-            `optax.chain(optax.add_decayed_weights(λ), nag(...))`.
+        weight_decay: λ ≥ 0, a number or an Optax schedule, decoupled: scaled by the learning rate
+            and kept out of the momentum, as in `optax.adamw`. For L2 regularisation, which enters
+            the momentum, use `optax.chain(optax.add_decayed_weights(λ), nag(...))`.
         mask: tree of booleans, prefix of the parameters, or a function of them that gives one:
             True where weight decay applies. None decays every parameter.
         accumulate: what the buffer sums, "updates" or "gradients".
@@ -79,19 +79,22 @@ def nag(
     if accumulate not in get_args(Accumulate):
         raise ValueError(f'accumulate must be "updates" or "gradients"; got {accumulate!r}')
     check_schedule("learning_rate", learning_rate, minimum=0)
-    check_number("weight_decay", weight_decay, minimum=0)
+    check_schedule("weight_decay", weight_decay, minimum=0)
 
     descent = scale_by_learning_rate(learning_rate)
     decays = not (is_python_number(weight_decay) and weight_decay == 0)
+
+    def rate(count: jax.Array) -> jax.Array:
+        return at_step("weight_decay", weight_decay, count)
+
     if accumulate == "gradients":
-        decay = [add_decay(lambda _: weight_decay, mask)] if decays else []
+        decay = [add_decay(rate, mask)] if decays else []
         kernel = nesterov_kernel(ScaleByNesterovState, momentum, restart, accumulator_dtype)
         return optax.chain(kernel, *decay, descent)
 
-    def decay_rate(count: jax.Array) -> jax.Array:
-        rate = learning_rate(count) if callable(learning_rate) else learning_rate
-        return -jnp.asarray(rate) * jnp.asarray(weight_decay)
+    def scaled_rate(count: jax.Array) -> jax.Array:
+        return -at_step("learning_rate", learning_rate, count) * rate(count)
 
-    decay = [add_decay(decay_rate, mask)] if decays else []
+    decay = [add_decay(scaled_rate, mask)] if decays else []
     kernel = nesterov_kernel(AccelerateState, momentum, restart, accumulator_dtype)
     return optax.chain(descent, kernel, *decay)

@@ -8,10 +8,11 @@ import optax
 
 from nag_optax._buffers import buffer_dtype, check_tree, zero_buffers
 from nag_optax._dtypes import wide
+from nag_optax._schedules import at_step
 from nag_optax._trees import is_none
 from nag_optax._validate import check_number, check_schedule, is_python_number
 from nag_optax.acceleration import momentum as rules
-from nag_optax.acceleration.around import at, checked_inner, in_dtypes_of
+from nag_optax.acceleration.around import checked_inner, in_dtypes_of
 from nag_optax.acceleration.iterate import OuterState, StoredIterate
 from nag_optax.acceleration.kernel import linear_step
 
@@ -124,7 +125,7 @@ def snoo(
         sync = steps % jnp.asarray(sync_period, steps.dtype) == 0
         delta = jax.tree.map(_pseudo_gradient, step, params, slow, is_leaf=is_none)
         direction, momentum = accelerated(sync, delta, momentum)
-        rate = at(outer_learning_rate, momentum.outer_steps)
+        rate = at_step("outer_learning_rate", outer_learning_rate, momentum.outer_steps)
 
         def moved(d: jax.Array | None, s: jax.Array) -> jax.Array:
             if d is None:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from nag_optax.plot.checks import as_numbers
 from nag_optax.plot.style import PALETTE, bare, new_axes
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ def regularization_path(
 
     Raises:
         ValueError: if the shapes do not fit each other, or there are more than 16 features.
+        TypeError: if strengths or coefficients is no array of numbers.
 
     Example:
         >>> import numpy as np, nag_optax
@@ -46,7 +46,7 @@ def regularization_path(
         >>> [text.get_text() for text in axes.get_legend().get_texts()]
         ['age', 'bmi', 'chosen']
     """
-    strengths, coefficients = np.asarray(strengths, float), np.asarray(coefficients, float)
+    strengths, coefficients = as_numbers("strengths", strengths), as_numbers("coefficients", coefficients)
     if coefficients.shape != (len(strengths), len(names)):
         raise ValueError(
             f"coefficients must be of shape (strengths, names) = {(len(strengths), len(names))}; "

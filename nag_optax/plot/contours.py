@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from nag_optax.plot.checks import as_numbers
 from nag_optax.plot.style import ORANGE, check_mapping, colors_of, new_axes
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def trajectories(
     Raises:
         ValueError: if there is no path, one is not of shape (steps, 2) or does not start at a finite
             point, or there are more paths than colours.
+        TypeError: if paths is no mapping, or a value is no number.
 
     Example:
         >>> import numpy as np, nag_optax
@@ -126,7 +128,7 @@ def _limits(paths: list[np.ndarray], minimum: Any) -> tuple[tuple[float, float],
 
 
 def _finite(name: str, path: Any) -> np.ndarray:
-    points = np.asarray(path, float)
+    points = as_numbers(f"paths: {name!r}", path)
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"paths: {name!r} must be of shape (steps, 2); got {points.shape}")
     lost = np.flatnonzero(~np.isfinite(points).all(1))

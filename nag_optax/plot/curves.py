@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nag_optax.plot.checks import as_numbers
 from nag_optax.plot.style import bare, check_mapping, colors_of, new_axes
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def convergence(
     Raises:
         ValueError: if there is no curve, a shape is wrong, a bound has no curve, or there are more
             curves than colours.
+        TypeError: if curves or bounds is no mapping, or a value is no number.
 
     Example:
         >>> import numpy as np, nag_optax
@@ -67,6 +69,8 @@ def convergence(
     if unknown := [name for name in bounds if name not in curves]:
         raise ValueError(f"bounds: {unknown[0]!r} is not among the curves {', '.join(map(repr, curves))}")
     # Before anything is drawn.
+    if steps is not None:
+        as_numbers("steps", steps)
     runs = {name: _runs("curves", name, values, steps) for name, values in curves.items()}
     dashed = {name: _runs("bounds", name, values, steps) for name, values in bounds.items()}
     shades = colors_of(curves, colors)
@@ -91,7 +95,7 @@ def convergence(
 
 def _runs(argument: str, name: str, values: Any, steps: Any) -> np.ndarray:
     """(runs, steps)."""
-    array = np.asarray(values, float)
+    array = as_numbers(f"{argument}: {name!r}", values)
     allowed = (1, 2) if argument == "curves" else (1,)
     if array.ndim not in allowed or not array.size:
         shapes = "(steps,) or (runs, steps)" if argument == "curves" else "(steps,)"

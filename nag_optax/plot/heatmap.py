@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nag_optax.plot.checks import as_numbers
 from nag_optax.plot.style import VERMILION, new_axes
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def sensitivity(
 
     Raises:
         ValueError: if the shapes do not fit each other, a loss is not positive, or all diverged.
+        TypeError: if one of them is no array of numbers.
 
     Example:
         >>> import numpy as np, nag_optax
@@ -45,7 +47,8 @@ def sensitivity(
     """
     from matplotlib.colors import LogNorm
 
-    learning_rates, momenta, losses = (np.asarray(a, float) for a in (learning_rates, momenta, losses))
+    learning_rates, momenta = as_numbers("learning_rates", learning_rates), as_numbers("momenta", momenta)
+    losses = as_numbers("losses", losses)
     if losses.shape != (len(momenta), len(learning_rates)):
         raise ValueError(
             f"losses must be of shape (momenta, learning rates) = {(len(momenta), len(learning_rates))}; "

@@ -10,16 +10,23 @@ from nag_optax._dtypes import wide
 from nag_optax.prox.base import ProxLike
 
 
-def check_prox(prox: Any) -> None:
-    """Raises unless `prox` can be called, and is not one of the functions that make an operator."""
-    if inspect.isfunction(prox) and prox.__module__.startswith("nag_optax.prox."):
+def check_prox(prox: Any, name: str = "prox") -> None:
+    """Raises unless `prox` can be called, and is neither a function that makes an operator nor one of
+    Optax's projections, whose second argument is no step size."""
+    module = getattr(prox, "__module__", None) or ""
+    if inspect.isfunction(prox) and module.startswith("nag_optax.prox."):
         raise TypeError(
-            f"prox must be an operator; got the function {prox.__name__} that makes one: "
+            f"{name} must be an operator; got the function {prox.__name__} that makes one: "
             f"call it, with its arguments, as nag_optax.prox.{prox.__name__}(...)"
+        )
+    if module.startswith("optax.projections"):
+        raise TypeError(
+            f"{name} must be an operator; got a projection of Optax, which would take the step size for its "
+            f"scale: write nag_optax.prox.projection(optax.projections.{prox.__name__}, ...)"
         )
     if not callable(prox):
         raise TypeError(
-            "prox must be an operator of nag_optax.prox or a callable prox(params, step_size) -> params; "
+            f"{name} must be an operator of nag_optax.prox or a callable prox(params, step_size) -> params; "
             f"got {prox!r} of type {type(prox).__name__}"
         )
 

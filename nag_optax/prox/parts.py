@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 
+from nag_optax.prox.apply import check_prox
 from nag_optax.prox.base import Frozen, Params, Prox, ProxLike, prefix_leaves, total
 
 Part = Any  # a path, a mask, or a function of the parameters that gives a mask
@@ -58,10 +59,7 @@ def separable(parts: Mapping[Part, ProxLike] | Iterable[tuple[Part, ProxLike]]) 
             f"{type(parts).__name__}"
         ) from None
     for _, prox in pairs:
-        if not callable(prox):
-            raise TypeError(
-                f"a prox of separable must be callable; got {prox!r} of type {type(prox).__name__}"
-            )
+        check_prox(prox, "a prox of separable")
     keys = tuple(_key(part) for part, _ in pairs)
     paths = [key for key in keys if isinstance(key, str)]
     for i, one in enumerate(paths):

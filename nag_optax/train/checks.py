@@ -2,9 +2,9 @@
 
 import math
 import re
-import struct
 from typing import TYPE_CHECKING
 
+from nag_optax._float32 import float32
 from nag_optax.train.catalogue import takers
 from nag_optax.train.errors import InputError
 
@@ -136,11 +136,3 @@ def flag(name: str) -> str:
 
 def positive(value: float | None) -> bool:
     return value is None or (math.isfinite(float32(value)) and float32(value) > 0)
-
-
-def float32(value: float) -> float:
-    """As the step will see it: 0.9999999999 is 1 there, 1e39 infinite."""
-    try:
-        return struct.unpack("f", struct.pack("f", value))[0]
-    except OverflowError:
-        return math.copysign(math.inf, value)

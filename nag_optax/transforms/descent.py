@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._dtypes import wide
-from nag_optax._trees import is_none
+from nag_optax._schedules import scheduled_value
+from nag_optax._trees import is_none, misfit
 from nag_optax._validate import check_flags, is_python_number
 
 Mask = Any | Callable[[optax.Params], Any]
@@ -20,7 +21,9 @@ def scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.Gradi
         # float: a NumPy scalar would set the dtype of the product.
         return optax.scale_by_learning_rate(float(learning_rate))
     if callable(learning_rate):
-        return optax.scale_by_learning_rate(learning_rate)
+        return optax.scale_by_learning_rate(
+            lambda count: scheduled_value("learning_rate", learning_rate, count)
+        )
     return optax.stateless(
         lambda updates, _: jax.tree.map(lambda u: -jnp.asarray(learning_rate, u.dtype) * u, updates)
     )
@@ -68,8 +71,10 @@ def _decay(
         check_flags("mask", decays)
         try:
             updates = jax.tree.map(subtree, decays, updates, params)
-        except ValueError as error:
-            raise ValueError(f"mask must be a tree of booleans that the parameters extend: {error}") from None
+        except ValueError:
+            raise ValueError(
+                f"mask must be a tree of booleans that the parameters extend; {misfit(decays, params)}"
+            ) from None
         return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
 
     return optax.GradientTransformation(init_fn, update_fn)

@@ -89,7 +89,7 @@ def orthogonalize(
         kept = wide(u.dtype) if compute_dtype is None else compute_dtype
         if jnp.issubdtype(u.dtype, jnp.complexfloating):
             kept = wide(kept, jnp.complex64)
-        return _newton_schulz(x.astype(kept), steps, triples, eps).reshape(u.shape).astype(u.dtype)
+        return _newton_schulz(x, kept, steps, triples, eps).reshape(u.shape).astype(u.dtype)
 
     def init_fn(params: optax.Params) -> optax.EmptyState:
         _check_ranks(params)
@@ -109,18 +109,17 @@ def matrix_shape(shape: tuple[int, ...], leading_axes: LeadingAxes) -> tuple[int
 
 
 def _newton_schulz(
-    x: jax.Array, steps: jax.typing.ArrayLike, triples: np.ndarray | jax.Array, eps: jax.typing.ArrayLike
+    x: jax.Array,
+    dtype: jnp.dtype,
+    steps: jax.typing.ArrayLike,
+    triples: np.ndarray | jax.Array,
+    eps: jax.typing.ArrayLike,
 ) -> jax.Array:
     if x.size == 0:
         return x
     tall = x.shape[-2] > x.shape[-1]
-    x = x.mT if tall else x
-    sums = wide(x.dtype)
-
-    square = jnp.sum(jnp.square(jnp.abs(x.astype(sums))), axis=(-2, -1), keepdims=True)
-    # The root of zero has no derivative.
-    norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-    x = (x.astype(sums) / jnp.maximum(norm, jnp.asarray(eps, norm.dtype)).astype(sums)).astype(x.dtype)
+    x = _normalized(x.mT if tall else x, dtype, eps)
+    sums = wide(dtype)
 
     def product(first: jax.Array, second: jax.Array) -> jax.Array:
         return jnp.matmul(first, second, preferred_element_type=sums)
@@ -136,6 +135,22 @@ def _newton_schulz(
     # A loop, not `steps` copies of it: models have many matrices, and compile time counts.
     x = jax.lax.fori_loop(0, steps, step, x)
     return x.mT if tall else x
+
+
+def _normalized(x: jax.Array, dtype: jnp.dtype, eps: jax.typing.ArrayLike) -> jax.Array:
+    """X / max(‖X‖_F, eps), rounded to `dtype` at the end: a narrow one does not hold every X."""
+    x = x.astype(wide(x.dtype, dtype))
+    tiny = jnp.finfo(x.dtype).tiny
+    # Entries of about 1 first: their squares neither overflow nor vanish. The bounds are those of numbers
+    # with a reciprocal. No derivative, because the result is the same for any number here.
+    largest = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)
+    largest = jax.lax.stop_gradient(jnp.clip(largest, tiny, 1 / tiny))
+    x = x / largest.astype(x.dtype)
+    square = jnp.sum(jnp.square(jnp.abs(x)), axis=(-2, -1), keepdims=True)
+    # The root of zero has no derivative.
+    norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    norm = jnp.maximum(norm, jnp.maximum(jnp.asarray(eps, norm.dtype) / largest, tiny))
+    return (x / norm.astype(x.dtype)).astype(dtype)
 
 
 def _triples(coefficients: Coefficients) -> np.ndarray | jax.Array:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from nag_optax._trees import misfit
 from nag_optax._validate import check_flags
 from nag_optax.transforms.descent import Mask
 
@@ -39,9 +40,9 @@ def partition(
         check_flags(name, flags)
         try:
             return jax.tree.map(lambda flag, p: jax.tree.map(lambda _: bool(flag), p), flags, params)
-        except ValueError as error:
+        except ValueError:
             raise ValueError(
-                f"{name} must be a tree of booleans that the parameters extend: {error}"
+                f"{name} must be a tree of booleans that the parameters extend; {misfit(flags, params)}"
             ) from None
 
     def split(params: optax.Params, *trees: Any) -> Any:

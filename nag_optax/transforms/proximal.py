@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._dtypes import wide
+from nag_optax._schedules import scheduled_value
 from nag_optax._validate import check_schedule
 from nag_optax.prox.apply import check_prox, check_same
 from nag_optax.prox.base import ProxLike
@@ -73,7 +74,7 @@ def proximal(prox: ProxLike, step_size: optax.ScalarOrSchedule) -> optax.Gradien
         del extra_args
         if params is None:
             raise ValueError("proximal needs the parameters: call update(updates, state, params)")
-        size = step_size(state.count) if callable(step_size) else step_size
+        size = scheduled_value("step_size", step_size, state.count) if callable(step_size) else step_size
         if callable(step_size):
             state = optax.ScaleByScheduleState(jnp.asarray(optax.safe_increment(state.count)))
         treedef, steps, ps = _paired(updates, params)

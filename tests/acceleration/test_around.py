@@ -153,6 +153,21 @@ class TestInner:
             wrap(inner)
 
     @over_wrappers
+    def test_updates_narrower_than_the_gradients(self, wrap: Callable):
+        """What the wrapper adds to a step in bfloat16 is not rounded to bfloat16."""
+
+        def inner(dtype: Any) -> optax.GradientTransformation:
+            rounded = optax.stateless(
+                lambda u, _: jax.tree.map(lambda g: (-0.1 * g).astype(jnp.bfloat16).astype(dtype), u)
+            )
+            return wrap(rounded)
+
+        (narrow, state), (exact, _) = (three_updates(inner(d), tree()) for d in (jnp.bfloat16, jnp.float32))
+        assert dtypes(narrow) == dtypes(tree())
+        assert dtypes(state) == dtypes(inner(jnp.bfloat16).init(tree()))
+        assert_trees_equal(narrow, exact)
+
+    @over_wrappers
     def test_multi_steps_inside(self, wrap: Callable, standard_promotion: None):
         """Every second inner step is zero, and is a step all the same."""
         inner = optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation()

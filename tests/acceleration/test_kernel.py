@@ -209,6 +209,13 @@ class TestErrors:
         with pytest.raises(TypeError, match="parameter at the root has dtype"):
             accelerate(0.9).init(jnp.ones(2, dtype))
 
+    @pytest.mark.parametrize("value", ["abc", "float32", object()], ids=["text", "dtype", "object"])
+    def test_parameters_that_are_no_array(self, value: Any):
+        with pytest.raises(
+            TypeError, match=r"^parameter \['w'\] must be an array; got .* of type (str|object)$"
+        ):
+            accelerate(0.9).init({"w": value})
+
     @pytest.mark.parametrize(
         "updates",
         [

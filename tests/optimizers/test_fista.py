@@ -335,6 +335,9 @@ def test_bad_input_is_named():
         ),
         ({"learning_rate": "fast"}, TypeError, "learning_rate must be"),
         ({"prox": 0.5}, TypeError, "prox must be an operator"),
+        ({"learning_rate": 0.1, "prox": prox.l1}, TypeError, r"call it, .* nag_optax.prox.l1\(...\)"),
+        # Its second argument is a scale: the step size would take its place without a word.
+        ({"prox": optax.projections.projection_simplex}, TypeError, "nag_optax.prox.projection"),
         ({"momentum": momentum.fista()._replace(evaluation=4.5)}, ValueError, "evaluation = 4.5"),
         ({"momentum": 1.5}, ValueError, r"momentum must be a number in \[0, 1\)"),
         ({"restart": "now"}, ValueError, "restart must be"),

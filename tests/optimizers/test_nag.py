@@ -260,6 +260,18 @@ class TestWeightDecay:
         )
 
     @pytest.mark.parametrize("accumulate", ["updates", "gradients"])
+    def test_schedule_of_its_own(self, accumulate: Any, x64: None):
+        """Read at the step that it decays, as the learning rate is."""
+
+        def decay(count: jax.Array) -> jax.Array:
+            return jnp.where(count == 0, 0.5, 0.25)
+
+        optimizer = nag(TestPublishedNumbers.rate, 0.9, weight_decay=decay, accumulate=accumulate)
+        np.testing.assert_allclose(
+            two_steps(optimizer, 0.0, 1.0), (1 - 0.1 * 0.5) * (1 - 0.01 * 0.25), rtol=1e-12
+        )
+
+    @pytest.mark.parametrize("accumulate", ["updates", "gradients"])
     def test_agrees_with_adamw_s_order(self, accumulate: Any, x64: None):
         """As optax.adamw: add_decayed_weights between the direction and the learning rate."""
         ours, _ = trajectory(
@@ -303,6 +315,29 @@ class TestWeightDecay:
         updates, _ = optimizer.update({"a": None, "b": jnp.zeros((2, 2))}, optimizer.init(params), params)
         assert updates["a"] is None
         np.testing.assert_allclose(updates["b"], -0.01, rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("mask", "message"),
+        [
+            ({"a": True}, r"it has none for parameter \['b'\]\['w'\]"),
+            ({"a": True, "b": {"w": True}, "c": True}, r"there is no parameter \['c'\]"),
+            ([True, False], r"it has none for parameter \['a'\]"),
+            ({"a": {"w": True}, "b": True}, r"it has none for parameter \['a'\]"),
+        ],
+        ids=["missing", "more", "list", "subtree-for-leaf"],
+    )
+    def test_mask_of_another_tree(self, mask: Any, message: str):
+        params = {"a": jnp.ones(2), "b": {"w": jnp.ones(3)}}
+        optimizer = nag(0.1, weight_decay=0.1, mask=mask)
+        with pytest.raises(ValueError, match=f"^mask must be .* that the parameters extend; {message}$"):
+            optimizer.update(params, optimizer.init(params), params)
+
+    def test_mask_and_updates_of_another_tree(self):
+        """The mask is right there, and not to blame."""
+        params = {"a": {"v": jnp.ones(2), "w": jnp.ones(3)}}
+        optimizer = nag(0.1, 0.0, weight_decay=0.1, mask={"a": {"v": True, "w": False}})
+        with pytest.raises(ValueError, match="; the updates have another tree$"):
+            optimizer.update({"a": {"v": jnp.ones(2)}}, optimizer.init(params), params)
 
     def test_zero_adds_no_state(self):
         params = jnp.ones(3)
@@ -385,7 +420,7 @@ class TestErrors:
             ({"learning_rate": None}, TypeError, r"learning_rate must be .*got None"),
             ({"learning_rate": True}, TypeError, r"learning_rate must be .*got True of type bool"),
             ({"learning_rate": np.ones(3)}, ValueError, r"learning_rate must be .*array of shape \(3,\)"),
-            ({"weight_decay": -1e-4}, ValueError, r"weight_decay must be .*\[0, inf\); got -0.0001"),
+            ({"weight_decay": -1e-4}, ValueError, r"weight_decay must be .*schedule; got -0.0001"),
             ({"weight_decay": float("nan")}, ValueError, r"weight_decay must be .*got nan"),
             ({"weight_decay": "1"}, TypeError, r"weight_decay must be .*got '1' of type str"),
             ({"accumulate": "velocity"}, ValueError, r'accumulate must be "updates" or.*got \'velocity\''),

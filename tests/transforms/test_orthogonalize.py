@@ -115,6 +115,30 @@ class TestScale:
         actual = apply(orthogonalize(), jnp.asarray(scale * matrix))
         np.testing.assert_allclose(actual, expected, rtol=0, atol=EXACT)
 
+    @pytest.mark.parametrize(
+        ("dtype", "turn"),
+        [(None, 1.0), (jnp.float16, 1.0), (jnp.bfloat16, 1.0), (None, 1j)],
+        ids=["f32", "f16", "bf16", "complex"],
+    )
+    def test_does_not_matter_to_a_narrow_dtype(self, dtype: Any, turn: complex):
+        """Where float16 holds no entry, or float32 no square of one."""
+        matrix = jnp.diag(jnp.array([1.0, 0.5 * turn]))
+        transformation = orthogonalize(dtype=dtype, eps=1e-38)
+        run = jax.jit(lambda updates: transformation.update(updates, optax.EmptyState())[0])
+        expected = run(matrix)
+        values = np.linalg.svd(np.asarray(expected), compute_uv=False)
+        assert 0.68 < values.min() and values.max() < 1.21
+        # Rounding of X₀ once more, then in each of five steps.
+        rounding = ROUNDING if dtype is None else 5 * float(jnp.finfo(dtype).eps)
+        for scale in (1e5, 1e20, 3e38, 1e-6, 1e-30, 1e-37):
+            np.testing.assert_allclose(run(scale * matrix), expected, rtol=0, atol=rounding)
+
+    def test_float64_beyond_float32(self, x64: None):
+        matrix = jnp.asarray(random((4, 6)))
+        expected = apply(orthogonalize(dtype=jnp.float32), matrix)
+        actual = apply(orthogonalize(dtype=jnp.float32), 1e200 * matrix)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=ROUNDING)
+
     def test_below_eps_it_does(self, x64: None):
         matrix = random((4, 6)) * 1e-9
         expected = reference.newton_schulz(matrix, 5, np.tile(JORDAN, (5, 1)), eps=1e-5)
@@ -122,7 +146,7 @@ class TestScale:
         np.testing.assert_allclose(actual, expected, rtol=1e-12)
         assert np.max(np.abs(actual)) < 0.2
 
-    @pytest.mark.parametrize("eps", [1e-7, 1e-30])
+    @pytest.mark.parametrize("eps", [1e-7, 1e-30, 1e-45])
     def test_zero_stays_zero(self, eps: float):
         """Where eps² is 0 in float32, too; and its derivative is finite."""
         zeros = jnp.zeros((3, 2))

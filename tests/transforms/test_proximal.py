@@ -160,6 +160,16 @@ def test_differentiable_and_mapped_over_strengths(x64: None):
         (lambda: proximal(None, 0.1), TypeError, "prox must be an operator .*got None of type NoneType"),
         (lambda: proximal(l1, 0.1), TypeError, r"got the function l1 .* nag_optax\.prox\.l1\(\.\.\.\)"),
         (
+            lambda: proximal(optax.projections.projection_simplex, 0.1),
+            TypeError,
+            r"write nag_optax.prox.projection\(optax.projections.projection_simplex, ",
+        ),
+        (
+            lambda: proximal(jax.jit(optax.projections.projection_l2_ball), 0.1),
+            TypeError,
+            r"write nag_optax.prox.projection\(optax.projections.projection_l2_ball, ",
+        ),
+        (
             lambda: proximal(l1(1.0), -0.1),
             ValueError,
             r"step_size must be a number in \[0, inf\) or an Optax schedule; got -0.1",

@@ -9,6 +9,7 @@ A rule is a pair of pure functions, in Optax's spirit, and the iterate that its 
 `accelerate` takes a rule, a float or an Optax schedule; the last two are lifted to rules here.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._validate import check_number, is_python_number
+from nag_optax._schedules import scheduled_value
+from nag_optax._validate import check_schedule, is_python_number
 
 Scalar = jax.typing.ArrayLike
 RuleState = Any
@@ -78,9 +80,14 @@ def as_rule(momentum: Momentum, name: str = "momentum") -> MomentumRule:
     """Lifts a float or an Optax schedule to a rule; a rule is returned as it is. `name` is for errors."""
     if isinstance(momentum, MomentumRule):
         return momentum
+    if inspect.isfunction(momentum) and momentum.__module__.startswith("nag_optax.acceleration.momentum."):
+        raise TypeError(
+            f"{name} must be a rule; got the function {momentum.__name__} that makes one: "
+            f"call it, nag_optax.momentum.{momentum.__name__}(...)"
+        )
+    check_schedule(name, momentum, minimum=0, below=1, or_else=", an Optax schedule or a momentum rule")
     if callable(momentum):
-        return scheduled(momentum)
-    check_number(name, momentum, minimum=0, below=1, or_else=", an Optax schedule or a momentum rule")
+        return scheduled(lambda count: scheduled_value(name, momentum, count))
     return constant(momentum)
 
 

@@ -52,6 +52,7 @@ def test_every_rule_evaluates_the_primary_iterate():
         ((0.9, 0.999), TypeError, r"momentum must be .*of type tuple"),
         (jnp.ones(3), ValueError, r"momentum must be .*got an array of shape \(3,\)"),
         (np.ones((1, 1)), ValueError, r"momentum must be .*got an array of shape \(1, 1\)"),
+        (lambda: 0.9, TypeError, "momentum must be .*; <lambda> is no schedule, .* the step alone: too many"),
     ],
     ids=repr,
 )
@@ -72,3 +73,13 @@ def test_what_python_cannot_see_passes():
     # Out of range, and still no error under jit: the range is Python's to check.
     np.testing.assert_allclose(update(jnp.array(2.0)), 3.0)
     np.testing.assert_allclose(update(jnp.array(0.0)), 1.0)
+
+
+@pytest.mark.parametrize(
+    "name", ["fista", "strongly_convex", "sutskever", "ogm", "gfista", "scheduled_restart"]
+)
+def test_a_function_that_makes_a_rule_is_called_first(name: str):
+    """Most of them take one number, as a schedule does, and what they return is no momentum."""
+    message = rf"^outer_momentum must be a rule; got the function {name} .* nag_optax.momentum.{name}\(...\)$"
+    with pytest.raises(TypeError, match=message):
+        momentum.as_rule(getattr(momentum, name), "outer_momentum")
