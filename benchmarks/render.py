@@ -31,6 +31,10 @@ python -m benchmarks.exactness --figure benchmarks/results/exactness.png
 
 ![Left: objective of gradient descent and of nag, each below its proven bound. Right: distance from
 Nesterov's sequence while the learning rate decays, of nag and of optax.sgd.](exactness.png)
+
+On f(x) = ½ Σ λᵢ xᵢ², 100 eigenvalues from 1 down to 1e-4 and x₀ = 1, in float64. Left: step size 1/L and
+momentum (k − 1)/(k + 2), beside gradient descent. Right: momentum 0.9 and a learning rate that decays by a
+cosine from 1/L.
 """
 
 

@@ -127,7 +127,7 @@ def test_the_calls_of_coming_from_are_calls_of_this_package():
 
 def test_every_public_name_has_its_entry_in_the_reference():
     import nag_optax
-    from nag_optax import momentum, prox
+    from nag_optax import momentum, plot, prox
 
     pages = "".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
     # Where a module has the name of its function, the path of the module alone would show the module.
@@ -146,7 +146,9 @@ def test_every_public_name_has_its_entry_in_the_reference():
         assert value.__doc__
     top = {name for name in nag_optax.__all__ if not inspect.ismodule(getattr(nag_optax, name))}
     assert top <= set(listed)
-    for module, name in ((momentum, "momentum"), (prox, "prox")):
+    namespaces = {name for name in nag_optax.__all__ if inspect.ismodule(getattr(nag_optax, name))}
+    assert namespaces == {"momentum", "plot", "prox"}
+    for module, name in ((momentum, "momentum"), (plot, "plot"), (prox, "prox")):
         public = {key for key, value in vars(module).items() if inspect.isfunction(value)}
         assert {f"{name}.{key}" for key in public} <= set(listed)
 
@@ -169,6 +171,8 @@ def test_the_benchmarks_page_is_what_render_writes():
     from benchmarks import render
 
     assert render.PAGE.read_text() == render.page()
+    # The site's figure is a link to the measured one.
+    assert (DOCS / "exactness.png").read_bytes() == (render.RESULTS / "exactness.png").read_bytes()
 
 
 def test_a_result_of_another_kind_is_named(tmp_path):
