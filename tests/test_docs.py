@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import dataclasses
 import importlib
 import inspect
 import json
@@ -27,9 +28,10 @@ def blocks(page: Path, language: str) -> list[tuple[str, str]]:
 
 
 @over_pages
-def test_python_blocks_run(page: Path, capsys, standard_promotion):
+def test_python_blocks_run(page: Path, capsys, monkeypatch, tmp_path, standard_promotion):
     """With the output below them, and the settings that a user begins with. Those of the README stand
     alone; a page is read from its top."""
+    monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
     for code, expected in blocks(page, "python"):
         if page == README:
@@ -70,6 +72,53 @@ def test_commands_exist(page: Path, monkeypatch):
                 assert isinstance(module.parse(words[3:]), argparse.Namespace)
         else:
             assert words[0] in {"pip", "mkdocs"} or words[:3] == ["python", "-m", "pytest"], words
+
+
+def test_the_command_line_page_has_every_option_and_optimizer():
+    from nag_optax.train.catalogue import OPTIMIZERS
+    from nag_optax.train.config import TrainConfig
+
+    page = (DOCS / "command-line.md").read_text()
+    for field in dataclasses.fields(TrainConfig):
+        assert re.search(rf"`--{field.name.replace('_', '-')}[` ]", page), field.name
+    (row,) = re.findall(r"^\| `--optimizer` \| (.*) \|$", page, re.M)
+    named = re.findall(r"`(\w+)`", row)
+    assert sorted(named) == sorted(OPTIMIZERS)
+
+
+def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tmp_path):
+    """Each begins in a folder of its own, and reads those of commands above it."""
+    from nag_optax.cli import _parse
+    from nag_optax.train.config import EvaluateConfig
+
+    monkeypatch.chdir(tmp_path)
+    begun = []
+    for words in commands(DOCS / "command-line.md"):
+        if words[0] != "nag-optax":
+            continue
+        config, _ = _parse(words[1:])
+        if isinstance(config, EvaluateConfig):
+            assert config.run_dir in begun
+            continue
+        folder = config.resolved().run_dir
+        assert (folder in begun) == config.resume, words
+        begun.append(folder)
+        if (origin := getattr(config, "init_from", None)) is not None:
+            assert origin in begun[:-1], words
+    assert len(set(begun)) >= 8
+
+
+def test_the_file_to_predict_is_one_that_the_run_takes(monkeypatch, tmp_path):
+    from nag_optax.train.config import TrainConfig
+    from nag_optax.train.data import load_dataset
+    from nag_optax.train.evaluate import _fitted, _read_images
+
+    monkeypatch.chdir(tmp_path)
+    ((code, _),) = blocks(DOCS / "command-line.md", "python")
+    exec(code, {})
+    images, dataset = _read_images(Path("images.npy")), load_dataset(TrainConfig().resolved())
+    assert _fitted(images, None, dataset, None).shape == (10, *dataset.image_shape)
+    assert images.max() == dataset.train.images.max() == 16 and images.min() == dataset.train.images.min()
 
 
 def test_a_command_with_an_unknown_option_is_noticed():
