@@ -53,7 +53,7 @@ def test_every_block_is_of_a_language_that_is_tested():
 
 def commands(page: Path) -> Iterator[list[str]]:
     for code, _ in blocks(page, "bash"):
-        for line in code.splitlines():
+        for line in code.replace("\\\n", "").splitlines():
             yield from (shlex.split(part) for part in line.split("&&"))
 
 
@@ -68,7 +68,9 @@ def test_commands_exist(page: Path, monkeypatch):
             _parse(words[1:])
         elif words[:2] == ["python", "-m"] and words[2].startswith("benchmarks."):
             module = importlib.import_module(f"{words[2]}{'.__main__' * (words[2] == 'benchmarks.convex')}")
-            if hasattr(module, "parse"):
+            if parser := getattr(module, "make_parser", None):
+                assert isinstance(parser().parse_args(words[3:]), argparse.Namespace)
+            elif hasattr(module, "parse"):
                 assert isinstance(module.parse(words[3:]), argparse.Namespace)
         else:
             assert words[0] in {"pip", "mkdocs"} or words[:3] == ["python", "-m", "pytest"], words
@@ -232,3 +234,4 @@ def test_a_result_of_another_kind_is_named(tmp_path):
         json.dumps({k: facts[k] for k in ("date", "machine", "versions")})
     )
     assert "- `other-thing.json`: " in render.page(tmp_path)
+    assert "## Further results" not in render.page()
