@@ -4,6 +4,7 @@ python -m benchmarks.render
 """
 
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -153,9 +154,10 @@ def section(path: Path) -> str:
 
 
 def broken(command: str) -> str:
-    """In lines that a page shows whole."""
-    lines = textwrap.wrap(command, WIDTH, break_long_words=False, break_on_hyphens=False)
-    return " \\\n    ".join(lines)
+    """In lines that a page shows whole, each option beside its first value."""
+    glued = re.sub(r"(--[\w-]+) ", "\\1\0", command)
+    lines = textwrap.wrap(glued, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return " \\\n    ".join(lines).replace("\0", " ")
 
 
 def page(results: Path = RESULTS) -> str:

@@ -82,15 +82,12 @@ def test_tuning(tmp_path):
         for rate, loss in ((0.1, 0.5), (0.3, 0.25))
     ]
     result = {"dataset": "mnist", "model": "cnn", "num_epochs": 1, "batch_size": 64, "optimizers": {}}
-    for name, command in (
-        ("nag", "first"),
-        ("sgd", "second " + 20 * "--an-option value "),
-        ("adam", "first"),
-    ):
-        result["optimizers"][name] = {"command": command.strip(), "best": 1, "trials": trials}
+    long = "second" + 20 * " --an-option value"
+    for name, command in (("nag", "first"), ("sgd", long), ("adam", "first")):
+        result["optimizers"][name] = {"command": command, "best": 1, "trials": trials}
     text = written(tmp_path, "tuning-mnist-cnn.json", result)
     assert "## Learning rates: mnist, cnn: 1 epoch, batches of 64, 1 seed\n" in text
-    assert commands(text) == ["first", "second" + 20 * " --an-option value"]
+    assert commands(text) == ["first", long] and "option \\\n" not in text
     assert cells(text)[2] == ["nag", "0.3", "0.25", "90.00", "0.1: 0.5, 0.3: 0.25"]
     assert [row[0] for row in cells(text)[2:]] == ["nag", "sgd", "adam"]
     assert "nag's default" not in text
