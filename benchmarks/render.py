@@ -17,7 +17,7 @@ from benchmarks.convex import tables as convex
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
-WIDTH = 90
+WIDTH = 80
 """Characters of a command that the site shows in one line."""
 
 INTRODUCTION = """\

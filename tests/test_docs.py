@@ -51,6 +51,19 @@ def test_every_block_is_of_a_language_that_is_tested():
         assert set(fences[1::2]) <= {""}, page
 
 
+def test_no_line_of_code_is_cut():
+    """At a width of 1280 pixels the site shows 90 characters of a block."""
+    import nag_optax
+
+    texts = [page.read_text() for page in PAGES]
+    rules = [value for value in vars(nag_optax.momentum).values() if callable(value)]
+    names = [getattr(nag_optax, name) for name in nag_optax.__all__]
+    texts += [inspect.getdoc(value) or "" for value in (*names, *rules)]
+    code = [found for text in texts for found in re.findall(r"^```\w*\n(.*?)^```$", text, re.S | re.M)]
+    assert len(code) > 100
+    assert [line for found in code for line in found.splitlines() if len(line) > 90] == []
+
+
 def commands(page: Path) -> Iterator[list[str]]:
     for code, _ in blocks(page, "bash"):
         for line in code.replace("\\\n", "").splitlines():
