@@ -68,3 +68,15 @@ def test_the_references_do_not_import_what_they_check():
         modules = re.findall(r"^\s*(?:from|import) ([\w.]+)", file.read_text(), re.M)
         assert {m.split(".")[0] for m in modules} <= {"collections", "typing", "numpy", "tests"}, file
         assert all(m.startswith("tests.reference.") for m in modules if m.startswith("tests")), file
+
+
+def test_the_table_of_places_is_that_of_the_tree():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    places = re.findall(r"^\| `([\w./]+)` \|", text, re.M)
+    assert len(places) == len(set(places)) > 10
+    for place in places:
+        assert (ROOT / place).is_dir() if place.endswith("/") else (ROOT / place).is_file(), place
+    files = (ROOT / "nag_optax").iterdir()
+    package = [path for path in files if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    parts = {f"nag_optax/{path.name}{'/' * path.is_dir()}" for path in package} - {"nag_optax/__init__.py"}
+    assert parts == {place for place in places if place.startswith("nag_optax/")}
