@@ -48,6 +48,15 @@ def read(program: str, run_dir: Path) -> dict[str, Any]:
     return found
 
 
+def command(config: dict[str, Any]) -> str:
+    """What makes it again; where the data lie says nothing elsewhere."""
+    from nag_optax.compare import table
+    from nag_optax.compare.config import CompareConfig
+
+    words = table.command(CompareConfig(**config))
+    return words.replace("--dataset mnist", "--dataset mnist --data-dir DIR")
+
+
 def without_curves(found: dict[str, Any]) -> dict[str, Any]:
     """The content of a comparison.json, each trial with the numbers of its end alone."""
     optimizers = [

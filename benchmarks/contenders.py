@@ -14,7 +14,7 @@ import optax
 
 import nag_optax
 from benchmarks.program import Program, compiled
-from benchmarks.timing import Contender
+from benchmarks.timing import Repeated
 from benchmarks.trees import Shapes
 
 LEARNING_RATE, MOMENTUM = 0.1, 0.9
@@ -31,7 +31,7 @@ def gradients(shapes: Shapes) -> dict[str, jax.Array]:
 
 def jax_step(
     optimizer: optax.GradientTransformation, grads: dict[str, jax.Array]
-) -> tuple[Contender, Program]:
+) -> tuple[Repeated, Program]:
     """update and apply_updates in one jitted function, parameters and state donated."""
 
     def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
@@ -63,13 +63,13 @@ def torch_device() -> str | None:
     return "cpu" if jax.default_backend() == "cpu" else None
 
 
-def torch_steps(shapes: Shapes, device: str, threads: int) -> dict[str, Contender]:
+def torch_steps(shapes: Shapes, device: str, threads: int) -> dict[str, Repeated]:
     """torch.optim.SGD(nesterov=True), fused and foreach."""
     import torch  # pyright: ignore[reportMissingImports] (extra "bench")
 
     torch.set_num_threads(threads)
 
-    def step(**implementation: bool) -> Contender:
+    def step(**implementation: bool) -> Repeated:
         params = [torch.ones(shape, device=device, requires_grad=True) for shape in shapes.values()]
         for p in params:
             # Not torch.zeros: the system lends it one page of zeros, which is always in the cache.

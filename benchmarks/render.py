@@ -4,17 +4,21 @@ python -m benchmarks.render
 """
 
 import json
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import report, startup, step, training
+from benchmarks import comparison, report, startup, step, training, tuning
 from benchmarks.convex import tables as convex
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
+WIDTH = 80
+"""Characters of a command that the site shows in one line."""
 
 INTRODUCTION = """\
 # Benchmarks
@@ -31,6 +35,10 @@ python -m benchmarks.exactness --figure benchmarks/results/exactness.png
 
 ![Left: objective of gradient descent and of nag, each below its proven bound. Right: distance from
 Nesterov's sequence while the learning rate decays, of nag and of optax.sgd.](exactness.png)
+
+On f(x) = ½ Σ λᵢ xᵢ², 100 eigenvalues from 1 down to 1e-4 and x₀ = 1, in float64. Left: step size 1/L and
+momentum (k − 1)/(k + 2), beside gradient descent. Right: momentum 0.9 and a learning rate that decays by a
+cosine from 1/L.
 """
 
 
@@ -39,13 +47,13 @@ class Section(NamedTuple):
 
     Attributes:
         title: its heading.
-        command: what measures again; `--json` and the file are appended.
+        commands: what measures again, line by line; FILE stands for the file of the result.
         tables: Markdown, each with what stands above it.
         legend: how to read them, line by line.
     """
 
     title: str
-    command: str
+    commands: Sequence[str]
     tables: list[str]
     legend: Sequence[str]
 
@@ -55,7 +63,7 @@ def of_step(result: dict[str, Any]) -> Section:
     trees = "" if names == step.DEFAULT_TREES else f" --trees {' '.join(names)}"
     return Section(
         "One update step",
-        f"python -m benchmarks.step{trees} --repeats {result['repeats']}",
+        [f"python -m benchmarks.step{trees} --repeats {result['repeats']} --json FILE"],
         [report.markdown_table(step.COLUMNS, [step.rows(entry) for entry in result["trees"]])],
         step.LEGEND.splitlines(),
     )
@@ -63,10 +71,10 @@ def of_step(result: dict[str, Any]) -> Section:
 
 def of_training(result: dict[str, Any]) -> Section:
     data = " --data-dir DIR" if result["dataset"] == "mnist" else ""
-    repeats = f" --repeats {result['repeats']}" if "repeats" in result else ""
+    options = f"{data} --model {result['model']} --steps {result['steps']}{_repeats(result)}"
     return Section(
         f"One epoch of training: {result['dataset']}, {result['model']}",
-        f"python -m benchmarks.training{data} --model {result['model']} --steps {result['steps']}{repeats}",
+        [f"python -m benchmarks.training{options} --json FILE"],
         [report.markdown_table(training.COLUMNS, [training.rows(result)])],
         ["s an epoch: median and quartiles, scaled from the steps that were timed to an epoch."],
     )
@@ -75,7 +83,7 @@ def of_training(result: dict[str, Any]) -> Section:
 def of_startup(result: dict[str, Any]) -> Section:
     return Section(
         "Import and `--help`",
-        f"python -m benchmarks.startup --repeats {result['repeats']}",
+        [f"python -m benchmarks.startup --repeats {result['repeats']} --json FILE"],
         [report.markdown_table(startup.COLUMNS, [startup.rows(result)])],
         startup.LEGEND.splitlines(),
     )
@@ -86,7 +94,9 @@ def of_convex(result: dict[str, Any]) -> Section:
         f"{title}:\n\n{report.markdown_table(columns, groups)}"
         for title, columns, groups in convex.of(result)
     ]
-    return Section("Convex problems", "python -m benchmarks.convex", tables, [])
+    return Section(
+        "Convex problems", [f"python -m benchmarks.convex{_repeats(result)} --json FILE"], tables, []
+    )
 
 
 def of_comparison(result: dict[str, Any]) -> Section:
@@ -95,15 +105,36 @@ def of_comparison(result: dict[str, Any]) -> Section:
     from nag_optax.compare.config import CompareConfig
 
     config = CompareConfig(**result["config"])
-    what = config.problem or f"{config.dataset}, {config.model}"
+    folder = f"runs/compare-{config.dataset}-{config.model}"
     head, body = table.rows(config, result["optimizers"])
-    notes = table.notes(result["optimizers"])
-    return Section(f"Optimizers: {what}", table.command(config), [table.markdown_table(head, body)], notes)
+    return Section(
+        f"Optimizers: {config.dataset}, {config.model}",
+        [
+            f"{comparison.command(result['config'])} --run-dir {folder}",
+            f"python -m benchmarks.comparison {folder} --json FILE",
+        ],
+        [table.markdown_table(head, body)],
+        [
+            "learning rate: that of the lowest training loss; the test split chooses nothing.",
+            f"±: mean and standard deviation over {tuning.counted(config.seeds or 0, 'seed')}.",
+            *table.notes(result["optimizers"]),
+        ],
+    )
+
+
+def of_tuning(result: dict[str, Any]) -> Section:
+    return Section(
+        f"Learning rates: {tuning.title(result)}",
+        tuning.commands(result),
+        [tuning.table(result)],
+        tuning.notes(result),
+    )
 
 
 SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "convex": of_convex,
     "comparison": of_comparison,
+    "tuning": of_tuning,
     "step": of_step,
     "training": of_training,
     "startup": of_startup,
@@ -115,12 +146,18 @@ def section(path: Path) -> str:
     """Markdown of one file."""
     result = json.loads(path.read_text())
     made = SECTIONS[_kind(path)](result)
-    command = made.command
-    if _kind(path) != "comparison":  # That one writes a folder.
-        command += f" --json benchmarks/results/{path.name}"
+    lines = (command.replace("FILE", f"benchmarks/results/{path.name}") for command in made.commands)
+    code = "\n".join(["```bash", *map(broken, lines), "```"])
     legend = "\n".join(f"- {line}" for line in made.legend)
-    parts = [f"## {made.title}", f"```bash\n{command}\n```", report.headline(result) + "."]
+    parts = [f"## {made.title}", code, report.headline(result) + "."]
     return "\n\n".join(part.strip() for part in [*parts, *made.tables, legend] if part) + "\n"
+
+
+def broken(command: str) -> str:
+    """In lines that a page shows whole, each option beside its first value."""
+    glued = re.sub(r"(--[\w-]+) ", "\\1\0", command)
+    lines = textwrap.wrap(glued, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return " \\\n    ".join(lines).replace("\0", " ")
 
 
 def page(results: Path = RESULTS) -> str:
@@ -140,6 +177,10 @@ def main() -> None:
     if len(sys.argv) > 1:
         raise SystemExit("usage: python -m benchmarks.render")
     PAGE.write_text(page())
+
+
+def _repeats(result: dict[str, Any]) -> str:
+    return f" --repeats {result['repeats']}" if "repeats" in result else ""
 
 
 def _kind(path: Path) -> str:

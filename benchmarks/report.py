@@ -1,7 +1,7 @@
 """The machine, the progress and the tables of every benchmark."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,19 +62,19 @@ def show(title: str, columns: Row, groups: Sequence[Sequence[Row]]) -> None:
     console.print(table)
 
 
-def markdown_table(columns: Row, groups: Sequence[Sequence[Row]]) -> str:
-    """Padded, so that it reads well as it is; the first two columns are text, the rest numbers."""
+def markdown_table(columns: Row, groups: Sequence[Sequence[Row]], text: Container[int] = (0, 1)) -> str:
+    """Padded, so that it reads well as it is; these columns are text, the rest numbers."""
     rows = [columns, *(row for group in groups for row in group)]
     widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(columns))]
 
     def line(cells: Row) -> str:
         padded = [
-            cell.ljust(width) if i < 2 else cell.rjust(width)
+            cell.ljust(width) if i in text else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ]
         return f"| {' | '.join(padded)} |\n"
 
-    rule = [("-" * w if i < 2 else "-" * (w - 1) + ":") for i, w in enumerate(widths)]
+    rule = [("-" * w if i in text else "-" * (w - 1) + ":") for i, w in enumerate(widths)]
     return line(columns) + line(rule) + "".join(line(row) for row in rows[1:])
 
 

@@ -73,7 +73,7 @@ def main(args: list[str] | None = None) -> None:
     options = parse(args)
     from benchmarks import report, timing
 
-    def contender(program: list[str]) -> timing.Contender:
+    def contender(program: list[str]) -> timing.Repeated:
         def run(calls: int) -> None:
             for _ in range(calls):
                 process(program)

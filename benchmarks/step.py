@@ -66,7 +66,6 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         help="rounds, of each of which every method has one sample of 20 ms or more (default: 30)",
     )
     parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result as JSON")
-    parser.add_argument("--markdown", type=writable_file, metavar="FILE", help="write the table as Markdown")
     return parser.parse_args(args)
 
 
@@ -75,7 +74,7 @@ def measure(name: str, shapes: Shapes, rounds: int) -> dict[str, Any]:
     from benchmarks import contenders, report, timing
 
     parameters = num_parameters(shapes)
-    methods: dict[str, timing.Contender] = {}
+    methods: dict[str, timing.Repeated] = {}
     programs = {}
     with report.progress(f"{name}: compiling, then {rounds} rounds", rounds) as advance:
         grads = contenders.gradients(shapes)
@@ -142,17 +141,10 @@ def main(args: list[str] | None = None) -> None:
         report.note("torch is left out: it is not installed, or has not the device that JAX uses")
     for name in dict.fromkeys(options.trees):
         result["trees"].append(measure(name, TREES[name](), options.repeats))
-    title = f"One update step: {report.headline(result)}"
     groups = [rows(entry) for entry in result["trees"]]
-    report.show(title, COLUMNS, groups)
+    report.show(f"One update step: {report.headline(result)}", COLUMNS, groups)
     if options.json:
         report.write_json(options.json, result)
-    if options.markdown:
-        trees = "" if options.trees == DEFAULT_TREES else f" --trees {' '.join(options.trees)}"
-        command = f"python -m benchmarks.step{trees} --repeats {options.repeats}"
-        legend = "".join(f"- {line}\n" for line in LEGEND.splitlines())
-        table = report.markdown_table(COLUMNS, groups)
-        options.markdown.write_text(f"# {title}\n\n`{command}`\n\n{table}\n{legend}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-Contender = Callable[[int], None]
+Repeated = Callable[[int], None]
 """`run(n)` does the work n times and returns when the device has finished."""
 
 SAMPLE_SECONDS = 0.02
@@ -36,7 +36,7 @@ class Timing(NamedTuple):
 
 
 def interleaved_medians(
-    contenders: Mapping[str, Contender],
+    contenders: Mapping[str, Repeated],
     rounds: int,
     on_round: Callable[[], None] = lambda: None,
 ) -> dict[str, Timing]:
@@ -63,7 +63,7 @@ def interleaved_medians(
     return {name: _summary(samples[name], calls[name]) for name in contenders}
 
 
-def memory_pass(num_floats: int) -> tuple[Contender, int]:
+def memory_pass(num_floats: int) -> tuple[Repeated, int]:
     """The plainest pass over memory, and the bytes that it moves a call.
 
     `x + 1` on one flat float32 array of that size, jitted with x donated: it reads and writes every
@@ -81,13 +81,13 @@ def memory_pass(num_floats: int) -> tuple[Contender, int]:
     return run, 2 * num_floats * x.dtype.itemsize
 
 
-def _calls_in_a_sample(contender: Contender) -> int:
+def _calls_in_a_sample(contender: Repeated) -> int:
     contender(1)
     seconds = min(_seconds(contender, 1) for _ in range(3))
     return min(MAX_CALLS, max(1, ceil(SAMPLE_SECONDS / seconds)))
 
 
-def _seconds(contender: Contender, calls: int) -> float:
+def _seconds(contender: Repeated, calls: int) -> float:
     start = time.perf_counter()
     contender(calls)
     return time.perf_counter() - start

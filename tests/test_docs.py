@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import dataclasses
 import importlib
 import inspect
 import json
@@ -27,9 +28,10 @@ def blocks(page: Path, language: str) -> list[tuple[str, str]]:
 
 
 @over_pages
-def test_python_blocks_run(page: Path, capsys, standard_promotion):
+def test_python_blocks_run(page: Path, capsys, monkeypatch, tmp_path, standard_promotion):
     """With the output below them, and the settings that a user begins with. Those of the README stand
     alone; a page is read from its top."""
+    monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
     for code, expected in blocks(page, "python"):
         if page == README:
@@ -49,9 +51,22 @@ def test_every_block_is_of_a_language_that_is_tested():
         assert set(fences[1::2]) <= {""}, page
 
 
+def test_no_line_of_code_is_cut():
+    """At a width of 1280 pixels the site shows 90 characters of a block."""
+    import nag_optax
+
+    texts = [page.read_text() for page in PAGES]
+    rules = [value for value in vars(nag_optax.momentum).values() if callable(value)]
+    names = [getattr(nag_optax, name) for name in nag_optax.__all__]
+    texts += [inspect.getdoc(value) or "" for value in (*names, *rules)]
+    code = [found for text in texts for found in re.findall(r"^```\w*\n(.*?)^```$", text, re.S | re.M)]
+    assert len(code) > 100
+    assert [line for found in code for line in found.splitlines() if len(line) > 90] == []
+
+
 def commands(page: Path) -> Iterator[list[str]]:
     for code, _ in blocks(page, "bash"):
-        for line in code.splitlines():
+        for line in code.replace("\\\n", "").splitlines():
             yield from (shlex.split(part) for part in line.split("&&"))
 
 
@@ -66,10 +81,59 @@ def test_commands_exist(page: Path, monkeypatch):
             _parse(words[1:])
         elif words[:2] == ["python", "-m"] and words[2].startswith("benchmarks."):
             module = importlib.import_module(f"{words[2]}{'.__main__' * (words[2] == 'benchmarks.convex')}")
-            if hasattr(module, "parse"):
+            if parser := getattr(module, "make_parser", None):
+                assert isinstance(parser().parse_args(words[3:]), argparse.Namespace)
+            elif hasattr(module, "parse"):
                 assert isinstance(module.parse(words[3:]), argparse.Namespace)
         else:
             assert words[0] in {"pip", "mkdocs"} or words[:3] == ["python", "-m", "pytest"], words
+
+
+def test_the_command_line_page_has_every_option_and_optimizer():
+    from nag_optax.train.catalogue import OPTIMIZERS
+    from nag_optax.train.config import TrainConfig
+
+    page = (DOCS / "command-line.md").read_text()
+    for field in dataclasses.fields(TrainConfig):
+        assert re.search(rf"`--{field.name.replace('_', '-')}[` ]", page), field.name
+    (row,) = re.findall(r"^\| `--optimizer` \| (.*) \|$", page, re.M)
+    named = re.findall(r"`(\w+)`", row)
+    assert sorted(named) == sorted(OPTIMIZERS)
+
+
+def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tmp_path):
+    """Each begins in a folder of its own, and reads those of commands above it."""
+    from nag_optax.cli import _parse
+    from nag_optax.train.config import EvaluateConfig
+
+    monkeypatch.chdir(tmp_path)
+    begun = []
+    for words in commands(DOCS / "command-line.md"):
+        if words[0] != "nag-optax":
+            continue
+        config, _ = _parse(words[1:])
+        if isinstance(config, EvaluateConfig):
+            assert config.run_dir in begun
+            continue
+        folder = config.resolved().run_dir
+        assert (folder in begun) == config.resume, words
+        begun.append(folder)
+        if (origin := getattr(config, "init_from", None)) is not None:
+            assert origin in begun[:-1], words
+    assert len(set(begun)) >= 8
+
+
+def test_the_file_to_predict_is_one_that_the_run_takes(monkeypatch, tmp_path):
+    from nag_optax.train.config import TrainConfig
+    from nag_optax.train.data import load_dataset
+    from nag_optax.train.evaluate import _fitted, _read_images
+
+    monkeypatch.chdir(tmp_path)
+    ((code, _),) = blocks(DOCS / "command-line.md", "python")
+    exec(code, {})
+    images, dataset = _read_images(Path("images.npy")), load_dataset(TrainConfig().resolved())
+    assert _fitted(images, None, dataset, None).shape == (10, *dataset.image_shape)
+    assert images.max() == dataset.train.images.max() == 16 and images.min() == dataset.train.images.min()
 
 
 def test_a_command_with_an_unknown_option_is_noticed():
@@ -127,7 +191,7 @@ def test_the_calls_of_coming_from_are_calls_of_this_package():
 
 def test_every_public_name_has_its_entry_in_the_reference():
     import nag_optax
-    from nag_optax import momentum, prox
+    from nag_optax import momentum, plot, prox
 
     pages = "".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
     # Where a module has the name of its function, the path of the module alone would show the module.
@@ -146,7 +210,9 @@ def test_every_public_name_has_its_entry_in_the_reference():
         assert value.__doc__
     top = {name for name in nag_optax.__all__ if not inspect.ismodule(getattr(nag_optax, name))}
     assert top <= set(listed)
-    for module, name in ((momentum, "momentum"), (prox, "prox")):
+    namespaces = {name for name in nag_optax.__all__ if inspect.ismodule(getattr(nag_optax, name))}
+    assert namespaces == {"momentum", "plot", "prox"}
+    for module, name in ((momentum, "momentum"), (plot, "plot"), (prox, "prox")):
         public = {key for key, value in vars(module).items() if inspect.isfunction(value)}
         assert {f"{name}.{key}" for key in public} <= set(listed)
 
@@ -169,6 +235,8 @@ def test_the_benchmarks_page_is_what_render_writes():
     from benchmarks import render
 
     assert render.PAGE.read_text() == render.page()
+    # The site's figure is a link to the measured one.
+    assert (DOCS / "exactness.png").read_bytes() == (render.RESULTS / "exactness.png").read_bytes()
 
 
 def test_a_result_of_another_kind_is_named(tmp_path):
@@ -179,3 +247,4 @@ def test_a_result_of_another_kind_is_named(tmp_path):
         json.dumps({k: facts[k] for k in ("date", "machine", "versions")})
     )
     assert "- `other-thing.json`: " in render.page(tmp_path)
+    assert "## Further results" not in render.page()

@@ -1,7 +1,6 @@
 """The project's own files agree with each other."""
 
 import inspect
-import json
 import re
 import subprocess
 import sys
@@ -71,22 +70,13 @@ def test_the_references_do_not_import_what_they_check():
         assert all(m.startswith("tests.reference.") for m in modules if m.startswith("tests")), file
 
 
-def test_notebooks_are_committed_as_they_ran():
-    """From first cell to last without an error, with outputs that say nothing of the machine."""
-    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    readme = (ROOT / "README.md").read_text()
-    assert re.findall(r"\]\((notebooks/[^)]+)\)", readme) == [f"notebooks/{path.name}" for path in paths]
-    setups = set()
-    for path in paths:
-        assert path.stat().st_size < 400_000
-        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-        assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
-        setups.add("".join(cells[0]["source"]))
-        outputs = [output for cell in cells for output in cell["outputs"]]
-        assert any("image/png" in output.get("data", {}) for output in outputs)
-        for output in outputs:
-            assert output["output_type"] != "error" and output.get("name") != "stderr"
-            text = json.dumps([output.get("text"), output.get("data", {}).get("text/plain")])
-            assert not re.search(r"/(tmp|home|root|Users|usr|work)/|0x[0-9a-f]{6}", text)
-    (setup,) = setups  # The same in all.
-    assert '%pip install -q "{source}[train]"' in setup
+def test_the_table_of_places_is_that_of_the_tree():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    places = re.findall(r"^\| `([\w./]+)` \|", text, re.M)
+    assert len(places) == len(set(places)) > 10
+    for place in places:
+        assert (ROOT / place).is_dir() if place.endswith("/") else (ROOT / place).is_file(), place
+    files = (ROOT / "nag_optax").iterdir()
+    package = [path for path in files if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    parts = {f"nag_optax/{path.name}{'/' * path.is_dir()}" for path in package} - {"nag_optax/__init__.py"}
+    assert parts == {place for place in places if place.startswith("nag_optax/")}

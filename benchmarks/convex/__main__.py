@@ -21,10 +21,9 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--rounds", type=positive, default=9, metavar="N", help="samples of each time (default: 9)"
+        "--repeats", type=positive, default=9, metavar="N", help="samples of each time (default: 9)"
     )
     parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result as JSON")
-    parser.add_argument("--markdown", type=writable_file, metavar="FILE", help="write the tables as Markdown")
     return parser.parse_args(args)
 
 
@@ -40,29 +39,24 @@ def main(args: list[str] | None = None) -> None:
 
     measured = []
     for problem in problems.problems():
-        with report.progress(problem.name, options.rounds * len(problems.GAPS)) as advance:
-            measured.append(measure.measure(problem, options.rounds, advance, solvers.solvers()))
+        with report.progress(problem.name, options.repeats * len(problems.GAPS)) as advance:
+            measured.append(measure.measure(problem, options.repeats, advance, solvers.solvers()))
     outcomes = []
     with report.progress(
         "lasso 500×600 at eleven scales, two precisions", 2 * len(scaling.SCALES)
     ) as advance:
         outcomes = scaling.measure(advance)
-    result: dict[str, Any] = report.environment() | {"problems": measured, "scaling": outcomes}
-
-    measured_tables = tables.of(result)
+    result: dict[str, Any] = report.environment() | {
+        "repeats": options.repeats,
+        "problems": measured,
+        "scaling": outcomes,
+    }
     report.note(report.headline(result))
-    for title, columns, groups in measured_tables:
+    for title, columns, groups in tables.of(result):
         report.show(title, columns, groups)
         print()
     if options.json:
         report.write_json(options.json, result)
-    if options.markdown:
-        parts = (
-            f"{title}\n\n{report.markdown_table(columns, groups)}"
-            for title, columns, groups in measured_tables
-        )
-        head = f"{report.headline(result)}\n\n`python -m benchmarks.convex`\n\n"
-        options.markdown.write_text(head + "\n".join(parts))
 
 
 if __name__ == "__main__":

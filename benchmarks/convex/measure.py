@@ -59,7 +59,7 @@ def _evaluations(solver: Solver, problem: Problem, steps: int | None) -> dict[st
     return counts | {"gradients": counted.gradients, "values": counted.values}
 
 
-def _contender(program: Callable[[], Any]) -> timing.Contender:
+def _contender(program: Callable[[], Any]) -> timing.Repeated:
     jax.block_until_ready(program())
 
     def run(calls: int) -> None:

@@ -24,9 +24,9 @@ def eval_params(
     """The parameters to evaluate, to save and to ship.
 
     ```
-    x = p + e·w         w in parameter units (accelerate, nag)
-    x = p − lr·e·w      w in gradient units (scale_by_nesterov, nag with accumulate="gradients")
-    x                   kept as it is: with its exact zeros (fista), or the slow weights (snoo)
+    x = p + e·w       w in parameter units (accelerate, nag)
+    x = p − lr·e·w    w in gradient units (scale_by_nesterov, nag with accumulate="gradients")
+    x                 kept as it is: with its exact zeros (fista), or the slow weights (snoo)
     ```
 
     Training moves p, the point where gradients are taken; the theorems are about x. e is −1 for

@@ -47,8 +47,8 @@ def nadam(
     """NAdam: Adam whose numerator looks ahead, in the variant of the framework you come from.
 
     ```
-    m = b1·m + (1 − b1)·g,   v = b2·v + (1 − b2)·g²,   μ_t = b1·(1 − ½·0.96^(ψt)),   t = 1, 2, …
-    Δ = −lr·n / (√(v / (1 − b2ᵗ)) + eps)
+    m = b1·m + (1 − b1)·g,   v = b2·v + (1 − b2)·g²,   μ_t = b1·(1 − ½·0.96^(ψt))
+    Δ = −lr·n / (√(v / (1 − b2ᵗ)) + eps),   t = 1, 2, …
 
     variant     n                                                         first |Δ|/lr
     "dozat"     μ_{t+1}·m/(1 − ∏ᵗ⁺¹μ) + (1 − μ_t)·g/(1 − ∏ᵗμ), ψ = 0.004         1.056

@@ -1,5 +1,6 @@
 """The convex benchmark: its minima are minima, its counts count, and its verdicts are right."""
 
+import json
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import nag_optax
+from benchmarks.convex import __main__ as program
 from benchmarks.convex import measure, problems, scaling, solvers, tables
 from benchmarks.convex.counting import Counted
 
@@ -88,3 +90,17 @@ def test_false_claims_are_told_from_true_ones(x64: None):
     assert outcome(exact, "float64", solution, False) == "stalled"
     assert outcome(exact, "float64", solution + 1e-3, True) == "false claim"
     assert outcome(exact, "float64", solution * np.nan, True) == "NaN"
+
+
+def test_the_result_says_how_often_it_was_timed(tmp_path, monkeypatch, capsys, x64: None):
+    outcome = {"precision": "float64", "smoothness": 1.0, "solver": "ours", "outcome": "NaN", "iterations": 1}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)  # jaxopt is not needed here
+    monkeypatch.setattr(problems, "problems", lambda: [problems.worst_function(10)])
+    monkeypatch.setattr(solvers, "solvers", lambda: [solvers.ours("ours", backtracking=False)])
+    monkeypatch.setattr(scaling, "measure", lambda advance: [outcome])
+    path = tmp_path / "convex.json"
+    program.main(["--repeats", "2", "--json", str(path)])
+    result = json.loads(path.read_text())
+    assert result["repeats"] == 2
+    tables_shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert tables_shown[2].split("|")[1].strip() == result["problems"][0]["name"]

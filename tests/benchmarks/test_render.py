@@ -23,6 +23,13 @@ def cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
+def commands(text: str) -> list[str]:
+    """Each in one line; no line of the page is longer than what the site shows."""
+    code = text.partition("```bash\n")[2].partition("\n```")[0]
+    assert max(map(len, code.splitlines())) <= render.WIDTH + 6
+    return [" ".join(line.split()) for line in code.replace("\\\n", "").splitlines()]
+
+
 def test_convex(tmp_path):
     reached = {"iterations": 12, "gradients": 13, "values": 14, "milliseconds": 1.234}
     missed = {"iterations": None, "gradients": None, "values": None, "milliseconds": None}
@@ -36,8 +43,8 @@ def test_convex(tmp_path):
         )
     ]
     problem = {"name": "lasso", "gaps": [1e-6, 1e-9], "solvers": {"ours": [reached, missed]}}
-    text = written(tmp_path, "convex.json", {"problems": [problem], "scaling": scaling})
-    assert "--json benchmarks/results/convex.json" in text
+    text = written(tmp_path, "convex.json", {"problems": [problem], "scaling": scaling, "repeats": 7})
+    assert commands(text) == ["python -m benchmarks.convex --repeats 7 --json benchmarks/results/convex.json"]
     assert "a processor, 2 cores, jax 1.2.3, 2026-01-02." in text
     table = cells(text)
     assert table[2] == ["lasso", "ours", "12", "13", "14", "1.23", "> 20000", "", "", ""]
@@ -51,8 +58,41 @@ def test_convex(tmp_path):
 def test_comparison(tmp_path):
     result = {"config": test_table.CONFIG.to_dict(), "optimizers": [test_table.RESULT]}
     text = written(tmp_path, "comparison-digits.json", result)
-    assert "```bash\nnag-optax compare " in text
+    first, second = commands(text)
+    assert first.startswith("nag-optax compare --dataset digits --model mlp ")
+    assert first.endswith(" --run-dir runs/compare-digits-mlp")
+    json = "--json benchmarks/results/comparison-digits.json"
+    assert second == f"python -m benchmarks.comparison runs/compare-digits-mlp {json}"
     assert cells(text)[2][:4] == ["NAG", "0.1", "98.00 ± 1.00", "2.0e-03 ± 1e-03"]
+    assert "over 3 seeds." in text
+
+
+def test_comparison_on_files(tmp_path):
+    """The place of the data is not kept, and must be given again."""
+    config = test_table.CONFIG.to_dict() | {"dataset": "mnist", "model": "cnn"}
+    result = {"config": config, "optimizers": [test_table.RESULT]}
+    text = written(tmp_path, "comparison-mnist-cnn.json", result)
+    assert "## Optimizers: mnist, cnn" in text
+    assert commands(text)[0].startswith("nag-optax compare --dataset mnist --data-dir DIR --model cnn ")
+
+
+def test_tuning(tmp_path):
+    trials = [
+        {"learning_rate": rate, "diverged": False, "train_loss": [loss], "test_accuracy": [0.9]}
+        for rate, loss in ((0.1, 0.5), (0.3, 0.25))
+    ]
+    result = {"dataset": "mnist", "model": "cnn", "num_epochs": 1, "batch_size": 64, "optimizers": {}}
+    long = "second" + 20 * " --an-option value"
+    for name, command in (("nag", "first"), ("sgd", long), ("adam", "first")):
+        result["optimizers"][name] = {"command": command, "best": 1, "trials": trials}
+    text = written(tmp_path, "tuning-mnist-cnn.json", result)
+    assert "## Learning rates: mnist, cnn: 1 epoch, batches of 64, 1 seed\n" in text
+    assert commands(text) == ["first", long] and "option \\\n" not in text
+    assert cells(text)[2] == ["nag", "0.3", "0.25", "90.00", "0.1: 0.5, 0.3: 0.25"]
+    assert [row[0] for row in cells(text)[2:]] == ["nag", "sgd", "adam"]
+    assert "nag's default" not in text
+    text = written(tmp_path, "tuning-digits-cnn.json", result | {"dataset": "digits"})
+    assert "- nag's default is 0.05" in text
 
 
 def test_training(tmp_path):
@@ -65,7 +105,8 @@ def test_training(tmp_path):
         "training-digits-mlp.json",
         {"dataset": "digits", "model": "mlp", "steps": 45, "repeats": 7, "loops": loops},
     )
-    assert "benchmarks.training --model mlp --steps 45 --repeats 7 --json" in text
+    (command,) = commands(text)
+    assert command.startswith("python -m benchmarks.training --model mlp --steps 45 --repeats 7 --json ")
     assert cells(text)[2:] == [
         ["digits mlp", "nag-optax train", "1.000", "0.900 to 1.100", ""],
         ["", "torch", "2.000", "1.900 to 2.100", "0.50"],

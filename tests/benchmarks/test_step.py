@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import step
+from benchmarks import render, step
 from benchmarks.program import compiled
 from benchmarks.trees import TREES, num_parameters
 
@@ -18,18 +18,17 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
-    """stdout, the JSON and the Markdown of one run on the smallest tree."""
-    folder = tmp_path_factory.mktemp("step")
-    files = [folder / "step.json", folder / "step.md"]
-    options = ["--trees", "tiny", "--repeats", "2", "--json", str(files[0]), "--markdown", str(files[1])]
+    """stdout and the JSON of one run on the smallest tree."""
+    file = tmp_path_factory.mktemp("step") / "step-tiny.json"
+    options = ["--trees", "tiny", "--repeats", "2", "--json", str(file)]
     # A process of its own: torch, where there is one, and its threads stay out of the other tests.
     command = [sys.executable, "-m", "benchmarks.step", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout, json.loads(files[0].read_text()), files[1].read_text()
+    return done.stdout, json.loads(file.read_text())
 
 
 def test_no_copy_and_no_more_bytes_than_optax(outputs):
-    _, result, _ = outputs
+    _, result = outputs
     (tree,) = result["trees"]
     nag, sgd = tree["methods"]["nag"], tree["methods"]["optax.sgd"]
     assert nag["copies"] == sgd["copies"] == 0
@@ -40,7 +39,7 @@ def test_no_copy_and_no_more_bytes_than_optax(outputs):
 
 
 def test_json_says_where_when_and_what(outputs):
-    _, result, _ = outputs
+    _, result = outputs
     assert {"date", "machine", "versions", "repeats", "trees"} == set(result)
     assert {"backend", "device", "cores", "system"} == set(result["machine"])
     assert {"python", "jax", "jaxlib", "optax", "nag_optax"} <= set(result["versions"])
@@ -57,11 +56,13 @@ def test_json_says_where_when_and_what(outputs):
         assert tree["methods"][method]["compile_seconds"] > 0
 
 
-def test_plain_output_is_the_markdown_table(outputs):
-    stdout, _, markdown = outputs
+def test_plain_output_is_the_table_of_the_page(outputs):
+    stdout, result = outputs
     table = [line for line in stdout.splitlines() if line.startswith("|")]
     assert "tiny: 9,600 in 3" in table[2]
-    assert "\n".join(table) in markdown
+    section = render.of_step(result)
+    assert "\n".join(table) + "\n" == section.tables[0]
+    assert section.commands == ["python -m benchmarks.step --trees tiny --repeats 2 --json FILE"]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_a_copy_is_counted():
         ["--repeats", "0"],
         ["--repeats", "many"],
         ["--json", "no/such/folder/step.json"],
-        ["--markdown", "."],
+        ["--json", "."],
         ["--unknown"],
     ],
 )

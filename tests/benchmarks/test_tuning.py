@@ -48,7 +48,7 @@ def test_a_search_adds_its_optimizers_to_those_that_are_there(tmp_path: Path, ca
         f"0.01: {loss:.2g}, 1e+30: diverged" in table
         and "--optimizers nadam --learning-rates 0.01 1e+30" in table
     )
-    assert "--optimizers sgd --learning-rates 0.1\n" in table
+    assert "--optimizers sgd --learning-rates 0.1 --num-epochs 1 --seeds 1\n" in table
     assert "| sgd " in capsys.readouterr().out
 
 

@@ -96,7 +96,8 @@ def gfista(step_size: Scalar, strong_convexity: Scalar, prox_strong_convexity: S
     """FISTA that knows the strong convexity of both parts, and loses nothing where there is none.
 
     ```
-    q = τ(μ_f + μ_g)/(1 + τμ_g),   t_1 = 1,   t_{k+1} = ½(1 − q t_k² + √((1 − q t_k²)² + 4 t_k²))
+    q = τ(μ_f + μ_g)/(1 + τμ_g)
+    t_1 = 1,   t_{k+1} = ½(1 − q t_k² + √((1 − q t_k²)² + 4 t_k²))
     β_k = (t_k − 1)/t_{k+1} · (1 + τμ_g − t_{k+1} τ(μ_f + μ_g))/(1 − τμ_f),   γ_k = 0
     ```
 

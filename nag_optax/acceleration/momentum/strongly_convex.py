@@ -46,7 +46,8 @@ def triple_momentum(condition_number: Scalar) -> MomentumRule:
     """The triple momentum method: the fastest known rate with constant coefficients.
 
     ```
-    ρ = 1 − √q,   β = ρ²/(2 − ρ),   γ = ρ,   x = p + ρ/(2(1 − ρ))·w,   q = 1/condition_number = μ/L
+    q = 1/condition_number = μ/L,   ρ = 1 − √q
+    β = ρ²/(2 − ρ),   γ = ρ,   x = p + ρ/(2(1 − ρ))·w
     ```
 
     With steps of length 1/L the iterate of `eval_params` has f(x_n) − f* ≤ ρ^{2n} L²R²/(2μ): the
@@ -84,10 +85,11 @@ def item(condition_number: Scalar) -> MomentumRule:
     """The information-theoretic exact method: no first-order method comes closer to x*.
 
     ```
-    A_0 = 0,   A_{k+1} = ((1 + q) A_k + 2 (1 + √((1 + A_k)(1 + q A_k))))/(1 − q)²,   q = 1/condition_number
+    q = 1/condition_number
+    A_0 = 0,   A_{k+1} = ((1 + q) A_k + 2 (1 + √((1 + A_k)(1 + q A_k))))/(1 − q)²
     b_k = A_{k+1}/((1 − q) A_{k+2}),   δ_k = ½((1 − q)² A_{k+1} − (1 + q) A_k)/(1 + q + q A_k)
-    β_k = (1 − b_k)(1 − q δ_k) e_{k−1},   β_k + γ_k = (1 − b_k)(δ_k − 1),   e_k = b_k/(1 − b_k),   e_{−1} = 0
-    x = p + e_k·w
+    e_{−1} = 0,   e_k = b_k/(1 − b_k),   x = p + e_k·w
+    β_k = (1 − b_k)(1 − q δ_k) e_{k−1},   β_k + γ_k = (1 − b_k)(δ_k − 1)
     ```
 
     With steps of length 1/L the iterate of `eval_params`, z in the paper, has

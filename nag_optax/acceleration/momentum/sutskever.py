@@ -11,7 +11,8 @@ def sutskever(max_momentum: Scalar = 0.99) -> MomentumRule:
     """Momentum that rises in steps of 250 towards a ceiling (Sutskever et al., 2013).
 
     ```
-    m_t = min(1 − 2^(−1 − log₂(⌊t/250⌋ + 1)), max_momentum) = min(1 − ½/(⌊t/250⌋ + 1), max_momentum)
+    m_t = min(1 − 2^(−1 − log₂(⌊t/250⌋ + 1)), max_momentum)
+        = min(1 − ½/(⌊t/250⌋ + 1), max_momentum)
     β_t = m_{t+1},  γ_t = 0
     ```
 
