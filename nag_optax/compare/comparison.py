@@ -47,6 +47,8 @@ class Comparison(ABC):
     def carry_out(self) -> dict[str, Any]:
         config = self.config
         stored = {name: self.folder.result(name) for name in config.optimizers} if config.resume else {}
+        if config.resume:
+            self.folder.write_config()
         self._results = {name: result for name, result in stored.items() if result is not None}
         missing = [name for name in config.optimizers if name not in self._results]
         if self._results:

@@ -24,6 +24,7 @@ from nag_optax.train.config import (
 )
 from nag_optax.train.config import allowed as allowed_to_train
 from nag_optax.train.errors import InputError
+from nag_optax.train.stored import load_stored
 
 ContenderName = Literal[
     "sgd",
@@ -270,22 +271,16 @@ def load_config(path: Path) -> CompareConfig:
     Raises:
         InputError: if the file is missing, damaged, or not a comparison's.
     """
-    try:
-        fields = json.loads(path.read_text())
+
+    def make(fields: dict[str, Any]) -> CompareConfig:
         if fields["data_dir"] is not None:
             fields["data_dir"] = Path(fields["data_dir"])
         fields["optimizers"] = tuple(fields["optimizers"])
         if fields["learning_rates"] != "auto":
             fields["learning_rates"] = tuple(fields["learning_rates"])
         return CompareConfig(**fields, run_dir=path.parent).resolved()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; name the folder of a comparison") from None
-    except KeyError as error:
-        raise InputError(
-            f"{path}: not a readable configuration of a comparison (it has no {error})"
-        ) from None
-    except (OSError, ValueError, TypeError, InputError) as error:
-        raise InputError(f"{path}: not a readable configuration of a comparison ({error})") from None
+
+    return load_stored(path, "comparison", make)
 
 
 def _shown(value: Any) -> str:

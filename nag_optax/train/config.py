@@ -12,6 +12,7 @@ from nag_optax.train.catalogue import INNER, OPTIMIZERS, default_learning_rate, 
 from nag_optax.train.checks import ALLOWED, check_values, flag
 from nag_optax.train.defaults import DEFAULTS
 from nag_optax.train.errors import InputError
+from nag_optax.train.stored import load_stored
 
 DatasetName = Literal["digits", "mnist"]
 ModelName = Literal["mlp", "cnn"]
@@ -221,19 +222,15 @@ def load_config(path: Path) -> TrainConfig:
     Raises:
         InputError: if the file is missing, damaged, or not a trainer's.
     """
-    try:
-        fields = json.loads(path.read_text())
+
+    def make(fields: dict[str, Any]) -> TrainConfig:
         for name in ("data_dir", "init_from"):
             if fields[name] is not None:
                 fields[name] = Path(fields[name])
         fields["freeze"] = tuple(fields["freeze"])
         return TrainConfig(**fields, run_dir=path.parent).resolved()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; name the folder of a run of nag-optax train") from None
-    except KeyError as error:
-        raise InputError(f"{path}: not a readable configuration of a run (it has no {error})") from None
-    except (OSError, ValueError, TypeError, InputError) as error:
-        raise InputError(f"{path}: not a readable configuration of a run ({error})") from None
+
+    return load_stored(path, "run", make)
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -10,12 +10,12 @@ from rich.table import Table
 
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.config import EvaluateConfig, load_config
-from nag_optax.train.data import Dataset, load_dataset, resize
+from nag_optax.train.data import Dataset, load_dataset, resize, source_of
 from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import CHECKPOINTS, CONFIG
 from nag_optax.train.loop import Loop
-from nag_optax.train.transfer import standardised_as
+from nag_optax.train.transfer import check_same_shapes, standardised_as
 
 
 def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str, Any]:
@@ -35,6 +35,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str
         images = _fitted(images, config.predict, dataset, run.image_size)
     checkpoints = Checkpoints(config.run_dir / CHECKPOINTS)
     if facts := checkpoints.data_facts():
+        check_same_shapes(dataset, facts, source_of(run))
         dataset = standardised_as(dataset, facts)
     loop = Loop(run, dataset, devices)
 

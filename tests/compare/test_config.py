@@ -7,6 +7,7 @@ import pytest
 
 from nag_optax.compare.config import CONTENDER_NAMES, CompareConfig, load_config
 from nag_optax.compare.contenders import CONTENDERS
+from nag_optax.train.config import TrainConfig
 from nag_optax.train.errors import InputError
 
 
@@ -62,4 +63,7 @@ def test_the_file_gives_back_the_configuration_and_says_what_differs(tmp_path):
     with pytest.raises(
         InputError, match=r"not a readable configuration of a comparison \(it has no 'data_dir'\)"
     ):
+        load_config(path)
+    path.write_text(TrainConfig().resolved().to_json())
+    with pytest.raises(InputError, match=f"{tmp_path}: holds a run, not a comparison"):
         load_config(path)

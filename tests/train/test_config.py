@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from nag_optax.compare.config import CompareConfig
 from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.config import TrainConfig, load_config
 from nag_optax.train.defaults import DEFAULTS
@@ -158,9 +159,14 @@ def test_a_damaged_config_json_is_named(tmp_path, text):
         load_config(tmp_path / "config.json")
 
 
-def test_the_file_of_a_comparison_says_what_it_lacks(tmp_path):
+def test_a_config_json_that_is_none_of_a_run_is_told_for_what_it_is(tmp_path):
     (tmp_path / "config.json").write_text('{"data_dir": null}')
     with pytest.raises(InputError, match=r"configuration of a run \(it has no 'init_from'\)"):
+        load_config(tmp_path / "config.json")
+    with pytest.raises(InputError, match="config.json: is a file; name the folder of a run"):
+        load_config(tmp_path / "config.json" / "config.json")
+    (tmp_path / "config.json").write_text(CompareConfig().resolved().to_json())
+    with pytest.raises(InputError, match=f"{tmp_path}: holds a comparison, not a run"):
         load_config(tmp_path / "config.json")
 
 
