@@ -1,7 +1,6 @@
 """A comparison and its folder: search, keep each optimizer's result, report."""
 
 import shlex
-import signal
 import textwrap
 import time
 from abc import ABC, abstractmethod
@@ -19,7 +18,8 @@ from nag_optax.compare.progress import CompareProgress
 from nag_optax.compare.search import Search, Trial, search, search_given
 from nag_optax.train.devices import Device
 from nag_optax.train.environment import environment_of
-from nag_optax.train.errors import InputError, Interrupted
+from nag_optax.train.errors import InputError
+from nag_optax.train.signals import interrupted
 
 _VERSIONS = ("nag_optax", "jax", "jaxlib", "optax", "flax")
 
@@ -175,13 +175,12 @@ class Comparison(ABC):
         """Ends the comparison, between two chunks of work, if a signal came."""
         if not self.interrupts:
             return
-        number = self.interrupts[0]
         finished = [name for name in self.config.optimizers if name in self._results]
         kept = f"finished and kept: {', '.join(finished)}" if finished else "no optimizer was finished"
-        raise Interrupted(
-            f"stopped by {signal.Signals(number).name}; {kept}; continue with: "
+        raise interrupted(
+            self.interrupts,
+            f"; {kept}; continue with: "
             f"nag-optax compare --resume --run-dir {shlex.quote(str(self.folder.path))}",
-            number,
         )
 
     def _say(self, line: str) -> None:

@@ -3,7 +3,6 @@
 import json
 import math
 import shlex
-import signal
 import statistics
 import time
 from typing import Any
@@ -14,12 +13,12 @@ from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.config import TrainConfig
 from nag_optax.train.data import Dataset, load_dataset, source_of
 from nag_optax.train.devices import find_devices
-from nag_optax.train.errors import Diverged, InputError, Interrupted
+from nag_optax.train.errors import Diverged, InputError
 from nag_optax.train.figures import draw_curves
 from nag_optax.train.folder import CHECKPOINTS, CURVES, METRICS, SUMMARY, RunFolder
 from nag_optax.train.loop import Loop, TrainState, chunk_lengths
 from nag_optax.train.progress import RunProgress, summary_table
-from nag_optax.train.signals import collected_signals
+from nag_optax.train.signals import collected_signals, interrupted
 from nag_optax.train.transfer import Weights, check_same_data, facts_of, standardised_as, starting_weights
 
 
@@ -192,13 +191,10 @@ class _Run:
         self._checkpoints.save(int(state.step), state, notes)
 
     def _stop(self, state: TrainState) -> None:
-        number = self._interrupts[0]
         step = int(state.step)
         self._save(state)
-        raise Interrupted(
-            f"stopped by {signal.Signals(number).name} at step {step}, which is saved; "
-            f"continue with: {self._resume_command()}",
-            number,
+        raise interrupted(
+            self._interrupts, f" at step {step}, which is saved; continue with: {self._resume_command()}"
         )
 
     def _divergence(self, step: int, epoch: int) -> str:

@@ -87,10 +87,10 @@ def test_a_row_of_a_problem(gap, shown):
 
 
 def test_the_command_makes_the_comparison_again():
-    from nag_optax.cli import _parse
+    from nag_optax._options import parse
 
     config = CompareConfig(optimizers=("nag", "adam"), learning_rates=(0.1, 0.3), seeds=2).resolved()
     words = table.command(config).split()
     assert words[:2] == ["nag-optax", "compare"]
-    parsed = _parse(words[1:])[0]
+    parsed = parse(words[1:])[0]
     assert isinstance(parsed, CompareConfig) and parsed.resolved() == config
