@@ -113,8 +113,7 @@ def taken(run_dir: Path) -> dict[str, Any]:
     from nag_optax.compare.config import CompareConfig
 
     found = read("benchmarks.tuning", run_dir)
-    words = table.command(CompareConfig(**found["config"]))
-    return without_curves(found, words.replace("--dataset mnist", "--dataset mnist --data-dir DIR"))
+    return without_curves(found, table.command(CompareConfig(**found["config"])))
 
 
 def condensed(result: dict[str, Any], command: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The command itself: exit codes, one line for each mistake, a run that is killed and goes on."""
 
+import inspect
 import io
 import os
 import re
@@ -12,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from nag_optax.cli import run
-from nag_optax.train.config import TrainConfig
+from nag_optax.compare.config import CompareConfig
+from nag_optax.train.config import EvaluateConfig, TrainConfig
 from nag_optax.train.run import train
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
@@ -84,6 +86,15 @@ def test_help_names_every_command_option_and_default(capsys):
     for option in ("--dataset", "--warmup-epochs", "--momentum-schedule", "--resume", "--num-devices"):
         assert option in text
     assert re.search(r"nag +0\.1 +0\.05 +0\.04 +0\.05\n", text)
+
+
+@pytest.mark.parametrize("config", [TrainConfig, EvaluateConfig, CompareConfig])
+def test_a_line_of_help_ends_only_with_a_sentence(config):
+    """The parser keeps the line breaks of these docstrings; elsewhere they would leave half a line empty."""
+    texts = re.findall(r'^    """(.*?)"""', inspect.getsource(config), re.M | re.S)
+    assert len(texts) >= 4
+    for text in texts:
+        assert all(line.endswith((".", "?", ":")) for line in text.split("\n")), text
 
 
 def test_version_and_a_missing_extra(capsys, monkeypatch):

@@ -58,7 +58,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 @over_pages
 def test_commands_exist(page: Path, monkeypatch):
     """Their options, too; they are not carried out."""
-    from nag_optax._options import parse
+    from nag_optax._command_line import parse
 
     monkeypatch.chdir(ROOT)
     for words in commands(page):
@@ -73,7 +73,7 @@ def test_commands_exist(page: Path, monkeypatch):
 
 
 def test_a_command_with_an_unknown_option_is_noticed():
-    from nag_optax._options import parse
+    from nag_optax._command_line import parse
     from nag_optax.train.errors import InputError
 
     with pytest.raises(InputError, match="--learning-speed"):

@@ -51,7 +51,7 @@ def test_convex(tmp_path):
 def test_comparison(tmp_path):
     result = {"config": test_table.CONFIG.to_dict(), "optimizers": [test_table.RESULT]}
     text = written(tmp_path, "comparison-digits.json", result)
-    assert "```bash\nnag-optax compare " in text
+    assert "```bash\nnag-optax compare\n```" in text
     assert cells(text)[2][:4] == ["NAG", "0.1", "98.00 ± 1.00", "2.0e-03 ± 1e-03"]
 
 

@@ -51,8 +51,13 @@ def test_the_folder_holds_table_figure_and_every_curve(finished):
     assert adam["state_bytes_per_parameter"] == pytest.approx(8, abs=0.01)
     assert "NAG" in printed and "best at the lowest learning rate tried" in printed
     text = (folder / "comparison.md").read_text()
+    command = (
+        r"\nnag-optax compare --optimizers nag adam --learning-rates 0.03 1e\+30 "
+        r"--num-epochs 1 --batch-size 128 --seeds 2\n"
+    )
+    assert text.startswith("# digits, mlp: 1 epoch, 2 seeds\n")
     assert re.search(r"^\| NAG +\| +0\.03 \|", text, re.M)
-    assert "(comparison.png)" in text and "nag-optax compare --dataset digits" in text
+    assert "(comparison.png)" in text and re.search(command, text)
 
 
 def test_another_comparison_is_not_overwritten_unless_asked(finished, tmp_path):
