@@ -49,12 +49,11 @@ def read(program: str, run_dir: Path) -> dict[str, Any]:
 
 
 def command(config: dict[str, Any]) -> str:
-    """What makes it again; where the data lie says nothing elsewhere."""
+    """What makes it again."""
     from nag_optax.compare import table
     from nag_optax.compare.config import CompareConfig
 
-    words = table.command(CompareConfig(**config))
-    return words.replace("--dataset mnist", "--dataset mnist --data-dir DIR")
+    return table.command(CompareConfig(**config))
 
 
 def without_curves(found: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The command itself: exit codes, one line for each mistake, a run that is killed and goes on."""
 
+import inspect
 import io
 import os
 import re
@@ -12,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from nag_optax.cli import run
-from nag_optax.train.config import TrainConfig
+from nag_optax.compare.config import CompareConfig
+from nag_optax.train.config import EvaluateConfig, TrainConfig
 from nag_optax.train.run import train
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
@@ -38,7 +40,17 @@ def command(*arguments: object) -> list[str]:
         ("compare --learning-rates", "--learning-rates without a value: must be auto, or"),
         ("train --prune", "--prune without a value: must be group_l2=STRENGTH"),
         ("train --seed", "--seed without a value: must be a whole number"),
-        ("train --speed 3", "Unrecognized options: --speed, 3; see nag-optax train --help"),
+        ("train --volume 3", "--volume: no such option; see nag-optax train --help"),
+        ("train --volume", "--volume: no such option; see nag-optax train --help"),
+        (
+            "train --learning-rte=0.1",
+            "--learning-rte: no such option; did you mean --learning-rate?; see nag-optax train --help",
+        ),
+        ("train fast", "fast: belongs to no option; see nag-optax train --help"),
+        (
+            "train --resume",
+            "--run-dir runs/digits-cnn-nag-0/config.json: no such file; name the folder of a run",
+        ),
         ("trian", "trian: no such command; must be train, evaluate or compare"),
         ("compare --optimizers nag lion", "--optimizers lion: must be different names of sgd, momentum, nag"),
         ("compare --learning-rates 1 fast", "--learning-rates 1 fast: must be auto, or different finite"),
@@ -46,7 +58,7 @@ def command(*arguments: object) -> list[str]:
         ("compare --seeds many", "--seeds many: must be a whole number from 1 to 100"),
         ("compare --problem cubic", "--problem cubic: must be one of quadratic, rosenbrock, logistic"),
         ("compare --num-steps 9", "--num-steps 9: goes with --problem"),
-        ("compare --speed 3", "Unrecognized options: --speed, 3; see nag-optax compare --help"),
+        ("compare --optimzers nag adam", "--optimzers: no such option; did you mean --optimizers?"),
         ("compare --resume --run-dir nowhere", "nowhere/config.json: no such file"),
         ("evaluate", "RUN_DIR is missing: name the folder of a run"),
         ("evaluate nowhere", "nowhere/config.json: no such file"),
@@ -74,6 +86,15 @@ def test_help_names_every_command_option_and_default(capsys):
     for option in ("--dataset", "--warmup-epochs", "--momentum-schedule", "--resume", "--num-devices"):
         assert option in text
     assert re.search(r"nag +0\.1 +0\.05 +0\.04 +0\.05\n", text)
+
+
+@pytest.mark.parametrize("config", [TrainConfig, EvaluateConfig, CompareConfig])
+def test_a_line_of_help_ends_only_with_a_sentence(config):
+    """The parser keeps the line breaks of these docstrings; elsewhere they would leave half a line empty."""
+    texts = re.findall(r'^    """(.*?)"""', inspect.getsource(config), re.M | re.S)
+    assert len(texts) >= 4
+    for text in texts:
+        assert all(line.endswith((".", "?", ":")) for line in text.split("\n")), text
 
 
 def test_version_and_a_missing_extra(capsys, monkeypatch):
@@ -141,11 +162,78 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert re.fullmatch(
-        r"\nnag-optax: stopping after these steps; once more stops at once\n"
+        r"\nnag-optax: stopping soon; once more stops at once\n"
         r"nag-optax: stopped by SIGINT at step \d+, which is saved; "
         rf"continue with: nag-optax train --resume --run-dir {tmp_path}/run\n",
         error,
     )
+
+
+SIGNAL_AT_IMPORT = """
+import os, signal, sys
+
+class Lost:
+    def __del__(self):  # As in a callback of the garbage collector: what it raises is lost.
+        os.kill(os.getpid(), signal.{signal})
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            sys.meta_path.remove(self)
+            Lost()
+
+sys.meta_path.insert(0, Finder())
+from nag_optax.cli import main
+sys.argv = ["nag-optax", {arguments}]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "arguments"),
+    [
+        ("SIGINT", "jax", '"train", "--num-epochs", "1", "--model", "mlp"'),
+        ("SIGTERM", "tyro", '"compare", "--problem", "quadratic"'),
+    ],
+)
+def test_a_signal_while_it_imports_is_not_lost(tmp_path, name, module, arguments):
+    code = SIGNAL_AT_IMPORT.format(signal=name, module=module, arguments=arguments)
+    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert result.returncode == 128 + signal.Signals[name]
+    assert result.stderr == (
+        f"\nnag-optax: stopping soon; once more stops at once\nnag-optax: stopped by {name} before it began\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_imports_nothing_before_it_listens():
+    code = (
+        "import sys, nag_optax\n"
+        "before = set(sys.modules)\n"
+        "import nag_optax.cli\n"
+        "assert set(sys.modules) - before == {'nag_optax.cli'}, set(sys.modules) - before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=ENVIRONMENT)
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("train", "stopped at once; --resume goes on from what is saved, if anything is"),
+        ("compare", "stopped at once; --resume goes on from what is saved, if anything is"),
+        ("evaluate", "stopped at once"),
+    ],
+)
+def test_stopped_at_once_names_resume_where_there_is_one(command, line, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nag_optax.cli._run", stop)
+    assert run([command]) == 130
+    assert capsys.readouterr().err == f"nag-optax: {line}\n"
 
 
 def test_files_too_large_for_the_disk_are_one_line(tmp_path):

@@ -73,12 +73,12 @@ def commands(page: Path) -> Iterator[list[str]]:
 @over_pages
 def test_commands_exist(page: Path, monkeypatch):
     """Their options, too; they are not carried out."""
-    from nag_optax.cli import _parse
+    from nag_optax._command_line import parse
 
     monkeypatch.chdir(ROOT)
     for words in commands(page):
         if words[0] == "nag-optax":
-            _parse(words[1:])
+            parse(words[1:])
         elif words[:2] == ["python", "-m"] and words[2].startswith("benchmarks."):
             module = importlib.import_module(f"{words[2]}{'.__main__' * (words[2] == 'benchmarks.convex')}")
             if parser := getattr(module, "make_parser", None):
@@ -137,11 +137,11 @@ def test_the_file_to_predict_is_one_that_the_run_takes(monkeypatch, tmp_path):
 
 
 def test_a_command_with_an_unknown_option_is_noticed():
-    from nag_optax.cli import _parse
+    from nag_optax._command_line import parse
     from nag_optax.train.errors import InputError
 
     with pytest.raises(InputError, match="--learning-speed"):
-        _parse(["train", "--learning-speed", "1"])
+        parse(["train", "--learning-speed", "1"])
 
 
 def names_in(path: Path) -> set[str]:

@@ -1,7 +1,6 @@
 """A comparison and its folder: search, keep each optimizer's result, report."""
 
 import shlex
-import signal
 import textwrap
 import time
 from abc import ABC, abstractmethod
@@ -19,7 +18,8 @@ from nag_optax.compare.progress import CompareProgress
 from nag_optax.compare.search import Search, Trial, search, search_given
 from nag_optax.train.devices import Device
 from nag_optax.train.environment import environment_of
-from nag_optax.train.errors import InputError, Interrupted
+from nag_optax.train.errors import InputError
+from nag_optax.train.signals import interrupted
 
 _VERSIONS = ("nag_optax", "jax", "jaxlib", "optax", "flax")
 
@@ -47,6 +47,8 @@ class Comparison(ABC):
     def carry_out(self) -> dict[str, Any]:
         config = self.config
         stored = {name: self.folder.result(name) for name in config.optimizers} if config.resume else {}
+        if config.resume:
+            self.folder.write_config()
         self._results = {name: result for name, result in stored.items() if result is not None}
         missing = [name for name in config.optimizers if name not in self._results]
         if self._results:
@@ -173,14 +175,18 @@ class Comparison(ABC):
         """Ends the comparison, between two chunks of work, if a signal came."""
         if not self.interrupts:
             return
-        number = self.interrupts[0]
         finished = [name for name in self.config.optimizers if name in self._results]
         kept = f"finished and kept: {', '.join(finished)}" if finished else "no optimizer was finished"
-        raise Interrupted(
-            f"stopped by {signal.Signals(number).name}; {kept}; continue with: "
+        raise interrupted(
+            self.interrupts,
+            f"; {kept}; continue with: "
             f"nag-optax compare --resume --run-dir {shlex.quote(str(self.folder.path))}",
-            number,
         )
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

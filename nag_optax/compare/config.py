@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +10,12 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import tyro
 
 from nag_optax._float32 import float32
-from nag_optax.train.checks import flag
-from nag_optax.train.config import (
-    DatasetName,
-    ModelName,
-    TrainConfig,
-    _Float,
-    _Int,
-    _IntInTable,
-    _matches,
-    _or,
-    _Path,
-)
+from nag_optax.train.checks import flag, positive
+from nag_optax.train.config import DatasetName, ModelName, TrainConfig
 from nag_optax.train.config import allowed as allowed_to_train
 from nag_optax.train.errors import InputError
+from nag_optax.train.options import Float, Int, IntInTable, OptionalPath, given_or, matches
+from nag_optax.train.stored import load_stored
 
 ContenderName = Literal[
     "sgd",
@@ -67,13 +58,13 @@ class CompareConfig:
         DatasetName | None, tyro.conf.arg(metavar="{digits,mnist}", help_behavior_hint="(default: digits)")
     ] = None
     """Images to train on, as in nag-optax train."""
-    data_dir: _Path = None
+    data_dir: OptionalPath = None
     """Folder with the four IDX files, gzipped or not; for --dataset mnist."""
     model: Annotated[
         ModelName | None, tyro.conf.arg(metavar="{mlp,cnn}", help_behavior_hint="(default: mlp)")
     ] = None
     """As in nag-optax train. Many runs of the mlp train at once; on a CPU those of the cnn do not."""
-    image_size: _Int = None
+    image_size: Int = None
     """Resize images to N x N pixels; by default they keep their size."""
     problem: Annotated[
         ProblemName | None,
@@ -101,9 +92,9 @@ class CompareConfig:
         ),
     ] = None
     """How the learning rate decays, to 0 at the end."""
-    num_epochs: _IntInTable = None
+    num_epochs: IntInTable = None
     """Passes over the training data, at least 1."""
-    batch_size: _IntInTable = None
+    batch_size: IntInTable = None
     """Examples a step, at least 1."""
     num_steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 1000)")] = (
         None
@@ -113,12 +104,12 @@ class CompareConfig:
     """Runs at each learning rate: initialisation, order of the data and dropout of their own."""
     seed: int = 0
     """The first of the seeds; the others follow it."""
-    target: Annotated[_Float, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 0.97)")] = None
+    target: Annotated[Float, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 0.97)")] = None
     """Test accuracy in (0, 1] to which steps and seconds are counted."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to train; auto takes the best that JAX finds."""
 
-    run_dir: _Path = None
+    run_dir: OptionalPath = None
     """Folder of the comparison, by default runs/compare-<dataset>-<model> or runs/compare-<problem>."""
     resume: bool = False
     """Go on with the comparison in --run-dir; optimizers that are finished are not run again."""
@@ -193,8 +184,8 @@ class CompareConfig:
             schedule=train.schedule,
             num_epochs=train.num_epochs,
             batch_size=train.batch_size,
-            seeds=_or(self.seeds, 3),
-            target=_or(self.target, TARGETS[dataset]),
+            seeds=given_or(self.seeds, 3),
+            target=given_or(self.target, TARGETS[dataset]),
             run_dir=self.run_dir or Path("runs") / f"compare-{dataset}-{model}",
         )
 
@@ -213,7 +204,7 @@ class CompareConfig:
         return dataclasses.replace(
             self,
             schedule=self.schedule or "constant",
-            num_steps=_or(self.num_steps, 1000),
+            num_steps=given_or(self.num_steps, 1000),
             run_dir=self.run_dir or Path("runs") / f"compare-{self.problem}",
         )
 
@@ -227,7 +218,7 @@ class CompareConfig:
                     isinstance(value, tuple) and all(isinstance(v, int | float) for v in value)
                 )
             else:
-                fits = _matches(value, hint)
+                fits = matches(value, hint)
             if not fits:
                 raise InputError(f"{flag(name)} {_shown(value)}: must be {allowed(name)}")
 
@@ -241,12 +232,12 @@ class CompareConfig:
         if self.learning_rates != "auto":
             need(bool, "learning_rates")
             for rate in self.learning_rates:
-                if not (rate > 0 and math.isfinite(float32(rate))):
+                if not positive(rate):
                     raise InputError(f"--learning-rates {rate}: must be {allowed('learning_rates')}")
-            need(lambda rates: len(set(rates)) == len(rates), "learning_rates")
+            need(lambda rates: len({float32(rate) for rate in rates}) == len(rates), "learning_rates")
         need(lambda count: 1 <= count <= 100, "seeds")
         need(lambda count: 1 <= count <= 1_000_000, "num_steps")
-        need(lambda seed: 0 <= seed <= 2**32 - _or(self.seeds, 1), "seed")
+        need(lambda seed: 0 <= seed <= 2**32 - given_or(self.seeds, 1), "seed")
         need(lambda target: 0 < target <= 1, "target")
 
 
@@ -271,22 +262,16 @@ def load_config(path: Path) -> CompareConfig:
     Raises:
         InputError: if the file is missing, damaged, or not a comparison's.
     """
-    try:
-        fields = json.loads(path.read_text())
+
+    def make(fields: dict[str, Any]) -> CompareConfig:
         if fields["data_dir"] is not None:
             fields["data_dir"] = Path(fields["data_dir"])
         fields["optimizers"] = tuple(fields["optimizers"])
         if fields["learning_rates"] != "auto":
             fields["learning_rates"] = tuple(fields["learning_rates"])
         return CompareConfig(**fields, run_dir=path.parent).resolved()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; name the folder of a comparison") from None
-    except KeyError as error:
-        raise InputError(
-            f"{path}: not a readable configuration of a comparison (it has no {error})"
-        ) from None
-    except (OSError, ValueError, TypeError, InputError) as error:
-        raise InputError(f"{path}: not a readable configuration of a comparison ({error})") from None
+
+    return load_stored(path, "comparison", make)
 
 
 def _shown(value: Any) -> str:

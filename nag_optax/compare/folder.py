@@ -3,13 +3,14 @@
 import json
 import math
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nag_optax.compare.config import CompareConfig, load_config
-from nag_optax.train.folder import CONFIG, RunFolder
+from nag_optax.compare.config import CONTENDER_NAMES, load_config
+from nag_optax.train.folder import Folder
 
 COMPARISON, TABLE, FIGURE, OPTIMIZERS = (
     "comparison.json",
@@ -19,21 +20,22 @@ COMPARISON, TABLE, FIGURE, OPTIMIZERS = (
 )
 
 
-class ComparisonFolder(RunFolder):
+class ComparisonFolder(Folder):
     """The files of one comparison."""
 
-    files = (CONFIG, COMPARISON, TABLE, FIGURE)
-    folders = (OPTIMIZERS,)
-
-    def __init__(self, config: CompareConfig):
-        super().__init__(config, load_config)
+    kind = "comparison"
+    load = staticmethod(load_config)
+    files = (COMPARISON, TABLE, FIGURE)
+    folder = OPTIMIZERS
+    entries = rf"({'|'.join(CONTENDER_NAMES)})\.json(\.partial)?"
 
     def result(self, name: str) -> dict[str, Any] | None:
         """What an optimizer gave, if it is finished and the file is whole."""
-        try:
-            return json.loads(self._path_of(name).read_text())
-        except (OSError, ValueError):
-            return None
+        with suppress(OSError, ValueError):
+            result = json.loads(self._path_of(name).read_text())
+            if isinstance(result, dict) and result.get("name") == name:
+                return result
+        return None
 
     def write_result(self, name: str, result: dict[str, Any]) -> None:
         with self._writing():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nag_optax.compare.comparison import Comparison
+from nag_optax.compare.comparison import Comparison, counted
 from nag_optax.compare.contenders import CONTENDERS, Contender
 from nag_optax.compare.figures import draw_data
 from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
@@ -31,8 +31,8 @@ class OnData(Comparison):
         self.runs_a_rate = len(self.seeds)
         self.runner = LaneRunner(config, load_dataset(config.train_config()), self.device)
         self.title = (
-            f"{config.dataset}, {config.model}: {self.runner.num_epochs} epochs, {len(self.seeds)} "
-            + ("seed" if len(self.seeds) == 1 else "seeds")
+            f"{config.dataset}, {config.model}: {counted(self.runner.num_epochs, 'epoch')}, "
+            f"{counted(len(self.seeds), 'seed')}"
         )
 
     def run(self, contender: Contender, learning_rates: Sequence[float]) -> list[Trial]:

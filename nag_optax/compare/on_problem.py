@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nag_optax.compare.comparison import Comparison
+from nag_optax.compare.comparison import Comparison, counted
 from nag_optax.compare.contenders import Contender
 from nag_optax.compare.figures import draw_problem
 from nag_optax.compare.problems import GAPS, descend, make_problem, score
@@ -19,9 +19,9 @@ class OnProblem(Comparison):
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        assert self.config.problem is not None
+        assert self.config.problem is not None and self.config.num_steps is not None
         self.problem = make_problem(self.config.problem)
-        self.title = f"{self.problem.title}: {self.config.num_steps} steps"
+        self.title = f"{self.problem.title}: {counted(self.config.num_steps, 'step')}"
 
     def run(self, contender: Contender, learning_rates: Sequence[float]) -> list[Trial]:
         self.check_interrupts()

@@ -4,6 +4,7 @@ import math
 import shlex
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -60,11 +61,17 @@ def notes(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def command(config: CompareConfig) -> str:
-    """The command that makes this comparison again, with every option that matters."""
+    """The command that makes this comparison again; options that have their defaults are left out."""
+    data_dir = Path("DIR") if config.dataset == "mnist" else None
+    plain = CompareConfig(config.dataset, data_dir, config.model, problem=config.problem).resolved().to_dict()
+    # These choose the defaults of the others.
+    plain |= {"dataset": "digits", "data_dir": None, "model": "mlp", "problem": None}
+    fields = config.to_dict()
+    fields["data_dir"] = fields["data_dir"] or data_dir
     words = ["nag-optax", "compare"]
-    for name, value in config.to_dict().items():
-        if value is not None:
-            values = value if isinstance(value, list | tuple) else [value]
+    for name, value in fields.items():
+        values, defaults = (list(v) if isinstance(v, list | tuple) else [v] for v in (value, plain[name]))
+        if value is not None and values != defaults:
             words += ["--" + name.replace("_", "-"), *map(str, values)]
     return shlex.join(words)
 

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import textwrap
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -133,5 +134,6 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _reason(error: BaseException) -> str:
+    """One short line: some of Orbax's messages hold whole arrays."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return textwrap.shorten(lines[0], 120, placeholder=" …") if lines else type(error).__name__

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import tyro
 
@@ -12,6 +12,18 @@ from nag_optax.train.catalogue import INNER, OPTIMIZERS, default_learning_rate, 
 from nag_optax.train.checks import ALLOWED, check_values, flag
 from nag_optax.train.defaults import DEFAULTS
 from nag_optax.train.errors import InputError
+from nag_optax.train.options import (
+    TABLE,
+    Float,
+    FloatInTable,
+    Int,
+    IntInTable,
+    OptionalPath,
+    choices,
+    given_or,
+    matches,
+)
+from nag_optax.train.stored import load_stored
 
 DatasetName = Literal["digits", "mnist"]
 ModelName = Literal["mlp", "cnn"]
@@ -22,14 +34,6 @@ else:
     InnerName = Literal[INNER]
 
 DEFAULT_MODEL: dict[str, ModelName] = {"digits": "cnn", "mnist": "mlp"}
-
-# How an option reads in --help: what it takes, and no default where the text says it.
-_Float = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
-_Int = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
-_Path = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
-_TABLE = "(default: by dataset and model)"
-_FloatInTable = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=_TABLE)]
-_IntInTable = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=_TABLE)]
 
 # How a run is carried out: two runs that differ here alone are the same run.
 _NOT_THE_RUN = ("run_dir", "resume", "overwrite", "data_dir", "device", "num_devices")
@@ -45,7 +49,7 @@ class TrainConfig:
 
     dataset: DatasetName = "digits"
     """Images to train on: scikit-learn's digits, or any set in MNIST's IDX format."""
-    data_dir: _Path = None
+    data_dir: OptionalPath = None
     """Folder with the four IDX files, gzipped or not; for --dataset mnist."""
     model: Annotated[
         ModelName | None,
@@ -56,47 +60,47 @@ class TrainConfig:
         None
     )
     """Train and evaluate on these classes alone: labels and ranges, such as 0-4 or 0,2,7-9."""
-    image_size: _Int = None
+    image_size: Int = None
     """Resize images to N x N pixels; by default they keep their size."""
 
     init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = None
-    """Start from the weights of another run of the same model and image size, with a new head where the
-    classes differ; images are standardised as there."""
+    """Start from the weights of another run of the same model and image size.
+    Where the classes differ the head is new; images are standardised as there."""
     freeze: Annotated[
         tuple[str, ...],
         tyro.conf.UseAppendAction,
         tyro.conf.arg(metavar="PATTERN", help_behavior_hint="(default: none)"),
     ] = ()
-    """Keep the parameters of these paths, such as conv1/kernel, norm1 or conv*,norm*; may be given several
-    times. A batch normalisation that is frozen keeps its statistics too, and normalises with them."""
+    """Keep the parameters of these paths, such as conv1/kernel, norm1 or conv*,norm*; may be repeated.
+    A batch normalisation that is frozen keeps its statistics too, and normalises with them."""
 
     optimizer: OptimizerName = "nag"
-    """sgd, momentum, adam and adamw are Optax's; the others are this package's. snoo, ema_nesterov and gpa
-    go around another one, --inner."""
+    """sgd, momentum, adam and adamw are Optax's; the others are this package's.
+    snoo, ema_nesterov and gpa go around another one, --inner."""
     inner: Annotated[
         InnerName | None,
         tyro.conf.arg(metavar="{" + ",".join(INNER) + "}", help_behavior_hint="(default: adamw)"),
     ] = None
     """What snoo, ema_nesterov or gpa goes around; the other options are its own."""
-    learning_rate: _FloatInTable = None
+    learning_rate: FloatInTable = None
     """Peak learning rate, above 0."""
-    momentum: _Float = None
+    momentum: Float = None
     """In [0, 1); for nag and momentum, by default 0.9, and for muon, by default 0.95."""
     momentum_schedule: Literal["constant", "sutskever"] = "constant"
     """sutskever raises the momentum of nag or muon to --momentum in steps of 250."""
     schedule: Annotated[
         Literal["constant", "cosine", "linear"] | None,
-        tyro.conf.arg(metavar="{constant,cosine,linear}", help_behavior_hint=_TABLE),
+        tyro.conf.arg(metavar="{constant,cosine,linear}", help_behavior_hint=TABLE),
     ] = None
     """How the learning rate decays, to 0 at the end."""
-    warmup_epochs: _FloatInTable = None
+    warmup_epochs: FloatInTable = None
     """Epochs in which the learning rate rises linearly to its peak."""
-    weight_decay: _Float = None
-    """Decoupled weight decay of weight matrices and kernels, at least 0; by default 0, with adamw and
-    nadamw 1e-4."""
+    weight_decay: Float = None
+    """Decoupled weight decay of weight matrices and kernels, at least 0.
+    By default 0, with adamw and nadamw 1e-4."""
     smoothing: float = 0.0
     """Decay of an exponential moving average of the gradients, in [0, 1); 0 is none."""
-    clip_norm: _Float = None
+    clip_norm: Float = None
     """Clip the gradients to this global norm, above 0."""
     adaptive_step: bool = False
     """Shorter steps while the norm of the gradients is above its running average, longer ones below."""
@@ -108,11 +112,11 @@ class TrainConfig:
     prune: Annotated[
         str | None, tyro.conf.arg(metavar="group_l2=STRENGTH", help_behavior_hint="(default: none)")
     ] = None
-    """Penalise the norm of each hidden unit (channel of a convolution, unit of a dense layer), which makes
-    whole units exactly zero; the result without them is shown too. For nag and sgd."""
-    num_epochs: _IntInTable = None
+    """Penalise the norm of each hidden unit, a channel of a convolution or a unit of a dense layer.
+    Whole units become exactly zero; the result without them is shown too. For nag and sgd."""
+    num_epochs: IntInTable = None
     """Passes over the training data, at least 1."""
-    batch_size: _IntInTable = None
+    batch_size: IntInTable = None
     """Examples a step, over all devices, at least 1."""
     seed: int = 0
     """Seed of the initialisation, the order of the data and dropout; at least 0."""
@@ -122,7 +126,7 @@ class TrainConfig:
     num_devices: int = 1
     """Local devices among which each batch is split, at least 1."""
 
-    run_dir: _Path = None
+    run_dir: OptionalPath = None
     """Folder of the run, by default runs/<dataset>-<model>-<optimizer>-<seed>."""
     resume: bool = False
     """Continue the run in --run-dir from its newest checkpoint, with the options it was started with."""
@@ -141,21 +145,21 @@ class TrainConfig:
         model = self.model or DEFAULT_MODEL[self.dataset]
         table = DEFAULTS[self.dataset, model]
         options = options_of(self.optimizer, self.inner)
-        num_epochs = _or(self.num_epochs, table.num_epochs)
+        num_epochs = given_or(self.num_epochs, table.num_epochs)
         config = dataclasses.replace(
             self,
             model=model,
-            inner=_or(self.inner, options.get("inner")),
-            learning_rate=_or(
+            inner=given_or(self.inner, options.get("inner")),
+            learning_rate=given_or(
                 self.learning_rate,
                 default_learning_rate(self.optimizer, self.inner, self.dataset, model),
             ),
-            momentum=_or(self.momentum, options.get("momentum")),
-            weight_decay=_or(self.weight_decay, options.get("weight_decay", 0.0)),
-            schedule=_or(self.schedule, table.schedule),
-            warmup_epochs=_or(self.warmup_epochs, min(table.warmup_epochs, 0.1 * num_epochs)),
+            momentum=given_or(self.momentum, options.get("momentum")),
+            weight_decay=given_or(self.weight_decay, options.get("weight_decay", 0.0)),
+            schedule=given_or(self.schedule, table.schedule),
+            warmup_epochs=given_or(self.warmup_epochs, min(table.warmup_epochs, 0.1 * num_epochs)),
             num_epochs=num_epochs,
-            batch_size=_or(self.batch_size, table.batch_size),
+            batch_size=given_or(self.batch_size, table.batch_size),
             init_from=None if self.init_from is None else self.init_from.resolve(),
             freeze=tuple(part.strip() for pattern in self.freeze for part in pattern.split(",")),
             run_dir=self.run_dir or Path("runs") / f"{self.dataset}-{model}-{self.optimizer}-{self.seed}",
@@ -188,7 +192,7 @@ class TrainConfig:
     def _check_types(self) -> None:
         for name, hint in get_type_hints(TrainConfig).items():
             value = getattr(self, name)
-            if not _matches(value, hint):
+            if not matches(value, hint):
                 raise InputError(f"{flag(name)} {value}: must be {allowed(name)}")
 
 
@@ -199,9 +203,9 @@ class EvaluateConfig:
     run_dir: Annotated[Path, tyro.conf.arg(metavar="RUN_DIR")]
     """Folder of the run, as nag-optax train wrote it."""
     predict: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npy", help_behavior_hint="")] = None
-    """Images (N, height, width[, channels]) on the scale of the training images; the predicted
-    classes are written beside it, to FILE-predictions.npy."""
-    data_dir: _Path = None
+    """Images (N, height, width[, channels]) on the scale of the training images.
+    The predicted classes are written beside it, to FILE-predictions.npy."""
+    data_dir: OptionalPath = None
     """Folder of the IDX files, if it is no longer where it was."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to evaluate; auto takes the best that JAX finds."""
@@ -211,8 +215,8 @@ def allowed(name: str) -> str:
     """What the option of that name takes, in words."""
     if name in ALLOWED:
         return ALLOWED[name]
-    choices = _choices(get_type_hints(TrainConfig)[name])
-    return "one of " + ", ".join(map(str, choices)) if choices else "a path"
+    names = choices(get_type_hints(TrainConfig)[name])
+    return "one of " + ", ".join(map(str, names)) if names else "a path"
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -221,39 +225,12 @@ def load_config(path: Path) -> TrainConfig:
     Raises:
         InputError: if the file is missing, damaged, or not a trainer's.
     """
-    try:
-        fields = json.loads(path.read_text())
+
+    def make(fields: dict[str, Any]) -> TrainConfig:
         for name in ("data_dir", "init_from"):
             if fields[name] is not None:
                 fields[name] = Path(fields[name])
         fields["freeze"] = tuple(fields["freeze"])
         return TrainConfig(**fields, run_dir=path.parent).resolved()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; name the folder of a run of nag-optax train") from None
-    except KeyError as error:
-        raise InputError(f"{path}: not a readable configuration of a run (it has no {error})") from None
-    except (OSError, ValueError, TypeError, InputError) as error:
-        raise InputError(f"{path}: not a readable configuration of a run ({error})") from None
 
-
-def _or(value: Any, default: Any) -> Any:
-    return default if value is None else value
-
-
-def _choices(hint: Any) -> tuple[Any, ...]:
-    parts = get_args(hint)
-    if any(get_args(part) for part in parts):  # an optional Literal
-        parts = next(get_args(part) for part in parts if get_args(part))
-    return parts if all(isinstance(part, str) for part in parts) else ()
-
-
-def _matches(value: Any, hint: Any) -> bool:
-    """Whether a value fits the few kinds of hint used above; bool is no number here."""
-    if choices := _choices(hint):
-        return value in choices or (value is None and type(None) in get_args(hint))
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
-    kinds = get_args(hint) or (hint,)
-    if isinstance(value, bool):
-        return bool in kinds
-    return isinstance(value, tuple(kinds) + ((int,) if float in kinds else ()))
+    return load_stored(path, "run", make)

@@ -1,5 +1,6 @@
 """Datasets: images and labels in memory, a held-out test split, the training set's statistics."""
 
+import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,8 @@ class Dataset(NamedTuple):
     classes: tuple[int, ...]  # the label in the files of each class
     mean: np.ndarray
     std: np.ndarray
+    digest: str
+    """Of the training images, before they are resized, and labels."""
 
     @property
     def num_classes(self) -> int:
@@ -58,6 +61,11 @@ def load_dataset(config: TrainConfig) -> Dataset:
     if config.classes is not None:
         classes = class_labels(config.classes)
         train, test = (_restricted(split, classes, config) for split in (train, test))
+    if (train.labels == train.labels[0]).all():
+        raise InputError(
+            f"{source_of(config)}: every training label is {train.labels[0]}; there must be two classes"
+        )
+    digest = _digest(train)  # What a resize gives may differ between devices in the last bit.
     if config.image_size is not None:
         train, test = (Split(resize(s.images, config.image_size), s.labels) for s in (train, test))
     assert config.batch_size is not None
@@ -69,7 +77,12 @@ def load_dataset(config: TrainConfig) -> Dataset:
     # In float64: a float32 sum over millions of pixels is wrong in the third digit.
     mean = train.images.mean((0, 1, 2), dtype=np.float64).astype(np.float32)
     std = train.images.std((0, 1, 2), dtype=np.float64).astype(np.float32)
-    return Dataset(train, test, classes, mean, np.maximum(std, 1e-6))
+    return Dataset(train, test, classes, mean, np.maximum(std, 1e-6), digest)
+
+
+def source_of(config: TrainConfig) -> str:
+    """The option that chose the dataset, and its value."""
+    return f"--dataset {config.dataset}" if config.data_dir is None else f"--data-dir {config.data_dir}"
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
@@ -81,6 +94,13 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     scale = jax.jit(jax.vmap(lambda image: jax.image.resize(image.astype(jnp.float32), shape, "linear")))
     pieces = [np.asarray(scale(images[i : i + 4096])) for i in range(0, n, 4096)]
     return np.concatenate(pieces)
+
+
+def _digest(split: Split) -> str:
+    digest = hashlib.sha256()
+    for array in split:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _restricted(split: Split, classes: tuple[int, ...], config: TrainConfig) -> Split:
@@ -112,6 +132,8 @@ def _digits() -> tuple[Split, Split]:
 
 def _idx_folder(folder: Path) -> tuple[Split, Split]:
     """MNIST, Fashion-MNIST and every other set of four IDX files."""
+    if folder.is_file():
+        raise InputError(f"--data-dir {folder}: is a file; name the folder that holds the four IDX files")
     if not folder.is_dir():
         raise InputError(f"--data-dir {folder}: no such folder; it must hold the four IDX files")
     train = Split(*read_idx_pair(folder, "train"))

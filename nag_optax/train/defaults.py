@@ -1,4 +1,4 @@
-"""The one table of defaults that depend on dataset, model and optimizer."""
+"""The table of defaults that depend on dataset and model."""
 
 from typing import NamedTuple
 
@@ -6,18 +6,13 @@ from nag_optax.train.catalogue import OPTIMIZERS
 
 
 class Defaults(NamedTuple):
-    """Defaults for one dataset and model; the learning rates, by optimizer, are those of its row."""
+    """Defaults for one dataset and model; the learning rates stand with the optimizers."""
 
     num_epochs: int
     batch_size: int
     schedule: str
     warmup_epochs: float
     steps_per_report: int  # steps in one compiled scan, between two looks at the progress
-    learning_rate: dict[str, float]
-
-
-def _rates(dataset: str, model: str) -> dict[str, float]:
-    return {name: row.learning_rates[dataset, model] for name, row in OPTIMIZERS.items()}
 
 
 DEFAULTS: dict[tuple[str, str], Defaults] = {
@@ -27,7 +22,6 @@ DEFAULTS: dict[tuple[str, str], Defaults] = {
         schedule="cosine",
         warmup_epochs=1.0,
         steps_per_report=50,
-        learning_rate=_rates("digits", "mlp"),
     ),
     ("digits", "cnn"): Defaults(
         num_epochs=12,
@@ -35,7 +29,6 @@ DEFAULTS: dict[tuple[str, str], Defaults] = {
         schedule="cosine",
         warmup_epochs=1.0,
         steps_per_report=25,
-        learning_rate=_rates("digits", "cnn"),
     ),
     ("mnist", "mlp"): Defaults(
         num_epochs=5,
@@ -43,7 +36,6 @@ DEFAULTS: dict[tuple[str, str], Defaults] = {
         schedule="linear",
         warmup_epochs=0.5,
         steps_per_report=100,
-        learning_rate=_rates("mnist", "mlp"),
     ),
     ("mnist", "cnn"): Defaults(
         num_epochs=3,
@@ -51,17 +43,15 @@ DEFAULTS: dict[tuple[str, str], Defaults] = {
         schedule="linear",
         warmup_epochs=0.5,
         steps_per_report=20,
-        learning_rate=_rates("mnist", "cnn"),
     ),
 }
 
 
 def defaults_table() -> str:
     """The table in plain text, for --help."""
-    optimizers = list(next(iter(DEFAULTS.values())).learning_rate)
-    columns = [["", "", "epochs", "batch", "schedule", "warm-up", *optimizers]]
+    columns = [["", "", "epochs", "batch", "schedule", "warm-up", *OPTIMIZERS]]
     for (dataset, model), d in DEFAULTS.items():
-        rates = [f"{d.learning_rate[name]:g}" for name in optimizers]
+        rates = [f"{row.learning_rates[dataset, model]:g}" for row in OPTIMIZERS.values()]
         columns.append(
             [dataset, model, str(d.num_epochs), str(d.batch_size), d.schedule, f"{d.warmup_epochs:g}", *rates]
         )

@@ -10,12 +10,13 @@ from rich.table import Table
 
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.config import EvaluateConfig, load_config
-from nag_optax.train.data import Dataset, load_dataset, resize
+from nag_optax.train.data import Dataset, load_dataset, resize, source_of
 from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import CHECKPOINTS, CONFIG
 from nag_optax.train.loop import Loop
-from nag_optax.train.transfer import standardised_as
+from nag_optax.train.signals import collected_signals, interrupted
+from nag_optax.train.transfer import check_same_shapes, standardised_as
 
 
 def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str, Any]:
@@ -23,8 +24,13 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str
 
     Raises:
         InputError: if the folder holds no run, or a file is missing, damaged or of another shape.
+        Interrupted: after SIGINT or SIGTERM; nothing is written then.
     """
-    console = console or Console()
+    with collected_signals() as interrupts:
+        return _evaluate(config, console or Console(), interrupts)
+
+
+def _evaluate(config: EvaluateConfig, console: Console, interrupts: list[int]) -> dict[str, Any]:
     run = load_config(config.run_dir / CONFIG)
     if config.data_dir is not None:
         run = dataclasses.replace(run, data_dir=config.data_dir)
@@ -35,6 +41,7 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str
         images = _fitted(images, config.predict, dataset, run.image_size)
     checkpoints = Checkpoints(config.run_dir / CHECKPOINTS)
     if facts := checkpoints.data_facts():
+        check_same_shapes(dataset, facts, source_of(run))
         dataset = standardised_as(dataset, facts)
     loop = Loop(run, dataset, devices)
 
@@ -52,12 +59,16 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str
         table.add_column(column, justify="left" if column == "split" else "right")
     results: dict[str, Any] = {}
     for name, split in (("train", dataset.train), ("test", dataset.test)):
+        if interrupts:
+            raise interrupted(interrupts, "")
         metrics = loop.evaluate(restored.state, split)
         results[f"{name}_accuracy"], results[f"{name}_loss"] = metrics.accuracy, metrics.loss
         table.add_row(name, f"{metrics.accuracy:.2%}", f"{metrics.loss:.4f}", str(len(split.labels)))
     console.print(table)
 
     if images is not None:
+        if interrupts:
+            raise interrupted(interrupts, "; no predictions were written")
         assert config.predict is not None
         path = config.predict.with_name(config.predict.stem + "-predictions.npy")
         labels = np.array(dataset.classes, np.int32)

@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, ClassVar, TypeVar
 
 from nag_optax.train.config import load_config
 from nag_optax.train.errors import InputError
@@ -19,23 +20,46 @@ CONFIG, METRICS, SUMMARY, CURVES, CHECKPOINTS = (
     "curves.png",
     "checkpoints",
 )
+# What a row of the metrics holds, and the summary at least.
+ROW: dict[str, Any] = {
+    "epoch": int,
+    "step": int,
+    "train_loss": float,
+    "train_accuracy": float,
+    "test_loss": float | None,
+    "test_accuracy": float | None,
+    "seconds": float,
+}
+SUMMARY_FIELDS = {
+    *("train_accuracy", "train_loss", "test_accuracy", "test_loss", "steps", "parameters"),
+    *("wall_seconds", "seconds_per_epoch", "steps_per_second", "compile_seconds"),
+}
 _LOCK = ".lock"
+# What a process that was killed before its first file leaves.
+_UNUSED = (_LOCK, f"{CONFIG}.partial")
 _Config = TypeVar("_Config", bound=Any)  # TrainConfig, CompareConfig
 
 
-class RunFolder:
-    """The files of one run. What the disk refuses is an InputError that names the folder."""
+class Folder:
+    """The files of a run or a comparison. What the disk refuses is an InputError that names the folder."""
 
-    files: tuple[str, ...] = (CONFIG, METRICS, SUMMARY, CURVES)
-    folders: tuple[str, ...] = (CHECKPOINTS,)
+    kind: ClassVar[str]
+    """What it holds, in one word."""
+    load: Callable[[Path], Any]
+    """Reads its configuration."""
+    files: ClassVar[tuple[str, ...]]
+    """Beside `config.json`."""
+    folder: ClassVar[str]
+    entries: ClassVar[str]
+    """Pattern of the names that are its own in that folder."""
 
-    def __init__(self, config: Any, load: Callable[[Path], Any] = load_config):
+    def __init__(self, config: Any):
         assert config.run_dir is not None
         self.path: Path = config.run_dir
-        self._config, self._load = config, load
+        self._config = config
 
     def check(self) -> None:
-        """Refuses to mix two runs, or to overwrite one, unless asked to.
+        """Refuses to mix two runs, or to overwrite one, unless asked to; and anything else in any case.
 
         Raises:
             InputError: says what the folder holds and what can be done.
@@ -44,28 +68,34 @@ class RunFolder:
         if config.overwrite and config.resume:
             raise InputError("--overwrite: goes without --resume; name one of the two")
         with self._writing():
-            holds_run = (self.path / CONFIG).exists()
+            holds_config = (self.path / CONFIG).exists()
             if self.path.is_symlink() and not self.path.exists():
                 raise InputError(f"--run-dir {self.path}: is a link to nowhere; name a folder")
             if self.path.exists() and not self.path.is_dir():
                 raise InputError(f"--run-dir {self.path}: is a file; name a folder")
-            empty = not self.path.exists() or all(p.name == _LOCK for p in self.path.iterdir())
-        if config.resume and not holds_run:
-            raise InputError(f"--run-dir {self.path}: holds no run; start one without --resume")
-        if config.resume and (differences := self._load(self.path / CONFIG).differences(config)):
-            raise InputError(
-                f"--run-dir {self.path}: holds a run with another configuration: {'; '.join(differences)}; "
-                "name another folder"
-            )
-        if not (config.resume or config.overwrite or empty):
-            raise InputError(
-                f"--run-dir {self.path}: is not empty; --resume continues its run, --overwrite replaces it, "
-                "or name another folder"
-            )
+            empty = not self.path.exists() or all(p.name in _UNUSED for p in self.path.iterdir())
+        if config.resume:
+            self._check_same(holds_config)
+        elif not empty:
+            try:
+                self.load(self.path / CONFIG)
+            except InputError as error:
+                what = str(error).removeprefix(f"{self.path}: ") if holds_config else f"holds no {self.kind}"
+                raise InputError(
+                    f"--run-dir {self.path}: is not empty; {what}; name another folder"
+                ) from None
+            if not config.overwrite:
+                raise InputError(
+                    f"--run-dir {self.path}: is not empty; --resume continues its {self.kind}, --overwrite "
+                    "replaces it, or name another folder"
+                )
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """The folder as this process's own: made, locked, cleared if asked, its configuration written."""
+        """The folder as this process's own: made, locked, cleared if asked.
+
+        The configuration is written, but for --resume: `write_config` does it once the rest is restored.
+        """
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             lock = open(self.path / _LOCK, "w")
@@ -73,15 +103,15 @@ class RunFolder:
             if not _locked(lock):
                 raise InputError(f"--run-dir {self.path}: another process is at work there; wait for it")
             self.check()  # Again: another run may have come and gone since.
-            with self._writing():
-                if self._config.overwrite:
-                    for name in self.folders:
-                        shutil.rmtree(self.path / name, ignore_errors=True)
-                    for name in self.files:
-                        (self.path / name).unlink(missing_ok=True)
-            self.write(CONFIG, self._config.to_json())
+            if self._config.overwrite:
+                self._clear()
+            if not self._config.resume:
+                self.write_config()
             yield
             (self.path / _LOCK).unlink(missing_ok=True)
+
+    def write_config(self) -> None:
+        self.write(CONFIG, self._config.to_json())
 
     def write(self, name: str, text: str) -> None:
         """Complete or not at all, whenever the process is killed."""
@@ -90,35 +120,70 @@ class RunFolder:
             partial.write_text(text)
             os.replace(partial, self.path / name)
 
-    def write_rows(self, rows: list[dict[str, Any]]) -> None:
-        """`metrics.jsonl`, a row a line."""
-        self.write(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Rows of `metrics.jsonl`; a line cut short ends them."""
-        rows: list[dict[str, Any]] = []
-        path = self.path / METRICS
-        for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-        return rows
-
-    def summary(self) -> dict[str, Any] | None:
-        """`summary.json`, if the run has ended and the file is whole."""
-        path = self.path / SUMMARY
-        try:
-            return json.loads(path.read_text()) if path.exists() else None
-        except ValueError:
-            return None
-
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise InputError(f"--run-dir {self.path}: cannot be used ({error})") from None
+
+    def _check_same(self, holds_config: bool) -> None:
+        if not holds_config:
+            raise InputError(f"--run-dir {self.path}: holds no {self.kind}; start one without --resume")
+        if differences := self.load(self.path / CONFIG).differences(self._config):
+            raise InputError(
+                f"--run-dir {self.path}: holds a {self.kind} with another configuration: "
+                f"{'; '.join(differences)}; name another folder"
+            )
+
+    def _clear(self) -> None:
+        """Removes the files that are ours, and no others."""
+        with self._writing():
+            folder = self.path / self.folder
+            for path in list(folder.iterdir()) if folder.is_dir() else ():
+                if re.fullmatch(self.entries, path.name):
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            with suppress(OSError):  # It holds files of others, or is no folder.
+                folder.rmdir()
+            # The configuration last: until then the folder can be told for ours.
+            for name in (*self.files, CONFIG):
+                for path in (self.path / f"{name}.partial", self.path / name):
+                    path.unlink(missing_ok=True)
+
+
+class RunFolder(Folder):
+    """The files of one run."""
+
+    kind = "run"
+    load = staticmethod(load_config)
+    files = (METRICS, SUMMARY, CURVES)
+    folder = CHECKPOINTS
+    entries = r"\d+(\.json|\.partial|\.orbax-checkpoint-tmp.*)?"
+
+    def write_rows(self, rows: list[dict[str, Any]]) -> None:
+        """`metrics.jsonl`, a row a line."""
+        self.write(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of `metrics.jsonl`; a line that is damaged ends them."""
+        rows: list[dict[str, Any]] = []
+        with suppress(OSError, ValueError):
+            for line in (self.path / METRICS).read_text(errors="replace").splitlines():
+                row = json.loads(line)
+                if not isinstance(row, dict) or row.keys() != ROW.keys():
+                    break
+                if not all(isinstance(row[name], kind) for name, kind in ROW.items()):
+                    break
+                rows.append(row)
+        return rows
+
+    def summary(self) -> dict[str, Any] | None:
+        """`summary.json`, if the run has ended and the file is whole."""
+        with suppress(OSError, ValueError):
+            summary = json.loads((self.path / SUMMARY).read_text())
+            if isinstance(summary, dict) and summary.keys() >= SUMMARY_FIELDS:
+                return summary
+        return None
 
 
 def with_stored_options(
@@ -132,7 +197,10 @@ def with_stored_options(
         return config
     folder = config.run_dir or config.resolved().run_dir
     assert folder is not None
-    stored = load(folder / CONFIG)
+    try:
+        stored = load(folder / CONFIG)
+    except InputError as error:
+        raise InputError(f"--run-dir {error}") from None
     return dataclasses.replace(stored, **{name: getattr(config, name) for name in given})
 
 

@@ -3,7 +3,6 @@
 import json
 import math
 import shlex
-import signal
 import statistics
 import time
 from typing import Any
@@ -12,15 +11,15 @@ from rich.console import Console
 
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.config import TrainConfig
-from nag_optax.train.data import Dataset, load_dataset
+from nag_optax.train.data import Dataset, load_dataset, source_of
 from nag_optax.train.devices import find_devices
-from nag_optax.train.errors import Diverged, InputError, Interrupted
+from nag_optax.train.errors import Diverged, InputError
 from nag_optax.train.figures import draw_curves
 from nag_optax.train.folder import CHECKPOINTS, CURVES, METRICS, SUMMARY, RunFolder
 from nag_optax.train.loop import Loop, TrainState, chunk_lengths
 from nag_optax.train.progress import RunProgress, summary_table
-from nag_optax.train.signals import collected_signals
-from nag_optax.train.transfer import Weights, facts_of, standardised_as, starting_weights
+from nag_optax.train.signals import collected_signals, interrupted
+from nag_optax.train.transfer import Weights, check_same_data, facts_of, standardised_as, starting_weights
 
 
 def train(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
@@ -57,9 +56,11 @@ def train(config: TrainConfig, console: Console | None = None) -> dict[str, Any]
         folder = RunFolder(config)
         folder.check()
         dataset = load_dataset(config)
+        facts = Checkpoints(folder.path / CHECKPOINTS).data_facts() if config.resume else None
+        if facts is not None:
+            check_same_data(dataset, facts, source_of(config))
         loop = Loop(config, dataset, devices)
         weights = None
-        facts = Checkpoints(folder.path / CHECKPOINTS).data_facts() if config.resume else None
         if facts is None and config.init_from is not None:
             weights = starting_weights(config.init_from, loop, devices, lambda line: _say(console, line))
             facts = weights.facts
@@ -124,6 +125,8 @@ class _Run:
                 f"{self._folder.path / METRICS}: holds {len(self._rows)} of the {done} epochs of the "
                 "checkpoint; bring the file back, or start again with --overwrite"
             )
+        if self._config.resume:
+            self._folder.write_config()  # Not sooner: options that fit nothing must not stay.
         if restored is None:
             if self._config.resume:
                 self._say(f"no checkpoint in {self._folder.path}: starting from the beginning")
@@ -188,13 +191,10 @@ class _Run:
         self._checkpoints.save(int(state.step), state, notes)
 
     def _stop(self, state: TrainState) -> None:
-        number = self._interrupts[0]
         step = int(state.step)
         self._save(state)
-        raise Interrupted(
-            f"stopped by {signal.Signals(number).name} at step {step}, which is saved; "
-            f"continue with: {self._resume_command()}",
-            number,
+        raise interrupted(
+            self._interrupts, f" at step {step}, which is saved; continue with: {self._resume_command()}"
         )
 
     def _divergence(self, step: int, epoch: int) -> str:

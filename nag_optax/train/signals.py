@@ -6,28 +6,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from nag_optax.train.errors import Interrupted
+
 
 @contextmanager
 def collected_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM; a second one acts at once. Outside the main thread, none is collected."""
-    received: list[int] = []
+    """Collects SIGINT and SIGTERM; a second one acts at once. Outside the main thread, none is collected.
 
-    def receive(number: int, frame: Any) -> None:
-        del frame
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-        # Not print: the handler may have interrupted one.
-        os.write(2, b"\nnag-optax: stopping after these steps; once more stops at once\n")
-
+    Within another collection the list is the outer one's, with what came before.
+    """
+    outer = signal.getsignal(signal.SIGINT)
+    if isinstance(outer, _Receiver):
+        yield outer.received
+        return
+    receiver = _Receiver()
     previous = {}
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, receive)
+            previous[number] = signal.signal(number, receiver)
     except ValueError:  # not the main thread
         pass
     try:
-        yield received
+        yield receiver.received
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def interrupted(received: list[int], what: str) -> Interrupted:
+    """The end of a command by the first of these signals; `what` it left behind follows the name."""
+    return Interrupted(f"stopped by {signal.Signals(received[0]).name}{what}", received[0])
+
+
+class _Receiver:
+    def __init__(self) -> None:
+        self.received: list[int] = []
+
+    def __call__(self, number: int, frame: Any) -> None:
+        del frame
+        if self.received:
+            raise KeyboardInterrupt
+        self.received.append(number)
+        # Not print: the handler may have interrupted one.
+        os.write(2, b"\nnag-optax: stopping soon; once more stops at once\n")

@@ -1,4 +1,4 @@
-"""`--init-from`: the weights of another run, and the standardisation that they were trained with."""
+"""What a checkpoint says of the data behind it; `--init-from`, which starts from its weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +28,8 @@ def facts_of(dataset: Dataset) -> dict[str, Any]:
     return {
         "image_shape": list(dataset.image_shape),
         "classes": list(dataset.classes),
+        "train_images": len(dataset.train.labels),
+        "digest": dataset.digest,
         "mean": dataset.mean.tolist(),
         "std": dataset.std.tolist(),
     }
@@ -36,6 +38,38 @@ def facts_of(dataset: Dataset) -> dict[str, Any]:
 def standardised_as(dataset: Dataset, facts: dict[str, Any]) -> Dataset:
     """The dataset with the mean and deviation of these facts."""
     return dataset._replace(mean=np.array(facts["mean"], np.float32), std=np.array(facts["std"], np.float32))
+
+
+def check_same_data(dataset: Dataset, facts: dict[str, Any], where: str) -> None:
+    """Refuses to go on with a run on other training data, which would be another run.
+
+    Args:
+        dataset: that was loaded.
+        facts: of the run's newest checkpoint.
+        where: the option that chose the dataset, and its value.
+
+    Raises:
+        InputError: says what differs.
+    """
+    check_same_shapes(dataset, facts, where)
+    count = len(dataset.train.labels)
+    if count != facts["train_images"]:
+        raise InputError(f"{where}: has {count} training images; the run has {facts['train_images']}")
+    if dataset.digest != facts["digest"]:
+        raise InputError(f"{where}: has other training images or labels than the run")
+
+
+def check_same_shapes(dataset: Dataset, facts: dict[str, Any], where: str) -> None:
+    """Refuses data that the run's model does not take; see `check_same_data`."""
+    here = (len(dataset.classes), dataset.image_shape)
+    there = (len(facts["classes"]), tuple(facts["image_shape"]))
+    if here != there:
+        a, b = (f"{count} classes of {_size(shape)}" for count, shape in (here, there))
+        raise InputError(f"{where}: has {a}; the run was trained on {b}")
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape if shape[2] > 1 else shape[:2]))
 
 
 def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Callable[[str], None]) -> Weights:
@@ -62,15 +96,15 @@ def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Calla
         raise InputError(f"--init-from {folder}: holds --model {config.model}; this run has {loop.model}")
     shape = tuple(facts["image_shape"])
     if shape != loop.dataset.image_shape:
-        there, here = (" x ".join(map(str, s)) for s in (shape, loop.dataset.image_shape))
         raise InputError(
-            f"--init-from {folder}: was trained on images of {there}; these are {here}; "
+            f"--init-from {folder}: was trained on images of {_size(shape)}; "
+            f"these are {_size(loop.dataset.image_shape)}; "
             f"--image-size {shape[0]} may help"
         )
     # Only the shapes of the data matter to the shape of a state.
     split = Split(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
     nothing = np.zeros(shape[2], np.float32)
-    source = Loop(config, Dataset(split, split, tuple(facts["classes"]), nothing, nothing), devices)
+    source = Loop(config, Dataset(split, split, tuple(facts["classes"]), nothing, nothing, ""), devices)
     restored = checkpoints.restore(source.init(), say)
     assert restored is not None
     params, model_state = source.eval_state(restored.state)

@@ -7,6 +7,7 @@ import pytest
 
 from nag_optax.compare.config import CONTENDER_NAMES, CompareConfig, load_config
 from nag_optax.compare.contenders import CONTENDERS
+from nag_optax.train.config import TrainConfig
 from nag_optax.train.errors import InputError
 
 
@@ -31,6 +32,8 @@ def test_the_defaults_of_data_and_of_a_problem():
         ({"learning_rates": ()}, "--learning-rates : must be auto, or different finite float32"),
         ({"learning_rates": (0.1, 0.0)}, "--learning-rates 0.0: must be auto, or different"),
         ({"learning_rates": (0.1, 0.1)}, "--learning-rates 0.1 0.1: must be auto, or different"),
+        ({"learning_rates": (1e-60,)}, "--learning-rates 1e-60: must be auto, or different finite float32"),
+        ({"learning_rates": (0.1, 0.1 + 1e-12)}, "--learning-rates 0.1 0.10000000000100001: must be auto"),
         ({"learning_rates": (1e39,)}, "--learning-rates 1e+39: must be auto, or different"),
         ({"learning_rates": "fast"}, "--learning-rates fast: must be auto, or different"),
         ({"seeds": 0}, "--seeds 0: must be a whole number from 1 to 100"),
@@ -62,4 +65,7 @@ def test_the_file_gives_back_the_configuration_and_says_what_differs(tmp_path):
     with pytest.raises(
         InputError, match=r"not a readable configuration of a comparison \(it has no 'data_dir'\)"
     ):
+        load_config(path)
+    path.write_text(TrainConfig().resolved().to_json())
+    with pytest.raises(InputError, match=f"{tmp_path}: holds a run, not a comparison"):
         load_config(path)

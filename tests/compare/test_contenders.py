@@ -49,7 +49,7 @@ def test_every_optimizer_of_the_trainer_can_be_compared_around_its_default_learn
     assert set(CONTENDERS) == {*OPTIMIZERS, "nag-restart"}
     for dataset, model in DEFAULTS:
         for name, contender in CONTENDERS.items():
-            rate = DEFAULTS[dataset, model].learning_rate[name.removesuffix("-restart")]
+            rate = OPTIMIZERS[name.removesuffix("-restart")].learning_rates[dataset, model]
             assert contender.learning_rate(dataset, model) == rate
 
 

@@ -16,7 +16,9 @@ from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.folder import to_json
 from nag_optax.compare.on_data import OnData, first_reaching
 from nag_optax.compare.run import compare
+from nag_optax.train.config import TrainConfig
 from nag_optax.train.errors import InputError, Interrupted
+from nag_optax.train.run import train
 from tests.compare.conftest import SMALL
 
 
@@ -49,8 +51,13 @@ def test_the_folder_holds_table_figure_and_every_curve(finished):
     assert adam["state_bytes_per_parameter"] == pytest.approx(8, abs=0.01)
     assert "NAG" in printed and "best at the lowest learning rate tried" in printed
     text = (folder / "comparison.md").read_text()
+    command = (
+        r"\nnag-optax compare --optimizers nag adam --learning-rates 0.03 1e\+30 "
+        r"--num-epochs 1 --batch-size 128 --seeds 2\n"
+    )
+    assert text.startswith("# digits, mlp: 1 epoch, 2 seeds\n")
     assert re.search(r"^\| NAG +\| +0\.03 \|", text, re.M)
-    assert "(comparison.png)" in text and "nag-optax compare --dataset digits" in text
+    assert "(comparison.png)" in text and re.search(command, text)
 
 
 def test_another_comparison_is_not_overwritten_unless_asked(finished, tmp_path):
@@ -64,6 +71,31 @@ def test_another_comparison_is_not_overwritten_unless_asked(finished, tmp_path):
     assert (folder / "comparison.json").read_bytes() == (finished[0] / "comparison.json").read_bytes()
     compare(dataclasses.replace(other, overwrite=True), silent())
     assert [p.name for p in (folder / "optimizers").iterdir()] == ["sgd.json"]
+
+
+def test_a_run_and_a_comparison_do_not_overwrite_each_other(tmp_path):
+    config = TrainConfig(model="mlp", num_epochs=1, run_dir=tmp_path / "run")
+    train(config, silent())
+    comparison = CompareConfig(
+        problem="quadratic", optimizers=("sgd",), num_steps=5, run_dir=tmp_path / "comparison"
+    )
+    compare(comparison, silent())
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for how in ({"overwrite": True}, {"resume": True}, {}):
+        with pytest.raises(InputError, match="holds a run, not a comparison"):
+            compare(dataclasses.replace(comparison, run_dir=tmp_path / "run", **how), silent())
+        with pytest.raises(InputError, match="holds a comparison, not a run"):
+            train(dataclasses.replace(config, run_dir=tmp_path / "comparison", **how), silent())
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_a_comparison_that_is_overwritten_loses_its_own_files_alone(tmp_path):
+    config = CompareConfig(problem="quadratic", optimizers=("sgd",), num_steps=5, run_dir=tmp_path / "run")
+    compare(config, silent())
+    (tmp_path / "run" / "optimizers" / "mine.json").write_text("mine")
+    again = dataclasses.replace(config, optimizers=("nag",), overwrite=True)
+    compare(again, silent())
+    assert {p.name for p in (tmp_path / "run" / "optimizers").iterdir()} == {"nag.json", "mine.json"}
 
 
 def test_an_interrupt_keeps_what_is_finished_and_resume_goes_on(tmp_path, monkeypatch):
@@ -94,10 +126,11 @@ def test_an_interrupt_keeps_what_is_finished_and_resume_goes_on(tmp_path, monkey
     assert resumed["optimizers"] == whole["optimizers"]
 
 
-def test_a_result_cut_short_is_made_again(tmp_path):
+@pytest.mark.parametrize("damage", ['{"name": "sg', "5", "{}"])
+def test_a_result_that_is_damaged_is_made_again(tmp_path, damage):
     config = CompareConfig(problem="quadratic", optimizers=("sgd",), num_steps=5, run_dir=tmp_path / "run")
     whole = compare(config, silent())
-    (tmp_path / "run" / "optimizers" / "sgd.json").write_text('{"name": "sg')
+    (tmp_path / "run" / "optimizers" / "sgd.json").write_text(damage)
     assert compare(dataclasses.replace(config, resume=True), silent())["optimizers"] == whole["optimizers"]
 
 

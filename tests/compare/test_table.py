@@ -1,6 +1,8 @@
 """The table: its numbers, from results written by hand."""
 
 import io
+import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -86,11 +88,32 @@ def test_a_row_of_a_problem(gap, shown):
     assert cells == ["NAG", "0.0123", "43", "–", shown]
 
 
-def test_the_command_makes_the_comparison_again():
-    from nag_optax.cli import _parse
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({}, ""),
+        ({"problem": "rosenbrock", "num_steps": 7}, "--problem rosenbrock --num-steps 7"),
+        (
+            {"dataset": "mnist", "data_dir": Path("/d"), "model": "cnn"},
+            "--dataset mnist --data-dir /d --model cnn",
+        ),
+        (
+            {"optimizers": ("nag", "adam"), "learning_rates": (0.1, 0.3), "seeds": 2},
+            "--optimizers nag adam --learning-rates 0.1 0.3 --seeds 2",
+        ),
+    ],
+)
+def test_the_command_makes_the_comparison_again(fields, line):
+    from nag_optax._command_line import parse
 
-    config = CompareConfig(optimizers=("nag", "adam"), learning_rates=(0.1, 0.3), seeds=2).resolved()
+    config = CompareConfig(**fields).resolved()
     words = table.command(config).split()
-    assert words[:2] == ["nag-optax", "compare"]
-    parsed = _parse(words[1:])[0]
+    assert " ".join(words) == f"nag-optax compare {line}".strip()
+    parsed = parse(words[1:])[0]
     assert isinstance(parsed, CompareConfig) and parsed.resolved() == config
+
+
+def test_the_command_of_stored_results_names_the_folder_that_they_do_not_hold():
+    fields = CompareConfig(dataset="mnist", data_dir=Path("/d")).resolved().to_dict() | {"data_dir": None}
+    config = CompareConfig(**json.loads(json.dumps(fields)))
+    assert table.command(config) == "nag-optax compare --dataset mnist --data-dir DIR"

@@ -1,5 +1,6 @@
 """Checkpoints: whole or absent, and damage is noticed whichever file it hits."""
 
+import re
 import shutil
 
 import jax
@@ -72,6 +73,17 @@ def test_only_damaged_ones_are_an_error_that_says_what_to_do(checkpoints, tmp_pa
         shutil.rmtree(tmp_path / "checkpoints" / str(step))
     with pytest.raises(InputError, match="none is left: start again with --overwrite"):
         restore(checkpoints)
+
+
+def test_the_reason_of_damage_is_one_short_line(checkpoints, monkeypatch):
+    def refuse(step, like):
+        raise ValueError("shapes differ: " + "1 2 3 " * 5000 + "\nand more")
+
+    monkeypatch.setattr(checkpoints, "_load", refuse)
+    with pytest.raises(InputError) as raised:
+        restore(checkpoints)
+    for part in str(raised.value).split("; ")[:3]:
+        assert re.search(r"is damaged \(shapes differ: .{80,110} …\)$", part)
 
 
 def test_one_without_its_record_was_not_completed(checkpoints, tmp_path):

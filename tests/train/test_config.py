@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from nag_optax.compare.config import CompareConfig
 from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.config import TrainConfig, load_config
 from nag_optax.train.defaults import DEFAULTS
@@ -19,7 +20,7 @@ def test_defaults_come_from_the_table(dataset, model, optimizer, tmp_path):
     data_dir = tmp_path if dataset == "mnist" else None
     config = TrainConfig(dataset=dataset, model=model, optimizer=optimizer, data_dir=data_dir).resolved()
     table = DEFAULTS[dataset, model]
-    assert config.learning_rate == table.learning_rate[optimizer]
+    assert config.learning_rate == OPTIMIZERS[optimizer].learning_rates[dataset, model]
     assert (config.num_epochs, config.batch_size) == (table.num_epochs, table.batch_size)
     assert config.momentum == {"nag": 0.9, "momentum": 0.9, "muon": 0.95}.get(optimizer)
     around = optimizer in ("snoo", "ema_nesterov", "gpa")
@@ -30,12 +31,12 @@ def test_defaults_come_from_the_table(dataset, model, optimizer, tmp_path):
 
 def test_what_goes_around_another_optimizer_takes_its_options_and_defaults():
     config = TrainConfig(optimizer="gpa", inner="muon", model="mlp", weight_decay=0.1).resolved()
-    table = DEFAULTS["digits", "mlp"].learning_rate
-    assert (config.momentum, config.weight_decay, config.learning_rate) == (0.95, 0.1, table["muon"])
+    muon, gpa = (OPTIMIZERS[name].learning_rates["digits", "mlp"] for name in ("muon", "gpa"))
+    assert (config.momentum, config.weight_decay, config.learning_rate) == (0.95, 0.1, muon)
     assert config.resolved() == config
     usual = TrainConfig(optimizer="gpa", inner="adamw", model="mlp").resolved()
     assert usual == TrainConfig(optimizer="gpa", model="mlp").resolved()
-    assert usual.learning_rate == table["gpa"]
+    assert usual.learning_rate == gpa
 
 
 def test_given_values_stay():
@@ -158,9 +159,14 @@ def test_a_damaged_config_json_is_named(tmp_path, text):
         load_config(tmp_path / "config.json")
 
 
-def test_the_file_of_a_comparison_says_what_it_lacks(tmp_path):
+def test_a_config_json_that_is_none_of_a_run_is_told_for_what_it_is(tmp_path):
     (tmp_path / "config.json").write_text('{"data_dir": null}')
     with pytest.raises(InputError, match=r"configuration of a run \(it has no 'init_from'\)"):
+        load_config(tmp_path / "config.json")
+    with pytest.raises(InputError, match="config.json: is a file; name the folder of a run"):
+        load_config(tmp_path / "config.json" / "config.json")
+    (tmp_path / "config.json").write_text(CompareConfig().resolved().to_json())
+    with pytest.raises(InputError, match=f"{tmp_path}: holds a comparison, not a run"):
         load_config(tmp_path / "config.json")
 
 

@@ -105,6 +105,10 @@ FAULTS = {
         lambda folder: write_idx(folder / LABELS, np.full(20, 9)),
         "the test labels reach 9, those to train with 1",
     ),
+    "one class": (
+        lambda folder: write_idx(folder / "train-labels-idx1-ubyte.gz", np.full(64, 3)),
+        "every training label is 3; there must be two classes",
+    ),
     "shapes": (
         lambda folder: write_idx(folder / "t10k-images-idx3-ubyte", np.zeros((20, 7, 5))),
         "they must have one shape",
@@ -128,6 +132,8 @@ def test_a_fault_of_a_file_is_said_in_one_line(idx_folder, fault):
 def test_a_missing_folder_and_too_large_a_batch_are_named(idx_folder):
     with pytest.raises(InputError, match="nowhere: no such folder"):
         load_dataset(idx_config(idx_folder / "nowhere"))
+    with pytest.raises(InputError, match="t10k-labels-idx1-ubyte: is a file; name the folder that holds"):
+        load_dataset(idx_config(idx_folder / LABELS))
     with pytest.raises(InputError, match="--batch-size 65: must be at most 64"):
         load_dataset(dataclasses.replace(idx_config(idx_folder), batch_size=65))
 

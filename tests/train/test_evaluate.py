@@ -1,16 +1,21 @@
 """`nag-optax evaluate`: the run's own figures, predictions beside the file, and clear refusals."""
 
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from nag_optax.train.config import EvaluateConfig
-from nag_optax.train.errors import InputError
+from nag_optax.train.config import EvaluateConfig, TrainConfig
+from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.evaluate import evaluate
-from tests.train.conftest import output
+from nag_optax.train.idx import read_idx_pair
+from nag_optax.train.loop import Loop
+from nag_optax.train.run import train
+from tests.train.conftest import output, write_idx
 
 
 def test_the_accuracy_is_that_of_the_run(finished_run, console):
@@ -66,3 +71,38 @@ def test_a_folder_without_a_run_is_refused(tmp_path, console, finished_run):
     shutil.copy(finished_run / "config.json", tmp_path)
     with pytest.raises(InputError, match="holds no complete checkpoint"):
         evaluate(EvaluateConfig(tmp_path), console)
+
+
+def test_a_signal_ends_it_before_the_next_split(finished_run, console, monkeypatch):
+    seen, measure = [], Loop.evaluate
+
+    def interrupted(*args):
+        seen.append(args)
+        os.kill(os.getpid(), signal.SIGINT)
+        return measure(*args)
+
+    monkeypatch.setattr(Loop, "evaluate", interrupted)
+    with pytest.raises(Interrupted, match="^stopped by SIGINT$") as raised:
+        evaluate(EvaluateConfig(finished_run), console)
+    assert len(seen) == 1 and raised.value.exit_code == 130
+
+
+def test_other_data_are_taken_if_the_model_fits_them(idx_folder, tmp_path, console):
+    config = TrainConfig(
+        dataset="mnist",
+        model="mlp",
+        data_dir=idx_folder,
+        num_epochs=1,
+        batch_size=16,
+        run_dir=tmp_path / "run",
+    )
+    train(config, console)
+    images, labels = read_idx_pair(idx_folder, "train")
+    write_idx(idx_folder / "train-images-idx3-ubyte.gz", images[:32, ..., 0])
+    write_idx(idx_folder / "train-labels-idx1-ubyte.gz", labels[:32])
+    results = evaluate(EvaluateConfig(tmp_path / "run", data_dir=idx_folder), console)
+    assert results["train_accuracy"] * 32 == pytest.approx(round(results["train_accuracy"] * 32), abs=1e-4)
+    write_idx(idx_folder / "train-labels-idx1-ubyte.gz", 4 * labels[:32])
+    message = f"--data-dir {idx_folder}: has 5 classes of 6 x 5; the run was trained on 2 classes of 6 x 5"
+    with pytest.raises(InputError, match=message):
+        evaluate(EvaluateConfig(tmp_path / "run", data_dir=idx_folder), console)

@@ -1,12 +1,15 @@
 """The folder of a run: the options that it holds, one process at a time, files that are whole."""
 
 import dataclasses
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nag_optax.train.config import TrainConfig
 from nag_optax.train.errors import InputError
-from nag_optax.train.folder import METRICS, RunFolder, with_stored_options
+from nag_optax.train.folder import METRICS, SUMMARY, RunFolder, with_stored_options
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def test_resume_finds_the_default_folder(tmp_path, monkeypatch):
 
 def test_resume_of_nothing_is_refused(tmp_path):
     config = TrainConfig(run_dir=tmp_path / "typo", resume=True)
-    with pytest.raises(InputError, match="typo/config.json: no such file"):
+    with pytest.raises(InputError, match="--run-dir .*typo/config.json: no such file"):
         with_stored_options(config, {"resume", "run_dir"})
     with pytest.raises(InputError, match="typo: holds no run; start one without --resume"):
         RunFolder(config.resolved()).check()
@@ -68,13 +71,104 @@ def test_a_name_that_is_no_folder(tmp_path, name):
         RunFolder(TrainConfig(run_dir=tmp_path / name).resolved()).check()
 
 
-def test_rows_end_where_they_were_cut_short(folder):
+def row(epoch: int) -> dict[str, Any]:
+    losses = {"train_loss": 0.5, "train_accuracy": 0.9, "test_loss": None, "test_accuracy": None}
+    return {"epoch": epoch, "step": 23 * epoch, **losses, "seconds": 0.1}
+
+
+@pytest.mark.parametrize("damage", ['{"epo', "5", "{}", '{"epoch": 3}', json.dumps(row(3) | {"epoch": "3"})])
+def test_rows_end_where_they_are_damaged(folder, damage):
     folder.path.mkdir()
     assert folder.rows() == []
-    (folder.path / METRICS).write_text('{"epoch": 1}\n{"epoch": 2}\n{"epo')
-    assert folder.rows() == [{"epoch": 1}, {"epoch": 2}]
-    folder.write_rows([{"epoch": 3}])
-    assert folder.rows() == [{"epoch": 3}]
+    folder.write_rows([row(1), row(2)])
+    with open(folder.path / METRICS, "a") as file:
+        file.write(f"{damage}\n{json.dumps(row(4))}\n")
+    assert folder.rows() == [row(1), row(2)]
+    folder.write_rows([row(3)])
+    assert folder.rows() == [row(3)]
+
+
+def test_a_folder_in_the_place_of_a_file_holds_nothing(folder):
+    for name in (METRICS, SUMMARY):
+        (folder.path / name).mkdir(parents=True)
+    assert folder.rows() == [] and folder.summary() is None
+
+
+@pytest.mark.parametrize("text", ["5", "{}", "\xff"])
+def test_a_damaged_summary_is_none(folder, text):
+    folder.path.mkdir()
+    (folder.path / SUMMARY).write_text(text, encoding="latin1")
+    assert folder.summary() is None
+
+
+def foreign(folder: RunFolder) -> dict[Path, str]:
+    """Fills the folder with files of somebody else, under our names too."""
+    files = {"config.json": '{"mine": 1}', "checkpoints/my_model.bin": "mine", "metrics.jsonl": "mine"}
+    for name, text in files.items():
+        (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / name).write_text(text)
+    return {folder.path / name: text for name, text in files.items()}
+
+
+@pytest.mark.parametrize("config", ['{"mine": 1}', "[]", "{", None])
+def test_overwrite_spares_a_folder_that_holds_no_run(tmp_path, config):
+    overwriting = RunFolder(TrainConfig(run_dir=tmp_path / "run", overwrite=True).resolved())
+    files = foreign(overwriting)
+    path = overwriting.path / "config.json"
+    if config is None:
+        del files[path]
+        path.unlink()
+    else:
+        files[path] = config
+        path.write_text(config)
+    message = "holds no run" if config is None else "config.json: not a readable configuration of a run"
+    with pytest.raises(InputError, match=f"is not empty; .*{message}.*; name another folder"):
+        with overwriting.claimed():
+            pass
+    assert {p: p.read_text() for p in files} == files
+
+
+def test_overwrite_of_a_run_removes_its_own_files_alone(folder, tmp_path):
+    checkpoints = tmp_path / "run" / "checkpoints"
+    with folder.claimed():
+        (checkpoints / "23").mkdir(parents=True)
+        (checkpoints / "46.orbax-checkpoint-tmp").mkdir()
+        for name in ("23/state", "23.json", "46.partial", "my_model.bin", "2024-notes.txt"):
+            (checkpoints / name).write_text("")
+        folder.write_rows([row(1)])
+    overwriting = RunFolder(TrainConfig(run_dir=tmp_path / "run", overwrite=True).resolved())
+    with overwriting.claimed():
+        assert sorted(path.name for path in checkpoints.iterdir()) == ["2024-notes.txt", "my_model.bin"]
+        assert overwriting.rows() == []
+
+
+def test_the_configuration_is_the_last_file_that_goes(folder, tmp_path, monkeypatch):
+    """A process killed while it clears the folder leaves one that can be overwritten again."""
+    with folder.claimed():
+        folder.write_rows([row(1)])
+    overwriting = RunFolder(TrainConfig(run_dir=tmp_path / "run", overwrite=True).resolved())
+    removed = []
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path, **how: removed.append(path.name) or unlink(path, **how))
+    with overwriting.claimed():
+        assert removed[-1] == "config.json" and METRICS in removed
+
+
+def test_what_a_kill_before_the_first_file_leaves_is_an_empty_folder(folder):
+    folder.path.mkdir()
+    for name in (".lock", "config.json.partial"):
+        (folder.path / name).write_text("")
+    folder.check()
+
+
+def test_a_resumed_run_keeps_the_configuration_until_it_is_told_to_write(folder, tmp_path):
+    with folder.claimed():
+        before = (tmp_path / "run" / "config.json").read_text()
+    moved = TrainConfig(run_dir=tmp_path / "run", resume=True, device="cpu").resolved()
+    with (resumed := RunFolder(moved)).claimed():
+        assert (tmp_path / "run" / "config.json").read_text() == before
+        resumed.write_config()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["device"] == "cpu"
 
 
 def test_a_text_appears_complete_and_leaves_nothing_beside_it(folder):

@@ -15,9 +15,10 @@ import pytest
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.config import TrainConfig
 from nag_optax.train.errors import Diverged, InputError, Interrupted
+from nag_optax.train.idx import read_idx_pair
 from nag_optax.train.loop import Loop
 from nag_optax.train.run import train
-from tests.train.conftest import SMALL, output
+from tests.train.conftest import SMALL, output, write_idx
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -196,6 +197,61 @@ def test_rows_that_are_lost_are_named_and_a_broken_summary_is_written_anew(finis
     (tmp_path / "run" / "metrics.jsonl").write_bytes(b"\xff\n")
     with pytest.raises(InputError, match="metrics.jsonl: holds 0 of the 3 epochs"):
         train(resumed, console)
+
+
+def test_a_row_that_is_damaged_is_named(finished_run, tmp_path, console):
+    shutil.copytree(finished_run, tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text("5\n{}\n")
+    with pytest.raises(InputError, match="metrics.jsonl: holds 0 of the 3 epochs"):
+        train(dataclasses.replace(SMALL, run_dir=tmp_path / "run", resume=True), console)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def test_resume_on_other_data_is_refused_and_changes_nothing(tmp_path, idx_folder, console):
+    folder = tmp_path / "run"
+    run = TrainConfig(
+        dataset="mnist",
+        model="mlp",
+        data_dir=idx_folder,
+        num_epochs=1,
+        batch_size=16,
+        run_dir=folder,
+    )
+    train(run, console)
+    images, labels = read_idx_pair(idx_folder, "train")
+    others = {
+        "has 5 classes of 6 x 5; the run was trained on 2 classes of 6 x 5": (images, labels * 4),
+        "has 2 classes of 5 x 5; the run was trained on 2 classes of 6 x 5": (images[:, 1:], labels),
+        "has 32 training images; the run has 64": (images[:32], labels[:32]),
+        "has other training images or labels than the run": (images, 1 - labels),
+    }
+    before = contents(folder)
+    for i, (message, (x, y)) in enumerate(others.items()):
+        other = tmp_path / f"other{i}"
+        shutil.copytree(idx_folder, other)
+        write_idx(other / "train-images-idx3-ubyte.gz", x[..., 0])
+        write_idx(other / "train-labels-idx1-ubyte.gz", y)
+        if x.shape[1] == 5:
+            write_idx(other / "t10k-images-idx3-ubyte", np.zeros((20, 5, 5)))
+        with pytest.raises(InputError, match=f"--data-dir {other}: {message}"):
+            train(dataclasses.replace(run, data_dir=other, resume=True), console)
+        assert contents(folder) == before
+    moved = idx_folder.rename(tmp_path / "moved")
+    train(dataclasses.replace(run, data_dir=moved, resume=True), console)
+    assert json.loads((folder / "config.json").read_text())["data_dir"] == str(moved)
+
+
+def test_a_checkpoint_that_cannot_be_restored_leaves_the_configuration(finished_run, tmp_path, console):
+    shutil.copytree(finished_run, tmp_path / "run")
+    for step in (23, 46, 69):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step))
+    before = contents(tmp_path / "run")
+    with pytest.raises(InputError, match="none is left"):
+        train(dataclasses.replace(SMALL, run_dir=tmp_path / "run", resume=True, device="cpu"), console)
+    assert contents(tmp_path / "run") == before
 
 
 def test_too_many_steps_leave_the_run_that_they_would_replace(finished_run, tmp_path, console):

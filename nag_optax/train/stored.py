@@ -1,0 +1,46 @@
+"""`config.json`: the configuration that a folder holds, of a run or of a comparison."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nag_optax.train.errors import InputError
+
+_Config = TypeVar("_Config")
+
+# A field that the configuration of this kind has, and that of the other has not.
+_MARKS = {"run": "optimizer", "comparison": "optimizers"}
+
+
+def load_stored(path: Path, kind: str, make: Callable[[dict[str, Any]], _Config]) -> _Config:
+    """What `make` makes of the fields of a `config.json`.
+
+    Args:
+        path: of the file.
+        kind: "run" or "comparison".
+        make: may raise KeyError, TypeError, ValueError or InputError for fields that are none of its kind.
+
+    Raises:
+        InputError: if there is no file, or it is damaged or of the other kind.
+    """
+    if path.parent.is_file():
+        raise InputError(f"{path.parent}: is a file; name the folder of a {kind}")
+    unreadable = f"{path}: not a readable configuration of a {kind}"
+    try:
+        fields = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; name the folder of a {kind}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{unreadable} ({error})") from None
+    if not isinstance(fields, dict):
+        raise InputError(f"{unreadable} (it holds no object)")
+    for other, mark in _MARKS.items():
+        if other != kind and mark in fields and _MARKS[kind] not in fields:
+            raise InputError(f"{path.parent}: holds a {other}, not a {kind}")
+    try:
+        return make(fields)
+    except KeyError as error:
+        raise InputError(f"{unreadable} (it has no {error})") from None
+    except (ValueError, TypeError, InputError) as error:
+        raise InputError(f"{unreadable} ({error})") from None
