@@ -198,6 +198,8 @@ def test_the_learning_rates_are_not_printed_over_each_other(rates, turned):
     ("low", "high", "labels"),
     [
         (1e-4, 3.0, ["$10^{-4}$", "$10^{-3}$", "$10^{-2}$", "$10^{-1}$", "$10^{0}$"]),
+        (1e-3, 0.2, ["$10^{-3}$", "$10^{-2}$", "$10^{-1}$"]),
+        (6e-5, 4.9e-3, ["0.0001", "0.0002", "0.0005", "0.001", "0.002"]),
         (1e-3, 9e-3, ["0.001", "0.002", "0.005"]),
         (1.5e-3, 0.09, ["0.002", "0.005", "0.01", "0.02", "0.05"]),
         (0.0025, 0.0049, ["0.003", "0.004"]),
@@ -206,7 +208,7 @@ def test_the_learning_rates_are_not_printed_over_each_other(rates, turned):
     ],
 )
 def test_the_labels_of_a_logarithmic_axis(low, high, labels):
-    axes = Figure(figsize=(3.6, 3)).subplots()
+    axes = Figure(figsize=(4.7, 3)).subplots()  # as wide as a panel of a comparison
     axes.set(xscale="log", xlim=(low, high))
     log_ticks(axes.xaxis, low, high)
     assert [label.get_text() for label in axes.get_xticklabels()] == labels

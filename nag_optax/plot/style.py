@@ -17,7 +17,7 @@ BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY_BLUE, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#595959"
 PALETTE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY_BLUE, BLACK, GREY)
 
-_LABELS = 8  # powers of ten on an axis, at most
+_LABELS, _FINE_LABELS = 8, 5  # on an axis, at most: powers of ten, and what is longer to write
 
 
 def new_axes(size: tuple[float, float]) -> "Axes":
@@ -57,7 +57,7 @@ def bare(axes: "Axes") -> None:
 
 
 def log_ticks(axis: "Axis", low: float, high: float) -> None:
-    """Labels a logarithmic axis from `low` to `high`, in powers of ten or, if it holds less than two, finer.
+    """Labels a logarithmic axis from `low` to `high`: powers of ten or, where it is short, 1, 2, 5 or finer.
 
     Matplotlib prints the labels between two powers over each other where the axis is short.
     """
@@ -69,17 +69,16 @@ def log_ticks(axis: "Axis", low: float, high: float) -> None:
     exponents = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     decades = 10.0**exponents
     every = -(-len(exponents) // _LABELS)
-    powers = within(decades[exponents % every == 0])
-    if len(powers) > 1:
-        ticks, labels = powers, [f"$10^{{{round(np.log10(tick))}}}$" for tick in powers]
-    else:
-        finer = (
-            np.outer(decades, (1, 2, 5)),
-            np.outer(decades, range(1, 10)),
-            MaxNLocator(4).tick_values(low, high),
-        )
-        ticks = next(ticks for candidates in finer if len(ticks := within(candidates)) > 1)
-        labels = [f"{tick:.4g}" for tick in ticks]
+    finer = (
+        np.outer(decades, (1, 2, 5)),
+        np.outer(decades, range(1, 10)),
+        MaxNLocator(4).tick_values(low, high),
+    )
+    ticks = next(ticks for candidates in finer if len(ticks := within(candidates)) > 1)
+    labels = [f"{tick:.4g}" for tick in ticks]
+    if len(ticks) > _FINE_LABELS:
+        ticks = within(decades[exponents % every == 0])
+        labels = [f"$10^{{{round(np.log10(tick))}}}$" for tick in ticks]
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_major_formatter(FixedFormatter(labels))
     # Between powers that are left out they would be one black bar.
