@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from nag_optax.train import markdown
 from nag_optax.train.environment import environment_of
+from nag_optax.train.environment import headline as headline
 from nag_optax.train.environment import num_cores as num_cores
 
 Row = Sequence[str]
@@ -20,13 +22,6 @@ _errors = Console(stderr=True)
 def environment() -> dict[str, Any]:
     """Date, machine and versions, for the JSON file."""
     return environment_of("nag_optax", "jax", "jaxlib", "optax", "torch")
-
-
-def headline(environment: dict[str, Any]) -> str:
-    """The same in one line, for tables."""
-    machine, versions = environment["machine"], environment["versions"]
-    names = [f"{name} {version}" for name, version in versions.items()]
-    return ", ".join([machine["device"], f"{machine['cores']} cores", *names, environment["date"][:10]])
 
 
 @contextmanager
@@ -63,19 +58,8 @@ def show(title: str, columns: Row, groups: Sequence[Sequence[Row]]) -> None:
 
 
 def markdown_table(columns: Row, groups: Sequence[Sequence[Row]], text: Container[int] = (0, 1)) -> str:
-    """Padded, so that it reads well as it is; these columns are text, the rest numbers."""
-    rows = [columns, *(row for group in groups for row in group)]
-    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(columns))]
-
-    def line(cells: Row) -> str:
-        padded = [
-            cell.ljust(width) if i in text else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |\n"
-
-    rule = [("-" * w if i in text else "-" * (w - 1) + ":") for i, w in enumerate(widths)]
-    return line(columns) + line(rule) + "".join(line(row) for row in rows[1:])
+    """Rows in groups; the columns of these positions are text."""
+    return markdown.markdown_table(columns, [row for group in groups for row in group], text)
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:

@@ -1,16 +1,15 @@
 """The figures: what is drawn, read back from the Axes."""
 
-import itertools
 import re
 
 import numpy as np
 import pytest
-from matplotlib import colors as mcolors
 from matplotlib.figure import Figure
 
 from nag_optax import plot
 from nag_optax.plot.contours import landscape
-from nag_optax.plot.style import GREY, PALETTE, colors_of, save
+from nag_optax.plot.style import GREY, PALETTE, colors_of, log_ticks, save
+from tests.vision import DEFICIENCIES, lab, linear_rgb, smallest_distance
 
 STEPS = np.arange(1.0, 6.0)
 
@@ -30,42 +29,29 @@ def texts(axes):
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
+def assert_labels_apart(axes):
+    """None of those below the axis is printed over another."""
+    axes.figure.draw_without_rendering()
+    labels = [label for label in axes.get_xticklabels(which="both") if label.get_text()]
+    assert len(labels) > 1
+    # A turned label is as wide as its line is high: its anchor tells.
+    places = np.array([label.get_transform().transform(label.get_position())[0] for label in labels])
+    boxes = [label.get_window_extent() for label in labels]
+    turned = labels[0].get_rotation() > 0
+    needed = [1.2 * labels[0].get_fontsize() * axes.figure.dpi / 72 if turned else box.width for box in boxes]
+    order = np.argsort(places)
+    gaps = np.diff(places[order])
+    assert (gaps >= (np.array(needed)[order][1:] + np.array(needed)[order][:-1]) / 2).all()
+
+
 def bowl(x):
     return (x[0] - 1) ** 2 + 4 * x[1] ** 2
-
-
-# What a reader without the cones for red, green or blue sees of linear RGB: Machado, Oliveira and
-# Fernandes, A physiologically-based model for simulation of color vision deficiency, 2009, severity 1.
-DEFICIENCIES = {
-    "protanopia": "0.152286 1.052583 -0.204868 0.114503 0.786281 0.099216 -0.003882 -0.048116 1.051998",
-    "deuteranopia": "0.367322 0.860646 -0.227968 0.280085 0.672501 0.047413 -0.011820 0.042940 0.968881",
-    "tritanopia": "1.255528 -0.076749 -0.178779 -0.078411 0.930809 0.147602 0.004733 0.691367 0.303900",
-}
-TO_XYZ = "0.4124564 0.3575761 0.1804375 0.2126729 0.7151522 0.0721750 0.0193339 0.1191920 0.9503041"
-
-
-def matrix(numbers):
-    return np.array(numbers.split(), float).reshape(3, 3)
-
-
-def lab(linear):
-    """CIE L*a*b* of linear sRGB, white D65."""
-    xyz = matrix(TO_XYZ) @ np.clip(linear, 0, 1) / [0.95047, 1.0, 1.08883]
-    x, y, z = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
-    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
-
-
-def linear_rgb(color):
-    srgb = np.array(mcolors.to_rgb(color))
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
 @pytest.mark.parametrize("deficiency", [None, *DEFICIENCIES])
 def test_colour_blind_readers_tell_the_palette_apart(deficiency):
     """In CIE L*a*b* a distance of 2.3 is just seen; white is the paper."""
-    seen = np.eye(3) if deficiency is None else matrix(DEFICIENCIES[deficiency])
-    shades = [lab(seen @ linear_rgb(color)) for color in (*PALETTE, "white")]
-    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(shades, 2)) > 15
+    assert smallest_distance([*PALETTE, "white"], deficiency) > 15
 
 
 def test_colours_given_are_kept_and_not_used_twice():
@@ -129,6 +115,24 @@ def test_a_path_that_diverges_ends_before(axes):
     np.testing.assert_array_equal(line(axes, "lost").get_xydata(), path[:2])
 
 
+def test_a_path_that_rises_does_not_shrink_the_others(axes):
+    path = [[0.0, 1.0], [0.5, -0.5], [0.9, 0.1]]
+    lost = [[0.0, 1.0], [-0.2, 1.1], [-3e8, 1e9]]
+    plot.trajectories(bowl, {"falls": path, "rises": lost}, minimum=(1, 0), ax=axes)
+    # 30 % around [0, 1] × [−0.5, 1], where the path goes on, and then the margin.
+    np.testing.assert_allclose([axes.get_xlim(), axes.get_ylim()], [[-0.495, 1.195], [-0.7925, 1.7425]])
+    np.testing.assert_array_equal(line(axes, "rises").get_xydata(), lost)
+    axes.clear()
+    plot.trajectories(bowl, {"rises": lost}, minimum=(1, 0), ax=axes)
+    np.testing.assert_allclose([axes.get_xlim(), axes.get_ylim()], [[-0.495, 1.195], [-0.195, 1.495]])
+
+
+def test_many_paths_get_narrower_from_below_and_none_hides_the_landscape(axes):
+    plot.trajectories(bowl, {str(i): [[0.0, 1.0], [0.5, 0.1 * i]] for i in range(8)}, ax=axes)
+    widths = [line(axes, str(i)).get_linewidth() for i in range(8)]
+    assert widths == sorted(set(widths), reverse=True) and widths[0] < 6
+
+
 def test_contours_are_of_the_logarithm_of_the_gap():
     ground = landscape(lambda x: bowl(x) + 7.0, (-1, 3), (-2, 2), (1, 0))
     x, y = np.meshgrid(ground.x, ground.y)
@@ -161,6 +165,57 @@ def test_runs_are_drawn_as_mean_and_range(axes):
     assert axes.get_xscale() == "log" and texts(axes) == ["runs"] and axes.get_ylabel() == "loss"
 
 
+def test_a_single_value_is_seen(axes):
+    curves = {"one": [2.0], "then lost": [3.0, np.nan], "two": [3.0, 1.0]}
+    plot.convergence(curves, {"one": [4.0]}, ax=axes)
+    *drawn, bound = axes.get_lines()
+    assert [item.get_marker() for item in drawn] == ["o", "o", "None"] and bound.get_marker() == "_"
+    axes.clear()
+    plot.regularization_path([1.0], [[2.0]], ["a"], ax=axes)
+    assert line(axes, "a").get_marker() == "o"
+
+
+@pytest.mark.parametrize(
+    ("rates", "turned"),
+    [
+        ([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3], False),
+        (np.logspace(-4, 1, 8), True),
+        (np.logspace(-4, 1, 16), True),
+        (np.logspace(-4, 1, 40), True),
+    ],
+)
+def test_the_learning_rates_are_not_printed_over_each_other(rates, turned):
+    axes = Figure(figsize=(6.0, 3.8), layout="constrained").subplots()
+    count = len(rates)
+    plot.sensitivity(rates, [0.9], np.ones((1, count)), ax=axes)
+    assert_labels_apart(axes)
+    assert (axes.get_xticklabels()[0].get_rotation() > 0) == turned
+    labels = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+    assert all(label.get_text() == f"{rates[int(tick)]:.3g}" for tick, label in labels)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (1e-4, 3.0, ["$10^{-4}$", "$10^{-3}$", "$10^{-2}$", "$10^{-1}$", "$10^{0}$"]),
+        (1e-3, 0.2, ["$10^{-3}$", "$10^{-2}$", "$10^{-1}$"]),
+        (6e-5, 4.9e-3, ["0.0001", "0.0002", "0.0005", "0.001", "0.002"]),
+        (1e-3, 9e-3, ["0.001", "0.002", "0.005"]),
+        (1.5e-3, 0.09, ["0.002", "0.005", "0.01", "0.02", "0.05"]),
+        (0.0025, 0.0049, ["0.003", "0.004"]),
+        (0.1234, 0.1251, ["0.1235", "0.124", "0.1245", "0.125"]),
+        (1e-8, 1e32, [f"$10^{{{exponent}}}$" for exponent in range(-6, 33, 6)]),
+    ],
+)
+def test_the_labels_of_a_logarithmic_axis(low, high, labels):
+    axes = Figure(figsize=(4.7, 3)).subplots()  # as wide as a panel of a comparison
+    axes.set(xscale="log", xlim=(low, high))
+    log_ticks(axes.xaxis, low, high)
+    assert [label.get_text() for label in axes.get_xticklabels()] == labels
+    assert_labels_apart(axes)
+    assert len(axes.get_xticks(minor=True)) < 60
+
+
 def test_sensitivity_marks_the_best_and_what_diverged(axes):
     losses = np.array([[0.9, 0.5, 0.2], [0.6, 0.1, np.nan]])
     assert plot.sensitivity([0.01, 0.1, 1.0], [0.0, 0.9], losses, label="loss", ax=axes) is axes
@@ -190,6 +245,9 @@ def test_regularization_path(axes):
     styles = {(line(axes, name).get_color(), line(axes, name).get_linestyle()) for name in names}
     assert len(styles) == 10
     assert list(line(axes, "chosen").get_xdata()) == [0.5, 0.5]
+    axes.clear()
+    plot.regularization_path([0.1, 1], np.ones((2, 1)), ["a"], marks=dict.fromkeys("wxyz", 0.5), ax=axes)
+    assert len({line(axes, name)._unscaled_dash_pattern for name in "wxyz"}) == 4
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("strength of the penalty", "coefficient")
 
 

@@ -17,7 +17,7 @@ from nag_optax.compare.folder import COMPARISON, FIGURE, TABLE, ComparisonFolder
 from nag_optax.compare.progress import CompareProgress
 from nag_optax.compare.search import Search, Trial, search, search_given
 from nag_optax.train.devices import Device
-from nag_optax.train.environment import environment_of
+from nag_optax.train.environment import environment_of, headline
 from nag_optax.train.errors import InputError
 from nag_optax.train.signals import interrupted
 
@@ -155,20 +155,12 @@ class Comparison(ABC):
     def _markdown(
         self, head: list[str], body: list[list[str]], results: list[dict[str, Any]], environment: Any
     ) -> str:
-        machine, versions = environment["machine"], environment["versions"]
-        where = ", ".join(
-            [
-                f"{machine['device']}, {machine['cores']} cores",
-                *(f"{name} {version}" for name, version in versions.items()),
-                environment["date"][:10],
-            ]
-        )
         notes = "".join(f"- {note}\n" for note in table.notes(results))
         return (
             f"# {self.title}\n\n{table.markdown_table(head, body)}\n"
             f"{textwrap.fill(self.explanation(), 100)}\n\n{notes}{'' if not notes else chr(10)}"
             f"![Curves of every optimizer, and its final value over the learning rate.]({FIGURE})\n\n"
-            f"```bash\n{table.command(self.config)}\n```\n\n{where}\n"
+            f"```bash\n{table.command(self.config)}\n```\n\n{headline(environment)}\n"
         )
 
     def check_interrupts(self) -> None:

@@ -5,7 +5,6 @@ dropout. Its learning rate is a traced number, so one program serves the whole g
 nothing but the images; one that diverges leaves the others as they are.
 """
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,6 +18,8 @@ from flax import nnx
 
 from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.contenders import Contender
+from nag_optax.compare.evaluation import Evaluation
+from nag_optax.compare.memory import lanes_that_fit
 from nag_optax.train.config import ModelName
 from nag_optax.train.data import Dataset, Split
 from nag_optax.train.devices import Device
@@ -28,7 +29,6 @@ from nag_optax.train.optimizer import make_schedule
 
 # An evaluation may take this share of the time of the training steps before it.
 _EVALUATION_SHARE = 0.2
-_EVALUATION_BATCH = 500
 
 
 class Lane(NamedTuple):
@@ -71,6 +71,7 @@ class LaneRunner:
         ends = np.cumsum(self._chunks)
         self.steps = np.concatenate([e * self.steps_per_epoch + ends for e in range(self.num_epochs)])
         self._graphdef = nnx.split(self._make_model(config.seed), nnx.Param, ...)[0]
+        self._evaluate = Evaluation(self._model, self._graphdef, dataset)
         self._train = jax.device_put(dataset.train, device)
         self._test = jax.device_put(dataset.test, device)
         self._programs: dict[tuple[str, int], Any] = {}
@@ -220,45 +221,6 @@ class LaneRunner:
     def _optimizer(self, contender: Contender, rate: jax.Array) -> optax.GradientTransformationExtraArgs:
         return contender.optimizer(lambda count: rate * self._unit_schedule(count))
 
-    def _evaluate(
-        self, contender: Contender, state: TrainState, split: Split
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Loss and accuracy (lanes,) at the iterate to evaluate."""
-        lanes = state.step.ndim > 0
-        params = _iterate(contender, lanes, state.opt_state, state.params)
-        loss, accuracy = self._metrics(lanes, params, state.model_state, split)
-        return np.atleast_1d(loss), np.atleast_1d(accuracy)
-
-    @partial(jax.jit, static_argnums=(0, 1))
-    def _metrics(self, lanes: bool, params: Any, rest: Any, split: Split) -> tuple[jax.Array, jax.Array]:
-        count = len(split.labels)
-        padded = -(-count // _EVALUATION_BATCH) * _EVALUATION_BATCH
-
-        def pieces(array: Any, fill: int) -> jax.Array:
-            widths = [(0, padded - count)] + [(0, 0)] * (array.ndim - 1)
-            array = jnp.pad(array, widths, constant_values=fill)
-            return array.reshape(-1, _EVALUATION_BATCH, *array.shape[1:])
-
-        def of_lane(params: Any, rest: Any) -> tuple[jax.Array, jax.Array]:
-            def of_piece(piece: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-                images, labels = piece
-                logits = nnx.merge(self._graphdef, params, rest)(
-                    self._dataset.standardise(images), train=False
-                )
-                real = labels >= 0
-                losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
-                correct = (jnp.argmax(logits, -1) == labels) & real
-                return jnp.sum(jnp.where(real, losses, 0.0)), jnp.sum(correct)
-
-            loss, correct = jax.lax.map(of_piece, (pieces(split.images, 0), pieces(split.labels, -1)))
-            return jnp.sum(loss) / count, jnp.sum(correct) / count
-
-        if not lanes:
-            return of_lane(params, rest)
-        if self._model == "cnn":  # The activations of all lanes at once could be too large.
-            return jax.lax.map(lambda weights: of_lane(*weights), (params, rest))
-        return jax.vmap(of_lane)(params, rest)
-
     def _at_once(self, contender: Contender, count: int) -> int:
         """How many lanes go into one program.
 
@@ -270,7 +232,7 @@ class LaneRunner:
         lane = [Lane(0.0, 0)]
         state, order = self._begin(contender, lane), self._orders(lane, 0)
         program = self._program(contender, state, jnp.float32(0), jnp.uint32(0), order[0], 1)
-        return min(count, _lanes_that_fit(program.memory_analysis(), self._device))
+        return min(count, lanes_that_fit(program.memory_analysis(), self._device))
 
     def _orders(self, lanes: Sequence[Lane], epoch: int) -> jax.Array:
         orders = [epoch_order(lane.seed, epoch, self._num_examples, self._batch_size) for lane in lanes]
@@ -282,27 +244,3 @@ class LaneRunner:
 
     def _make_model(self, seed: int) -> nnx.Module:
         return make_model(self._model, self._dataset.image_shape, self._dataset.num_classes, seed)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _iterate(contender: Contender, lanes: bool, opt_state: Any, params: Any) -> Any:
-    """The parameters to evaluate."""
-    return (jax.vmap(contender.iterate) if lanes else contender.iterate)(opt_state, params)
-
-
-def _lanes_that_fit(program: Any, device: Device) -> int:
-    """Half the memory, divided by what one lane's program holds."""
-    if program is None:  # This backend does not tell.
-        return 1
-    lane = program.argument_size_in_bytes + program.output_size_in_bytes + program.temp_size_in_bytes
-    return max(1, _memory(device) // 2 // lane)
-
-
-def _memory(device: Device) -> int:
-    """Bytes that a program may hold."""
-    stats = device.memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 4 * 2**30

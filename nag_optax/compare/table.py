@@ -13,6 +13,7 @@ from rich.table import Table
 from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.problems import GAPS
 from nag_optax.compare.search import LEAST_LOSS
+from nag_optax.train.markdown import markdown_table as markdown_table
 
 Row = list[str]
 _NONE = "–"
@@ -42,17 +43,6 @@ def rich_table(title: str, config: CompareConfig, results: Sequence[dict[str, An
     for row in body:
         table.add_row(*(row[i].replace(" ± ", "±") for i in shown))
     return table
-
-
-def markdown_table(head: Row, body: list[Row]) -> str:
-    widths = [max(3, *(len(row[i]) for row in (head, *body))) for i in range(len(head))]
-
-    def line(cells: Row) -> str:
-        padded = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-        return f"| {' | '.join(padded)} |\n"
-
-    rule = [("-" * (w - 1) + ":") if i else "-" * w for i, w in enumerate(widths)]
-    return line(head) + line(rule) + "".join(map(line, body))
 
 
 def notes(results: Sequence[dict[str, Any]]) -> list[str]:

@@ -1,5 +1,6 @@
 """Coefficients over the strength of the penalty that shrinks them."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,8 @@ from nag_optax.plot.style import PALETTE, bare, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+_MARKS: tuple[Any, ...] = ":", "-.", (0, (6, 3)), (0, (1, 4))
 
 
 def regularization_path(
@@ -26,7 +29,7 @@ def regularization_path(
         strengths: (n,), positive; on a logarithmic scale.
         coefficients: (n, features).
         names: one for each feature; at most 16.
-        marks: strengths to mark by a dotted vertical line, by name.
+        marks: strengths to mark by a vertical line, by name; the dashes of the first four differ.
         ax: where to draw; None makes a new figure.
 
     Returns:
@@ -56,10 +59,11 @@ def regularization_path(
     if len(names) > len(styles):
         raise ValueError(f"names: at most {len(styles)} lines can be told apart; got {len(names)}")
     ax = new_axes((7.2, 4.2)) if ax is None else ax
+    marker = "o" if len(strengths) == 1 else None  # of one point a line shows nothing
     for name, values, (color, dashes) in zip(names, coefficients.T, styles, strict=False):
-        ax.plot(strengths, values, dashes, color=color, lw=1.6, label=name)
-    for name, strength in (marks or {}).items():
-        ax.axvline(strength, color="0.3", ls=":", lw=1.4, label=name)
+        ax.plot(strengths, values, dashes, color=color, lw=1.6, marker=marker, label=name)
+    for (name, strength), dashes in zip((marks or {}).items(), itertools.cycle(_MARKS)):
+        ax.axvline(strength, color="0.3", ls=dashes, lw=1.4, label=name)
     ax.set_xscale("log")
     ax.set(xlabel="strength of the penalty", ylabel="coefficient")
     bare(ax)

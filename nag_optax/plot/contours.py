@@ -1,6 +1,6 @@
 """Paths of optimizers over the contours of a function of two variables."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _POINTS = 201  # of the grid, a side
 _MARGIN = 0.15  # around everything that is drawn, as a share of its extent
+_WIDEST = 4.2  # points by which the lowest path is wider than the highest, at most
 
 
 class Landscape(NamedTuple):
@@ -51,9 +52,11 @@ def draw_landscape(axes: "Axes", ground: Landscape, minimum: Any = None) -> None
     axes.set_ylim(ground.y[0], ground.y[-1])
 
 
-def draw_path(axes: "Axes", points: np.ndarray, color: Any, label: str | None = None, above: int = 0) -> None:
-    """A dot for each iterate. It is the wider, the more paths come above it, so that all are seen."""
-    width, dot = 1.2 + 1.4 * above, 2.4 + 1.6 * above
+def draw_path(
+    axes: "Axes", points: np.ndarray, color: Any, label: str | None = None, wider: float = 0
+) -> None:
+    """A dot for each iterate; `wider` is in points."""
+    width, dot = 1.2 + wider, 2.4 + 1.15 * wider
     axes.plot(points[:, 0], points[:, 1], "-o", color=color, lw=width, ms=dot, zorder=2, label=label)
 
 
@@ -80,7 +83,8 @@ def trajectories(
         paths: iterates by name, each of shape (steps, 2). A path ends before its first point that is
             not finite.
         minimum: the minimiser, of shape (2,); None draws no star.
-        limits: ((left, right), (bottom, top)); None takes those of paths and minimum, with a margin.
+        limits: ((left, right), (bottom, top)); None takes those of paths and minimum, with a margin. A
+            path that ends higher than it starts may leave them.
         colors: by name; None takes colours that colour-blind readers tell apart.
         ax: where to draw; None makes a new figure.
 
@@ -107,10 +111,12 @@ def trajectories(
         raise ValueError("paths must hold at least one path; got none")
     shades = colors_of(finite, colors)
     ax = new_axes((5.6, 4.2)) if ax is None else ax
-    x_limits, y_limits = limits or _limits([*finite.values()], minimum)
+    x_limits, y_limits = limits or limits_of(objective, [*finite.values()], minimum)
     draw_landscape(ax, landscape(objective, x_limits, y_limits, minimum), minimum)
-    for above, (name, points) in zip(reversed(range(len(finite))), finite.items(), strict=True):
-        draw_path(ax, points, shades[name], name, above)
+    # The more paths come above one, the wider it is, so that all are seen.
+    extra = np.minimum(1.4 * np.arange(len(finite)), np.linspace(0, _WIDEST, len(finite)))[::-1]
+    for wider, (name, points) in zip(extra, finite.items(), strict=True):
+        draw_path(ax, points, shades[name], name, wider)
         draw_start(ax, points[0])
         ax.plot(*points[-1], "s", color=shades[name], mec="black", ms=6, zorder=5)
     ax.set(xlabel="x[0]", ylabel="x[1]")
@@ -118,13 +124,36 @@ def trajectories(
     return ax
 
 
-def _limits(paths: list[np.ndarray], minimum: Any) -> tuple[tuple[float, float], tuple[float, float]]:
-    everything = np.concatenate([*paths, *([] if minimum is None else [np.asarray(minimum, float)[None]])])
-    low, high = everything.min(0), everything.max(0)
-    # A path along an axis has no extent across it, a point none at all.
-    margin = np.maximum(_MARGIN * (high - low), 0.05 * (high - low).max() or 1.0)
+def limits_of(
+    objective: Callable[[Any], Any], paths: Sequence[np.ndarray], minimum: Any = None
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Of paths and minimum, with a margin; a path that rises would shrink the others to a dot."""
+    import jax
+    import jax.numpy as jnp
+
+    ends = jnp.asarray(np.stack([[path[0], path[-1]] for path in paths]))
+    first, last = np.asarray(jax.vmap(jax.vmap(objective))(ends)).T
+    kept = [path if falls else path[:1] for path, falls in zip(paths, last <= first, strict=True)]
+    kept += [] if minimum is None else [np.asarray(minimum, float)[None]]
+    low, high = _box(np.concatenate(kept))
+    if (low < high).any():
+        margin = 2 * _margin(low, high)
+        low, high = _box(np.clip(np.concatenate([*kept, *paths]), low - margin, high + margin))
+    else:
+        # There is nothing but what rises.
+        low, high = _box(np.concatenate(paths))
+    margin = _margin(low, high)
     low, high = low - margin, high + margin
     return (low[0], high[0]), (low[1], high[1])
+
+
+def _box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return points.min(0), points.max(0)
+
+
+def _margin(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    # A path along an axis has no extent across it, a point none at all.
+    return np.maximum(_MARGIN * (high - low), 0.05 * (high - low).max() or 1.0)
 
 
 def _finite(name: str, path: Any) -> np.ndarray:

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 def draw_runs(axes: "Axes", x: np.ndarray, runs: np.ndarray, color: Any, **line: Any) -> None:
     """The mean over the runs, and the range from the lowest to the highest."""
-    axes.plot(x, runs.mean(0), color=color, **line)
+    mean = runs.mean(0)
+    single = np.isfinite(mean).sum() == 1  # of which a line shows nothing
+    axes.plot(x, mean, color=color, marker="o" if single else None, ms=5, **line)
     if len(runs) > 1:
-        axes.fill_between(x, runs.min(0), runs.max(0), color=color, alpha=0.15, lw=0)
+        axes.fill_between(x, runs.min(0), runs.max(0), color=color, alpha=0.15, lw=4 if single else 0)
 
 
 def convergence(
@@ -78,7 +80,8 @@ def convergence(
     for name, values in runs.items():
         draw_runs(ax, _steps(steps, values), values, shades[name], lw=1.7, label=name)
     for name, values in dashed.items():
-        ax.plot(_steps(steps, values), values[0], "--", color=shades[name], lw=1.1)
+        marker = "_" if values.size == 1 else None
+        ax.plot(_steps(steps, values), values[0], "--", color=shades[name], lw=1.1, marker=marker, ms=12)
     ax.set_yscale("log", nonpositive="mask")
     if log_steps:
         ax.set_xscale("log", nonpositive="mask")

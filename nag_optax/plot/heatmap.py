@@ -1,5 +1,6 @@
 """How much a result depends on learning rate and momentum."""
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,9 @@ from nag_optax.plot.style import VERMILION, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+_LABELS = 20  # of learning rates, at most
+_ROOM = 45  # characters in a line below a new figure
 
 
 def sensitivity(
@@ -71,7 +75,12 @@ def sensitivity(
     ax.plot(columns, rows, "x", color="black", ms=8, mew=1.6, ls="none", label="diverged")
     best = np.unravel_index(np.argmin(np.where(finite, losses, np.inf)), losses.shape)
     ax.plot(best[1], best[0], "o", ms=14, mfc="none", mec=VERMILION, mew=2.2, ls="none", label="best")
-    ax.set_xticks(range(len(learning_rates)), [f"{rate:.3g}" for rate in learning_rates])
+    # More of them, or long ones unturned, would be printed over each other.
+    labelled = range(0, len(learning_rates), -(-len(learning_rates) // _LABELS))
+    labels = [f"{learning_rates[i]:.3g}" for i in labelled]
+    tight = any(len(a + b) / 2 + 0.5 > _ROOM / len(labels) for a, b in itertools.pairwise(labels))
+    turned: dict[str, Any] = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(labelled, labels, **turned if tight else {})
     ax.set_yticks(range(len(momenta)), [f"{momentum:g}" for momentum in momenta])
     ax.set(xlabel="learning rate (○ best, × diverged)", ylabel="momentum")
     ax.tick_params(length=0)

@@ -5,14 +5,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 # Okabe and Ito's, without their yellow, which is lost on white. A grey takes its place, dark enough to
 # differ from the purple and the green of those who lack the cones for green.
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY_BLUE, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#595959"
 PALETTE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY_BLUE, BLACK, GREY)
+
+_LABELS, _FINE_LABELS = 8, 5  # on an axis, at most: powers of ten, and what is longer to write
 
 
 def new_axes(size: tuple[float, float]) -> "Axes":
@@ -49,6 +54,36 @@ def bare(axes: "Axes") -> None:
     """A faint grid and no frame."""
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def log_ticks(axis: "Axis", low: float, high: float) -> None:
+    """Labels a logarithmic axis from `low` to `high`: powers of ten or, where it is short, 1, 2, 5 or finer.
+
+    Matplotlib prints the labels between two powers over each other where the axis is short.
+    """
+    from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter
+
+    def within(ticks: Any) -> list[float]:
+        return [float(tick) for tick in np.ravel(ticks) if low <= tick <= high]
+
+    exponents = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    decades = 10.0**exponents
+    every = -(-len(exponents) // _LABELS)
+    finer = (
+        np.outer(decades, (1, 2, 5)),
+        np.outer(decades, range(1, 10)),
+        MaxNLocator(4).tick_values(low, high),
+    )
+    ticks = next(ticks for candidates in finer if len(ticks := within(candidates)) > 1)
+    labels = [f"{tick:.4g}" for tick in ticks]
+    if len(ticks) > _FINE_LABELS:
+        ticks = within(decades[exponents % every == 0])
+        labels = [f"$10^{{{round(np.log10(tick))}}}$" for tick in ticks]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FixedFormatter(labels))
+    # Between powers that are left out they would be one black bar.
+    axis.set_minor_locator(FixedLocator(within(np.outer(decades, range(1, 10))) if every == 1 else []))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def save(figure: Any, path: Path, dpi: int) -> None:

@@ -30,6 +30,13 @@ def environment_of(*packages: str) -> dict[str, Any]:
     }
 
 
+def headline(environment: dict[str, Any]) -> str:
+    """The same in one line, for tables."""
+    machine, versions = environment["machine"], environment["versions"]
+    names = [f"{name} {version}" for name, version in versions.items()]
+    return ", ".join([machine["device"], f"{machine['cores']} cores", *names, environment["date"][:10]])
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

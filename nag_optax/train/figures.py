@@ -32,11 +32,13 @@ def draw_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
                     ms=4,
                 )
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if len(rows) == 1:
+            axes.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)
         bare(axes)
     loss.set_yscale("log")
     loss.set_title("cross-entropy loss")
     accuracy.set_title("accuracy in %")
-    accuracy.legend(frameon=False, loc="lower right")
+    accuracy.legend(frameon=False, loc="best")
     figure.suptitle(title)
     save(figure, path, dpi=150)

@@ -26,7 +26,8 @@ from nag_optax.train.models import make_model
 from nag_optax.train.optimizer import make_optimizer
 from nag_optax.train.pruning import has_prunable, widths_without, without_units, zero_units
 
-_EVALUATION_BATCH = 500
+EVALUATION_BATCH = 500
+"""Images that are evaluated at once."""
 
 
 class TrainState(NamedTuple):
@@ -155,9 +156,9 @@ class Loop:
 
     def _logits(self, graphdef: Any, weights: tuple[Any, Any], images: np.ndarray) -> jax.Array:
         pieces = []
-        for start in range(0, len(images), _EVALUATION_BATCH):
-            piece = images[start : start + _EVALUATION_BATCH]
-            missing = _EVALUATION_BATCH - len(piece)
+        for start in range(0, len(images), EVALUATION_BATCH):
+            piece = images[start : start + EVALUATION_BATCH]
+            missing = EVALUATION_BATCH - len(piece)
             padded = np.pad(piece, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
             pieces.append(self._predict(graphdef, weights, padded)[: len(piece)])
         return jnp.concatenate(pieces)

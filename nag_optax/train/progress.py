@@ -1,53 +1,21 @@
 """What a person sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from nag_optax.train.bar import LiveBar
 
-class RunProgress:
+
+class RunProgress(LiveBar):
     """Use as a context manager around the run; `advance` after each chunk, `epoch` after each epoch."""
 
     def __init__(self, console: Console, num_epochs: int, steps_per_epoch: int, start_step: int):
-        self._console = console
+        total = num_epochs * steps_per_epoch
+        super().__init__(console, "{task.fields[loss]}", total=total, completed=start_step, loss="")
         self._num_epochs = num_epochs
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            expand=True,
-        )
-        self._task = self._bar.add_task(
-            "compiling", total=num_epochs * steps_per_epoch, completed=start_step, loss=""
-        )
-
-    def __enter__(self) -> "RunProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def advance(self, step: int, epoch: int, loss: float) -> None:
         self._bar.update(
@@ -64,9 +32,6 @@ class RunProgress:
             f"epoch {row['epoch']:>3}/{self._num_epochs}  loss {row['train_loss']:.4f}  "
             f"train {row['train_accuracy']:7.2%}{test}  {row['seconds']:6.2f} s"
         )
-
-    def say(self, line: str) -> None:
-        self._bar.console.print(line, highlight=False, soft_wrap=True)
 
 
 def summary_table(summary: dict[str, Any], run_dir: str) -> Table:

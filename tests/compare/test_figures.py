@@ -4,8 +4,7 @@ import matplotlib.axes
 import numpy as np
 import pytest
 
-from nag_optax.compare.config import CONTENDER_NAMES
-from nag_optax.compare.figures import _STYLES, draw_data, draw_problem
+from nag_optax.compare.figures import draw_data, draw_problem
 from nag_optax.compare.problems import make_problem
 
 
@@ -22,6 +21,19 @@ def drawn(monkeypatch):
     return lines
 
 
+@pytest.fixture
+def saved(monkeypatch):
+    """The panels of each figure that is saved, by title."""
+    figures = []
+
+    def save(figure, *_, **__):
+        figure.draw_without_rendering()
+        figures.append({axes.get_title(): axes for axes in figure.axes})
+
+    monkeypatch.setattr("nag_optax.plot.style.save", save)
+    return figures
+
+
 def trial(rate, diverged=False):
     curve = None if diverged else 0.25
     return {
@@ -32,12 +44,7 @@ def trial(rate, diverged=False):
     }
 
 
-def test_every_optimizer_has_a_style_of_its_own():
-    assert set(_STYLES) == set(CONTENDER_NAMES)
-    assert len({color for color, _ in _STYLES.values()}) == len(_STYLES)
-
-
-def test_curves_are_means_over_the_seeds_and_crosses_mark_divergence(drawn, tmp_path):
+def test_curves_are_means_over_the_seeds_and_rows_above_mark_divergence(drawn, tmp_path):
     nag = {"name": "nag", "label": "NAG", "best": 0, "trials": [trial(0.1), trial(1.0, diverged=True)]}
     lost = {"name": "sgd", "label": "GD", "best": None, "trials": [trial(1.0, diverged=True)]}
     draw_data([nag, lost], np.array([10, 20]), 10, "a title", tmp_path / "a.png")
@@ -60,12 +67,25 @@ def test_a_loss_of_zero_has_its_place_on_the_logarithmic_axis(drawn, tmp_path):
     assert drawn[2] == ([0.1, 1.0], [1e-8, 0.2])
 
 
-def test_long_curves_are_thinned_to_means_of_neighbours(drawn, tmp_path):
+def test_long_curves_are_thinned_to_means_of_neighbours_and_end_at_the_last(drawn, tmp_path):
     long = trial(0.1)
     long["curves"] = {"loss": [list(range(1, 91))], "test_accuracy": [[0.5] * 90]}
     result = {"name": "nag", "label": "NAG", "best": 0, "trials": [long]}
     draw_data([result], np.arange(1, 91), 1, "a title", tmp_path / "a.png")
-    assert drawn[0][0] == drawn[0][1] == list(np.arange(2.0, 91, 3))
+    # Means of four, that of the 89th alone, the last.
+    assert drawn[0][0] == drawn[0][1] == [*np.arange(2.5, 88, 4), 89.0, 90.0]
+
+
+def test_a_single_evaluation_is_seen(saved, tmp_path):
+    short = trial(0.1)
+    short["curves"] = {"loss": [[0.7], [0.8]], "test_accuracy": [[0.9], [0.8]]}
+    draw_data(
+        [{"name": "nag", "label": "NAG", "best": 0, "trials": [short]}], np.array([7]), 7, "a", tmp_path / "a"
+    )
+    for title, value in (("loss while training", 0.75), ("test error in %", 15.0)):
+        (line,) = saved[0][title].get_lines()
+        assert line.get_marker() == "o"
+        np.testing.assert_allclose(line.get_xydata(), [[1.0, value]])
 
 
 def test_paths_of_a_problem(drawn, tmp_path):
@@ -79,11 +99,27 @@ def test_paths_of_a_problem(drawn, tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert ([1.0, 0.5, 0.0], [0.3, 0.1, 0.0]) in drawn
     assert ([0.0, 1.0, 2.0], [1.0, 0.5, 0.0]) in drawn
-    *_, steps, cross, ring = drawn
-    assert steps == ring == ([0.1], [2.0]) and cross[0] == [0.4]
+    *_, steps, lost_mark, ring = drawn
+    assert steps == ring == ([0.1], [2.0]) and lost_mark[0] == [0.4]
 
 
-def test_an_optimizer_that_does_not_get_there_has_its_crosses_and_a_ring_on_the_best(drawn, tmp_path):
+def test_the_panels_of_the_paths_hold_all_of_them_and_the_gap_no_empty_decades(saved, tmp_path):
+    far = [[0.0, 0.0], [-15.9, -17.2], [0.5, -4.0]]
+    trial = {"learning_rate": 0.1, "diverged": False, "gap": [4.0, 8.0, 4e-3], "path": far}
+    trial["steps_to_gap"] = {"1e-06": None}
+    results = [{"name": "nag", "label": "NAG", "best": 0, "trials": [trial]}]
+    problem = make_problem("logistic")
+    draw_problem(problem, results, "a title", tmp_path / "a.png")
+    exact = trial | {"gap": [4.0, 4e-20, 0.0]}
+    draw_problem(problem, [{**results[0], "trials": [exact]}], "a title", tmp_path / "a.png")
+    ((left, right), (bottom, top)) = saved[0]["NAG"].get_xlim(), saved[0]["NAG"].get_ylim()
+    for x, y in [*far, problem.solution]:
+        assert left < x < right and bottom < y < top
+    gaps = [panels["gap to the minimum, as a share of that at the start"] for panels in saved]
+    assert 1e-4 < gaps[0].get_ylim()[0] < 1e-3 and gaps[1].get_ylim()[0] == 1e-12
+
+
+def test_an_optimizer_that_does_not_get_there_has_its_row_and_a_ring_on_the_best(drawn, tmp_path):
     path = [[1.0, 0.3], [0.9, 0.2]]
     slow = [
         {

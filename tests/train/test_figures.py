@@ -19,6 +19,36 @@ def rows(count: int, test: bool):
     ]
 
 
+@pytest.fixture
+def saved(monkeypatch):
+    """The figures, as they are saved."""
+    figures = []
+    monkeypatch.setattr("nag_optax.train.figures.save", lambda figure, *_, **__: figures.append(figure))
+    return figures
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
+def test_epochs_are_whole_numbers(tmp_path, saved, count):
+    draw_curves(rows(count, test=True), "a run", tmp_path / "curves.png")
+    for axes in saved[0].axes:
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert ticks and all(tick == round(tick) for tick in ticks)
+        assert low < 1 and high > count
+
+
+def test_the_legend_hides_no_point(tmp_path, saved):
+    worse = [
+        row | {"train_accuracy": 1 - 0.1 * i, "test_accuracy": 1.0} for i, row in enumerate(rows(6, True))
+    ]
+    draw_curves(worse, "a run", tmp_path / "curves.png")
+    saved[0].draw_without_rendering()
+    accuracy = saved[0].axes[1]
+    box = accuracy.get_legend().get_window_extent()
+    points = [accuracy.transData.transform(line.get_xydata()) for line in accuracy.get_lines()]
+    assert [len(p) for p in points] == [6, 6] and not any(box.contains(*xy) for p in points for xy in p)
+
+
 @pytest.mark.parametrize(("count", "test", "lines"), [(1, True, 4), (40, True, 4), (3, False, 2)])
 def test_every_curve_is_drawn(tmp_path, monkeypatch, count, test, lines):
     drawn, plot = [], matplotlib.axes.Axes.plot

@@ -1,0 +1,54 @@
+"""The live bar of a run: in a terminal alone, elsewhere lines."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class LiveBar:
+    """A context manager around the run.
+
+    Args:
+        console: where it is shown.
+        after: what stands after the count; may name fields.
+        **task: what `rich` says of the task.
+    """
+
+    def __init__(self, console: Console, after: str, **task: Any):
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn(after),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            expand=True,
+        )
+        self._task = self._bar.add_task("compiling", **task)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        self._bar.console.print(line, highlight=False, soft_wrap=True)
