@@ -103,7 +103,7 @@ def test_the_command_line_page_has_every_option_and_optimizer():
 
 def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tmp_path):
     """Each begins in a folder of its own, and reads those of commands above it."""
-    from nag_optax.cli import _parse
+    from nag_optax._command_line import parse
     from nag_optax.train.config import EvaluateConfig
 
     monkeypatch.chdir(tmp_path)
@@ -111,7 +111,7 @@ def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tm
     for words in commands(DOCS / "command-line.md"):
         if words[0] != "nag-optax":
             continue
-        config, _ = _parse(words[1:])
+        config, _ = parse(words[1:])
         if isinstance(config, EvaluateConfig):
             assert config.run_dir in begun
             continue
