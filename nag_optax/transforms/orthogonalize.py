@@ -145,12 +145,13 @@ def _normalized(x: jax.Array, dtype: jnp.dtype, eps: jax.typing.ArrayLike) -> ja
     # with a reciprocal. No derivative, because the result is the same for any number here.
     largest = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)
     largest = jax.lax.stop_gradient(jnp.clip(largest, tiny, 1 / tiny))
-    x = x / largest.astype(x.dtype)
+    # No division: of two in a row XLA makes one, by a product that overflows.
+    x = x * (1 / largest).astype(x.dtype)
     square = jnp.sum(jnp.square(jnp.abs(x)), axis=(-2, -1), keepdims=True)
-    # The root of zero has no derivative.
-    norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-    norm = jnp.maximum(norm, jnp.maximum(jnp.asarray(eps, norm.dtype) / largest, tiny))
-    return (x / norm.astype(x.dtype)).astype(dtype)
+    # At least 1 but for zeros, where the root has no derivative.
+    norm = jnp.sqrt(jnp.maximum(square, 0.25))
+    norm = jnp.maximum(norm, jnp.asarray(eps, norm.dtype) / largest)
+    return (x * (1 / norm).astype(x.dtype)).astype(dtype)
 
 
 def _triples(coefficients: Coefficients) -> np.ndarray | jax.Array:

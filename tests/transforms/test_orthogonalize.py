@@ -122,7 +122,7 @@ class TestScale:
     )
     def test_does_not_matter_to_a_narrow_dtype(self, dtype: Any, turn: complex):
         """Where float16 holds no entry, or float32 no square of one."""
-        matrix = jnp.diag(jnp.array([1.0, 0.5 * turn]))
+        matrix = jnp.array([[1.0, 1.0, 1.0], [1.0, -1.0, 0.5 * turn]])
         transformation = orthogonalize(dtype=dtype, eps=1e-38)
         run = jax.jit(lambda updates: transformation.update(updates, optax.EmptyState())[0])
         expected = run(matrix)
