@@ -80,7 +80,8 @@ def as_rule(momentum: Momentum, name: str = "momentum") -> MomentumRule:
     """Lifts a float or an Optax schedule to a rule; a rule is returned as it is. `name` is for errors."""
     if isinstance(momentum, MomentumRule):
         return momentum
-    if inspect.isfunction(momentum) and momentum.__module__.startswith("nag_optax.acceleration.momentum."):
+    home = getattr(momentum, "__module__", None) or ""  # None of a function that exec made
+    if inspect.isfunction(momentum) and home.startswith("nag_optax.acceleration.momentum."):
         raise TypeError(
             f"{name} must be a rule; got the function {momentum.__name__} that makes one: "
             f"call it, nag_optax.momentum.{momentum.__name__}(...)"
