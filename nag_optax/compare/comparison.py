@@ -32,6 +32,8 @@ class Comparison(ABC):
     """Runs at one learning rate."""
     grid_size: int
     """Learning rates to begin with."""
+    data: str | None = None
+    """Digest of the training data, kept with each result."""
 
     def __init__(
         self,
@@ -47,9 +49,15 @@ class Comparison(ABC):
     def carry_out(self) -> dict[str, Any]:
         config = self.config
         stored = {name: self.folder.result(name) for name in config.optimizers} if config.resume else {}
+        self._results = {name: result for name, result in stored.items() if result is not None}
+        digests = {name: result.get("data", self.data) for name, result in self._results.items()}
+        if other := [name for name, digest in digests.items() if digest != self.data]:
+            raise InputError(
+                f"--data-dir {config.data_dir}: has other training data than those of {', '.join(other)} "
+                f"in {self.folder.path}"
+            )
         if config.resume:
             self.folder.write_config()
-        self._results = {name: result for name, result in stored.items() if result is not None}
         missing = [name for name in config.optimizers if name not in self._results]
         if self._results:
             self._say(f"kept in {self.folder.path}: {', '.join(self._results)}")
@@ -123,6 +131,7 @@ class Comparison(ABC):
             "label": contender.label,
             "best": found.best,
             "note": found.note,
+            **({} if self.data is None else {"data": self.data}),
             **self.about(contender),
             "trials": found.trials,
         }

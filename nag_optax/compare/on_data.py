@@ -29,7 +29,9 @@ class OnData(Comparison):
         assert config.seeds is not None
         self.seeds = range(config.seed, config.seed + config.seeds)
         self.runs_a_rate = len(self.seeds)
-        self.runner = LaneRunner(config, load_dataset(config.train_config()), self.device)
+        dataset = load_dataset(config.train_config())
+        self.data = dataset.digest
+        self.runner = LaneRunner(config, dataset, self.device)
         self.title = (
             f"{config.dataset}, {config.model}: {counted(self.runner.num_epochs, 'epoch')}, "
             f"{counted(len(self.seeds), 'seed')}"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from nag_optax.compare import on_data
 from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.folder import to_json
 from nag_optax.compare.on_data import OnData, first_reaching
@@ -87,6 +88,16 @@ def test_a_run_and_a_comparison_do_not_overwrite_each_other(tmp_path):
         with pytest.raises(InputError, match="holds a comparison, not a run"):
             train(dataclasses.replace(config, run_dir=tmp_path / "comparison", **how), silent())
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_a_comparison_on_other_data_is_refused(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished[0], tmp_path / "run")
+    resumed = dataclasses.replace(SMALL, device="cpu", run_dir=tmp_path / "run", resume=True)
+    load = on_data.load_dataset
+    monkeypatch.setattr(on_data, "load_dataset", lambda config: load(config)._replace(digest="other"))
+    with pytest.raises(InputError, match="has other training data than those of nag, adam in"):
+        compare(resumed, silent())
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["device"] == "auto"
 
 
 def test_a_comparison_that_is_overwritten_loses_its_own_files_alone(tmp_path):
