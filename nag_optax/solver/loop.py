@@ -22,7 +22,7 @@ from nag_optax._trees import norm
 from nag_optax.acceleration.evaluation import eval_params, has_accelerator
 from nag_optax.acceleration.iterate import IterateState
 from nag_optax.optimizers.backtracking import BacktrackingState
-from nag_optax.prox.apply import proximal_point
+from nag_optax.prox.apply import penalty, proximal_point
 from nag_optax.prox.base import ProxLike
 
 RUNNING, CONVERGED, MAX_STEPS, STALLED, NAN = -1, 0, 1, 2, 3
@@ -85,12 +85,6 @@ def mapping_norm(prox: ProxLike | None, params: Any, grads: Any, step_size) -> j
         return norm(grads)
     target = forward_backward(prox, params, grads, step_size)
     return norm(jax.tree.map(jnp.subtract, target, params)) / step_size
-
-
-def penalty(prox: ProxLike | None, params: Any) -> jax.Array:
-    """g(x) where the prox knows it, else 0."""
-    value = getattr(prox, "value", None)
-    return jnp.zeros([], float) if value is None else jnp.asarray(value(params)).astype(float)
 
 
 def run(

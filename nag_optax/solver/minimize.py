@@ -13,6 +13,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.restart import Restart
 from nag_optax.optimizers.fista import fista
+from nag_optax.prox.apply import penalty
 from nag_optax.prox.base import Prox, ProxLike
 from nag_optax.solver import loop
 from nag_optax.solver.checks import check_options, check_problem
@@ -136,11 +137,11 @@ def minimize(
         prox: the prox of g: an operator of `nag_optax.prox` or any callable `prox(params, step_size)`.
         learning_rate: the step size, a number or an Optax schedule; None to backtrack.
         momentum: the rule, a number or an Optax schedule, as in `fista`.
-        restart: "gradient", "speed", "value" or None, as in `accelerate`.
+        restart: "gradient", "speed", "value" or None, as in `fista`.
         optimizer: takes the place of `fista`. Its updates are applied, and it has to take the prox
             itself (`proximal`); `prox` and `learning_rate` then serve the stopping test, which needs
-            both or neither. `value`, `grad` and `value_fn` are passed to it. If it holds an
-            accelerator, x is `eval_params`.
+            both or neither. `value`, `grad` and `value_fn`, those of f alone, are passed to it. If it
+            holds an accelerator, x is `eval_params`.
         tol: relative tolerance, a number in [0, 1).
         max_steps: the largest number of steps, at least 1.
         has_aux: whether `fun` returns more than its value.
@@ -229,7 +230,7 @@ def _minimize(static: _Static, traced: _Traced) -> Solution:
     value, aux = value_and_aux(params)
     return Solution(
         params=params,
-        value=value + loop.penalty(prox, params).astype(value.dtype),
+        value=value + penalty(prox, params).astype(value.dtype),
         gradient_mapping_norm=report.gradient_mapping_norm,
         steps=report.steps,
         value_evaluations=report.value_evaluations + 1,
