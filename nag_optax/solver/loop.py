@@ -74,7 +74,7 @@ def gradient_of(value_fn: Callable, params: Any) -> Any:
 
 def forward_backward(prox: ProxLike | None, params: Any, grads: Any, step_size: jax.Array) -> Any:
     """prox(p − s·∇f(p), s), in the dtypes of the parameters."""
-    updates = jax.tree.map(lambda g: -jnp.asarray(step_size, g.real.dtype) * g, grads)
+    updates = jax.tree.map(lambda g: -jnp.asarray(step_size, g.dtype) * g, grads)
     target = proximal_point(prox, params, updates, step_size)
     return jax.tree.map(lambda z, p: z.astype(p.dtype), target, params)
 

@@ -1,7 +1,7 @@
 """The stopping test of `minimize` where numbers are small or large, and where the steps become zero."""
 
 # Optax types a tree as the union of all that a tree may be.
-# pyright: reportIndexIssue=false, reportArgumentType=false
+# pyright: reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false
 
 from typing import Any
 
