@@ -1,7 +1,7 @@
 """The derivative of a solution: of an ill-conditioned one, of an undetermined one, of a complex one."""
 
 # Optax types a tree as the union of all that a tree may be.
-# pyright: reportArgumentType=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportReturnType=false
 
 import jax
 import jax.numpy as jnp
