@@ -1,4 +1,4 @@
-"""Sums over trees, in float32 or wider."""
+"""Sums and norms over trees, in float32 or wider."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,8 +26,26 @@ def dot(first: Any, second: Any) -> jax.Array:
 
 
 def norm(tree: Any) -> jax.Array:
-    """‖a‖."""
-    return jnp.sqrt(dot(tree, tree))
+    """‖a‖, which over- and underflows only where it is no number of the dtype itself."""
+    leaves = [leaf.astype(wide(leaf.dtype)) for leaf in jax.tree.leaves(tree)]
+    # Beside this sum, the squares that underflowed are rounding; the others take a second pass.
+    least = max((float(jnp.finfo(leaf.dtype).tiny / jnp.finfo(leaf.dtype).eps) for leaf in leaves), default=0)
+    square = dot(leaves, leaves)
+    return jax.lax.cond(
+        (square >= least) & (square < jnp.inf),
+        lambda: jnp.sqrt(square),
+        lambda: array_norm(jnp.asarray([array_norm(leaf).astype(float) for leaf in leaves], float)),
+    )
+
+
+def array_norm(a: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
+    """The l2 norm, which neither over- nor underflows, and whose derivative at zero is zero."""
+    modulus = jnp.abs(a)
+    largest = jax.lax.stop_gradient(jnp.max(modulus, axes, keepdims=True, initial=0.0))
+    scale = jnp.where(largest >= jnp.finfo(modulus.dtype).tiny, largest, 1.0)
+    square = jnp.sum(jnp.square(modulus / scale), axes)
+    zero = square == 0.0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square))) * jnp.squeeze(scale, axes)
 
 
 def widened(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -58,7 +58,7 @@ def test_finds_the_minimum(name: str, rate: bool, x64: None):
 @pytest.mark.parametrize("tol", [1e-5, 1e-14])
 def test_every_scale_and_no_false_convergence(dtype: Any, tol: float, x64: None):
     steps = []
-    for scale in (1e-1, 1.0, 1e3, 1e6, 1e9) if tol == 1e-5 else (1e-1, 1e9):
+    for scale in (1e-30, 1e-1, 1.0, 1e3, 1e6, 1e9, 1e30) if tol == 1e-5 else (1e-1, 1e9):
         problem = lasso(scale=scale, dtype=dtype)
         # The data as arguments: one program.
         solution = minimize(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from nag_optax._dtypes import wide
-from nag_optax._trees import dot, is_none
+from nag_optax._trees import dot, is_none, norm
 from nag_optax.acceleration.momentum import MomentumRule
 from nag_optax.prox.apply import proximal_point
 from nag_optax.prox.base import ProxLike
@@ -166,8 +166,9 @@ def _judge(point: Point, target: Any, s: jax.Array, value_fn: Value) -> _Verdict
     value = value_fn(filled)
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in [value, *jax.tree.leaves(point.params)])
     value = value.astype(float)
-    slope, squared = dot(point.grad, step), dot(step, step)
-    excess, allowed = value - point.value - slope, squared / (2 * s)
+    slope, length = dot(point.grad, step), norm(step)
+    # Not ‖d‖², which in small units underflows: ‖d‖/s and ‖d‖²/s are a slope and a value.
+    excess, allowed = value - point.value - slope, 0.5 * length * (length / s)
     noise = _ROUNDINGS * eps * (jnp.abs(value) + jnp.abs(point.value) + jnp.abs(slope))
     clear = noise < allowed / _CLEAR
 
@@ -179,15 +180,15 @@ def _judge(point: Point, target: Any, s: jax.Array, value_fn: Value) -> _Verdict
             is_leaf=is_none,
         )
         # Exact on a quadratic; elsewhere the difference is of third order in d, which is tiny here.
-        enough = dot(change, step) <= squared / s
-        return enough | (squared <= (4 * eps) ** 2 * dot(point.params, point.params))
+        enough = dot(change, step) <= length * (length / s)
+        return enough | (length <= 4 * eps * norm(point.params))
 
     accepted = jax.lax.cond(clear, lambda: excess <= allowed + noise, by_gradient)
     return _Verdict(
         value=value,
-        length=jnp.sqrt(squared),
+        length=length,
         slope=slope,
-        curvature=2 * excess / squared,
+        curvature=2 * (excess / length) / length,
         clear=clear,
         accepted=accepted & jnp.isfinite(value),
         gradients=(~clear).astype(jnp.int32),
@@ -235,7 +236,8 @@ def _target(prox: ProxLike | None, point: Point, s: jax.Array) -> Any:
 
 def _first_guess(point: Point) -> jax.Array:
     """2|f|/‖g‖²: in the units of a step size, and at least 1/L where f ≥ 0."""
-    guess = 2 * jnp.abs(point.value) / dot(point.grad, point.grad)
+    slope = norm(point.grad)
+    guess = 2 * (jnp.abs(point.value) / slope) / slope
     return jnp.where(jnp.isfinite(guess) & (guess > 0), guess, 1.0)
 
 

@@ -19,7 +19,7 @@ from nag_optax.acceleration.kernel import AccelerateState, nesterov_kernel
 from nag_optax.acceleration.restart import Restart
 from nag_optax.optimizers import backtracking
 from nag_optax.optimizers.nag import nag
-from nag_optax.prox.apply import check_prox, proximal_point
+from nag_optax.prox.apply import check_prox, penalty, proximal_point
 from nag_optax.prox.base import ProxLike
 
 
@@ -67,7 +67,9 @@ def fista(
         momentum: the rule, a number or an Optax schedule, as in `accelerate`. With a prox or
             backtracking its iterate must be x = p − w, which excludes triple momentum and ITEM.
         restart: "gradient", "speed", "value" or None, as in `accelerate`. A restart begins a new
-            sequence with a bound of its own, and usually converges faster.
+            sequence with a bound of its own, and usually converges faster. "value" needs
+            `update(..., value=f(p))` and adds g(p) itself, where it is finite; a `prox` must have
+            `value` for it.
         accumulator_dtype: dtype of x; None takes each parameter's.
 
     Returns:
@@ -76,9 +78,9 @@ def fista(
         first in a chain; arguments that value_fn takes by name are handed on to it.
 
     Raises:
-        ValueError: if a Python number is out of range, an option is unknown, the rule's iterate is
-            not p − w, the parameters or `value`, `grad` or `value_fn` are missing, or the prox
-            changes the tree or a shape.
+        ValueError: if a Python number is out of range, an option is unknown, restart is "value" and
+            the prox has no `value`, the rule's iterate is not p − w, the parameters or `value`, `grad`
+            or `value_fn` are missing, or the prox changes the tree or a shape.
         TypeError: if an argument is of the wrong kind, a parameter is not of floating or complex
             dtype, or the prox changes a dtype.
 
@@ -105,6 +107,11 @@ def fista(
         check_schedule("learning_rate", learning_rate, minimum=0, or_else=", an Optax schedule or None")
     if prox is not None:
         check_prox(prox)
+        if restart == "value" and not hasattr(prox, "value"):
+            raise ValueError(
+                'restart="value" needs the penalty: prox must have a method value(params), as those of '
+                f'nag_optax.prox do; got {prox!r}: use restart="gradient", or give it one'
+            )
     if learning_rate is not None and prox is None:
         # x = p − w needs no prox to be exact, and the offset in the buffer is cheaper.
         return nag(learning_rate, momentum, restart=restart, accumulator_dtype=accumulator_dtype)
@@ -138,6 +145,15 @@ def fista(
         kernel_state: Any = AccelerateState(offset, rule_state, restart_state, None)
         return kernel.update(step, kernel_state, value=value)
 
+    def objective(value: Any, target: Any, params: Any) -> Any:
+        """F(p) from f(p), for the one restart test that reads it."""
+        if restart != "value" or prox is None or value is None:
+            return value
+        seen = jax.tree.map(lambda z, p: None if z is None else p, target, params, is_leaf=is_none)
+        g = penalty(prox, seen)
+        # p may lie outside a set that x is in.
+        return jnp.asarray(value).astype(float) + jnp.where(jnp.isfinite(g), g, 0.0)
+
     def next_state(target: Any, state: Any, momentum_state: Any, search: Any) -> IterateState:
         iterate = jax.tree.map(
             lambda z, x: x if z is None else z.astype(x.dtype), target, state.iterate, is_leaf=is_none
@@ -153,6 +169,7 @@ def fista(
         target = proximal_point(prox, params, _scaled(updates, rate), rate)
         step = _difference(target, params)
         offset = offset_of(state, params)
+        value = objective(value, target, params)
         step, new = accelerated(step, offset, state.rule_state, state.restart_state, value)
         return step, next_state(target, state, new, search)
 
@@ -167,7 +184,8 @@ def fista(
             state.search, start, prox, lambda p: value_fn(p, **arguments), rule
         )
         step = _difference(target, point.params)
-        _, new = accelerated(step, point.offset, point.rule_state, state.restart_state, point.value)
+        value = objective(point.value, target, point.params)
+        _, new = accelerated(step, point.offset, point.rule_state, state.restart_state, value)
         offset = new.offset
         if rule.retime is not None:
             # The next step is tried with a larger s, and the lookahead is that of the trial.

@@ -1,4 +1,4 @@
-"""One proximal step, with the checks of what a prox returns."""
+"""One proximal step, with the checks of what a prox returns, and the penalty."""
 
 import inspect
 from typing import Any
@@ -46,6 +46,12 @@ def proximal_point(prox: ProxLike | None, params: Any, updates: Any, step_size: 
     target = prox(point, step_size)
     check_same(point, target)
     return target
+
+
+def penalty(prox: ProxLike | None, params: Any) -> jax.Array:
+    """g(p) where the prox knows it, else 0."""
+    value = getattr(prox, "value", None)
+    return jnp.zeros([], float) if value is None else jnp.asarray(value(params)).astype(float)
 
 
 def check_same(point: Any, target: Any) -> None:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nag_optax._dtypes import wide
+from nag_optax._trees import array_norm
 from nag_optax._validate import check_numbers
 from nag_optax.prox.base import (
     Frozen,
@@ -111,13 +112,13 @@ class _Group(NamedTuple):
 def _groups(params: Params, strength: Strength, axis: Frozen, joint: bool) -> tuple[list[_Group], Any]:
     leaves, treedef = widened(params, "group_l2")
     axes = [a.of(leaf) for a, leaf in zip(prefix_leaves("axis", axis.tree, params), leaves, strict=True)]
-    norms = [_norm(leaf.array, a) for a, leaf in zip(axes, leaves, strict=True)]
+    norms = [array_norm(leaf.array, a) for a, leaf in zip(axes, leaves, strict=True)]
     if joint and norms:
         if len({n.shape for n in norms}) > 1:
             found = ", ".join(f"{n.shape} of {leaf.name}" for n, leaf in zip(norms, leaves, strict=True))
             raise ValueError(f"axis must leave norms of one shape where joint=True; got {found}")
         dtype = wide(*(n.dtype for n in norms))
-        norms = [_norm(jnp.stack([n.astype(dtype) for n in norms]), (0,))] * len(norms)
+        norms = [array_norm(jnp.stack([n.astype(dtype) for n in norms]), (0,))] * len(norms)
     strengths = spread("strength", strength, params, leaves, [n.shape for n in norms])
     return [_Group(*group) for group in zip(leaves, axes, norms, strengths, strict=True)], treedef
 
@@ -139,13 +140,3 @@ def _group_l2_value(params: Params, strength: Strength, axis: Frozen, joint: boo
     if joint:  # the same groups in every leaf
         groups = groups[:1]
     return total([jnp.sum(g.strengths.astype(g.norms.dtype) * g.norms) for g in groups])
-
-
-def _norm(p: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """The l2 norm, which neither over- nor underflows, and whose derivative at zero is zero."""
-    modulus = jnp.abs(p)
-    largest = jax.lax.stop_gradient(jnp.max(modulus, axes, keepdims=True, initial=0.0))
-    scale = jnp.where(largest >= jnp.finfo(modulus.dtype).tiny, largest, 1.0)
-    square = jnp.sum(jnp.square(modulus / scale), axes)
-    zero = square == 0.0
-    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square))) * jnp.squeeze(scale, axes)

@@ -45,7 +45,9 @@ def check_problem(fun: Callable, params: optax.Params, prox: Any, has_aux: bool,
     for path, p in jax.tree_util.tree_flatten_with_path(params)[0]:
         if not jnp.issubdtype(p.dtype, jnp.inexact):
             name = jax.tree_util.keystr(path) or "at the root"
-            raise TypeError(f"init_params must be of floating dtype; parameter {name} has dtype {p.dtype}")
+            raise TypeError(
+                f"init_params must be of floating or complex dtype; parameter {name} has dtype {p.dtype}"
+            )
     result = jax.eval_shape(fun, params, *args)
     if has_aux:
         if not isinstance(result, tuple) or len(result) != 2:

@@ -6,7 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from nag_optax._trees import norm
 from nag_optax.solver.loop import Problem, Report, forward_backward, gradient_of, run
+
+# Krylov vectors held at once: this many numbers in all, but 50 vectors at least and no more than there
+# are unknowns; and products with the matrix until GMRES gives up.
+_KRYLOV_NUMBERS, _LEAST_VECTORS, _PRODUCTS = 2**18, 50, 2500
+# A residual within this many roundings of ‖b‖ + ‖x‖ is what a stable direct solver leaves.
+_ROUNDINGS = 100
 
 
 def solve(
@@ -41,15 +48,29 @@ def _with_counters(report: Report, dtype: Any) -> Report:
 
 
 def _solve_linear(linear: Callable, right: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
-    """(I − ∂prox·(I − s·H))⁻¹ right. Not symmetric, so GMRES; its transpose serves reverse mode."""
+    """(I − ∂prox·(I − s·H))⁻¹ right. Not symmetric, so GMRES; its transpose serves reverse mode.
+
+    NaN where GMRES does not get there: a number that is merely near would look like a derivative.
+    """
     right_x, right_s = right
     leaves = jax.tree.leaves(right_x)
-    tol = 10 * max(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves)
-    restart = min(sum(leaf.size for leaf in leaves), 50)
+    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves)
+    size = sum(leaf.size for leaf in leaves)
+    vectors = min(size, max(_LEAST_VECTORS, _KRYLOV_NUMBERS // max(size, 1)))
+    cycles = -(-_PRODUCTS // max(vectors, 1))
 
     def gmres(matvec: Callable, b: Any) -> Any:
         find = jax.scipy.sparse.linalg.gmres
-        return find(matvec, b, tol=tol, restart=restart, maxiter=50, solve_method="incremental")[0]
+
+        def cycle(state: Any) -> Any:
+            x, count, _ = state
+            x, _ = find(matvec, b, x, tol=10 * eps, restart=vectors, maxiter=1, solve_method="incremental")
+            residual = norm(jax.tree.map(jnp.subtract, b, matvec(x)))
+            return x, count + 1, residual <= _ROUNDINGS * eps * (norm(b) + norm(x))
+
+        start = jax.tree.map(jnp.zeros_like, b), jnp.zeros([], jnp.int32), jnp.zeros([], bool)
+        x, _, solved = jax.lax.while_loop(lambda state: ~state[2] & (state[1] < cycles), cycle, start)
+        return jax.tree.map(lambda leaf: jnp.where(solved, leaf, jnp.asarray(jnp.nan, leaf.dtype)), x)
 
     # Once more around it, because the tolerance inside depends on the right-hand side, which has no
     # transpose.

@@ -4,7 +4,7 @@ Everything that is compared is in the same units, so that multiplying f by a num
 changes no decision:
 
     converged   M(x) ≤ tol·max(‖∇f(x₀)‖, ‖∇f(x)‖), with M evaluated anew at the x that is returned
-                plus what the rounding of x may add to M
+                plus what the rounding of x may add to M, and with the latest s > 0
     stalled     s·M²/2 below the rounding of f, or s·M below that of x, and no smaller M in 100 steps
                 and in a quarter of all;
                 or M = 0, a fixed point of the arithmetic, where that is not within the tolerance
@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nag_optax._dtypes import wide
 from nag_optax._trees import norm
 from nag_optax.acceleration.evaluation import eval_params, has_accelerator
 from nag_optax.acceleration.iterate import IterateState
 from nag_optax.optimizers.backtracking import BacktrackingState
-from nag_optax.prox.apply import proximal_point
+from nag_optax.prox.apply import penalty, proximal_point
 from nag_optax.prox.base import ProxLike
 
 RUNNING, CONVERGED, MAX_STEPS, STALLED, NAN = -1, 0, 1, 2, 3
@@ -73,7 +74,7 @@ def gradient_of(value_fn: Callable, params: Any) -> Any:
 
 def forward_backward(prox: ProxLike | None, params: Any, grads: Any, step_size: jax.Array) -> Any:
     """prox(p − s·∇f(p), s), in the dtypes of the parameters."""
-    updates = jax.tree.map(lambda g: -jnp.asarray(step_size, g.real.dtype) * g, grads)
+    updates = jax.tree.map(lambda g: -jnp.asarray(step_size, g.dtype) * g, grads)
     target = proximal_point(prox, params, updates, step_size)
     return jax.tree.map(lambda z, p: z.astype(p.dtype), target, params)
 
@@ -86,12 +87,6 @@ def mapping_norm(prox: ProxLike | None, params: Any, grads: Any, step_size) -> j
     return norm(jax.tree.map(jnp.subtract, target, params)) / step_size
 
 
-def penalty(prox: ProxLike | None, params: Any) -> jax.Array:
-    """g(x) where the prox knows it, else 0."""
-    value = getattr(prox, "value", None)
-    return jnp.zeros([], float) if value is None else jnp.asarray(value(params)).astype(float)
-
-
 def run(
     problem: Problem,
     init_params: Any,
@@ -102,6 +97,7 @@ def run(
     """x, the step size of the latest step, and the report."""
     value_fn, prox, optimizer, _ = problem
     eps = max(float(jnp.finfo(p.dtype).eps) for p in jax.tree.leaves(init_params))
+    tiny = max(float(jnp.finfo(wide(p.dtype)).tiny) for p in jax.tree.leaves(init_params))
 
     def body(carry: _Carry) -> _Carry:
         value, grads = jax.value_and_grad(value_fn)(carry.params)
@@ -113,26 +109,36 @@ def run(
         iterate = eval_params(opt_state, params) if has_accelerator(opt_state) else params
         search, steps, gradient_norm = _search_of(opt_state), carry.steps + 1, norm(grads)
         if search is not None:
-            step_size, mapping = search.step_size, search.mapping_norm
+            taken, mapping = search.step_size, search.mapping_norm
+            step_size = jnp.where(taken > 0, taken, carry.step_size)
         else:
-            step_size = _step_size(problem, carry.steps, updates, gradient_norm)
+            taken = _step_size(problem, carry.steps, updates, gradient_norm)
+            # A schedule may reach 0, where nothing moves and the mapping is 0/0.
+            step_size = jnp.where(taken > 0, taken, carry.step_size)
             mapping = mapping_norm(prox, carry.params, grads, step_size)
 
         scale = jnp.where(carry.steps == 0, gradient_norm, carry.gradient_scale)
         finite = jnp.isfinite(value) & _all_finite(grads) & _all_finite(iterate)
         # What the difference in M may owe to the rounding of x: nothing below it can be claimed.
         blur = 0.0 if prox is None else eps * norm(iterate) / step_size
-        candidate = finite & (mapping + blur <= tol * jnp.maximum(scale, gradient_norm))
+
+        def small(mapping: jax.Array, gradient_norm: jax.Array) -> jax.Array:
+            largest = jnp.maximum(scale, gradient_norm)
+            # Below the smallest normal number every mapping is 0.
+            comparable = (jnp.where(tol > 0, tol, 1.0) * largest >= tiny) | (largest == 0)
+            return comparable & jnp.isfinite(mapping) & (mapping + blur <= tol * largest)
+
+        candidate = finite & small(mapping, gradient_norm)
 
         def verify() -> tuple[jax.Array, jax.Array]:
             there = gradient_of(value_fn, iterate)
             at_iterate = mapping_norm(prox, iterate, there, step_size)
-            return at_iterate, at_iterate + blur <= tol * jnp.maximum(scale, norm(there))
+            return at_iterate, small(at_iterate, norm(there))
 
         verified, converged = jax.lax.cond(candidate, verify, lambda: (mapping, jnp.zeros([], bool)))
 
-        in_noise = 0.5 * step_size * mapping**2 <= 10 * eps * jnp.abs(value.astype(float))
-        in_noise |= step_size * mapping <= 4 * eps * norm(iterate)
+        in_noise = 0.5 * (taken * mapping) * mapping <= 10 * eps * jnp.abs(value.astype(float))
+        in_noise |= taken * mapping <= 4 * eps * norm(iterate)
         improved = mapping < 0.99 * carry.least_norm
         idle = jnp.where(in_noise & ~improved, carry.idle_steps + 1, 0)
         reason = jnp.where(steps >= max_steps, MAX_STEPS, RUNNING)

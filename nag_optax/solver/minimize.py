@@ -13,6 +13,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.restart import Restart
 from nag_optax.optimizers.fista import fista
+from nag_optax.prox.apply import penalty
 from nag_optax.prox.base import Prox, ProxLike
 from nag_optax.solver import loop
 from nag_optax.solver.checks import check_options, check_problem
@@ -27,7 +28,8 @@ class Reason(enum.IntEnum):
     MAX_STEPS = loop.MAX_STEPS
     """`max_steps` were taken."""
     STALLED = loop.STALLED
-    """The steps are lost in the rounding of the objective, and the gradient mapping falls no more."""
+    """The steps are lost in the rounding of the objective, or a schedule of them has come to 0, and the
+    gradient mapping falls no more."""
     NAN = loop.NAN
     """The objective, a gradient or a parameter is not finite; the last finite iterate is returned."""
 
@@ -45,7 +47,8 @@ class Solution(NamedTuple):
     Attributes:
         params: x, in the tree and dtypes of `init_params`.
         value: F(x) = f(x) + g(x); f(x) alone where the prox does not know its penalty.
-        gradient_mapping_norm: ‖x − prox(x − s·∇f(x), s)‖/s, evaluated at x; ‖∇f(x)‖ without a prox.
+        gradient_mapping_norm: ‖x − prox(x − s·∇f(x), s)‖/s, evaluated at x with the latest s > 0;
+            ‖∇f(x)‖ without a prox.
         steps: steps taken, int32.
         value_evaluations: evaluations of the objective, those with a gradient included.
         gradient_evaluations: evaluations of the gradient.
@@ -114,28 +117,34 @@ def minimize(
     ```
 
     The method is `fista(learning_rate, prox, momentum=, restart=)`, or any Optax optimizer. M is
-    evaluated anew at the x that is returned, with the s of the latest step. The test does not change
-    when fun is multiplied by a number (the penalty with it) or x is rescaled. Where rounding forbids
-    the tolerance, which happens in float32, the reason is STALLED and never CONVERGED. For convex f,
-    F(x⁺) − F* ≤ M(x)·‖x⁺ − x*‖ for x⁺ one step on from x.
+    evaluated anew at the x that is returned, with the latest s > 0. The test does not change when fun
+    is multiplied by a number (the penalty with it) or x is rescaled, while f, ∇f, M, s and tol·‖∇f(x₀)‖
+    are normal numbers: in float32 from 1e-38 to 3e38, and what is smaller counts as 0. Where rounding
+    forbids the tolerance, which happens in float32, the reason is STALLED and never CONVERGED.
+
+    For convex f and s ≤ 2/L, F(x⁺) − F* ≤ M(x)·‖x⁺ − x*‖ for x⁺ one step on from x. Backtracking tests
+    its s along the steps that it takes, so that s may be above 2/L and the bound then fail.
 
     Derivatives with respect to `args`, to the strengths of a `Prox` and to arrays that `fun` closes
     over are those of the fixed point x = prox(x − s·∇f(x), s), forward and reverse; the loop itself
-    is not differentiated. The linear system is solved by GMRES of `jax.scipy`. x must be determined:
-    on the coordinates that are not fixed by g, the Hessian of f must be invertible.
+    is not differentiated. x must be determined: on the coordinates that are not fixed by g, the Hessian
+    of f must be invertible. The linear system is solved by GMRES of `jax.scipy`, to a residual of 100
+    roundings, so that of its condition number κ times 1e-14 (float64) or 1e-5 (float32) may be the
+    relative error. Where that residual is not reached, as when a thousand unknowns or more come with a
+    large κ, every derivative is NaN.
 
     Args:
         fun: `fun(params, *args) -> f`, a real scalar, or `(f, aux)` with `has_aux`. It is compiled
             once for each function object and shape: pass what changes in `args`.
-        init_params: x₀, a tree of floating arrays.
+        init_params: x₀, a tree of floating or complex arrays.
         prox: the prox of g: an operator of `nag_optax.prox` or any callable `prox(params, step_size)`.
         learning_rate: the step size, a number or an Optax schedule; None to backtrack.
         momentum: the rule, a number or an Optax schedule, as in `fista`.
-        restart: "gradient", "speed", "value" or None, as in `accelerate`.
+        restart: "gradient", "speed", "value" or None, as in `fista`.
         optimizer: takes the place of `fista`. Its updates are applied, and it has to take the prox
             itself (`proximal`); `prox` and `learning_rate` then serve the stopping test, which needs
-            both or neither. `value`, `grad` and `value_fn` are passed to it. If it holds an
-            accelerator, x is `eval_params`.
+            both or neither. `value`, `grad` and `value_fn`, those of f alone, are passed to it. If it
+            holds an accelerator, x is `eval_params`.
         tol: relative tolerance, a number in [0, 1).
         max_steps: the largest number of steps, at least 1.
         has_aux: whether `fun` returns more than its value.
@@ -149,8 +158,8 @@ def minimize(
     Raises:
         ValueError: if fun does not return a scalar, the prox changes the tree or a shape, a Python
             number is out of range, or an optimizer comes with one of prox and learning_rate alone.
-        TypeError: if a parameter is not of floating dtype, the prox changes a dtype, or an argument
-            is of the wrong kind.
+        TypeError: if a parameter is not of floating or complex dtype, the prox changes a dtype, or an
+            argument is of the wrong kind.
 
     Example:
         >>> import jax, jax.numpy as jnp, nag_optax
@@ -224,7 +233,7 @@ def _minimize(static: _Static, traced: _Traced) -> Solution:
     value, aux = value_and_aux(params)
     return Solution(
         params=params,
-        value=value + loop.penalty(prox, params).astype(value.dtype),
+        value=value + penalty(prox, params).astype(value.dtype),
         gradient_mapping_norm=report.gradient_mapping_norm,
         steps=report.steps,
         value_evaluations=report.value_evaluations + 1,

@@ -41,7 +41,8 @@ def scale_by_gradient_norm(
     this one, with decay^k as the weight of the one k steps back; the first step has s = 1. A norm
     so large that s = min_scale enters the average as the smallest such norm: among equal norms a
     spike, however high, lengthens the next step by the factor 1 + (1/min_scale − 1)·η and no more
-    (exponent 1). A gradient that is zero or not finite leaves the average as it was.
+    (exponent 1). A gradient that is zero or not finite leaves the average as it was; in float32 a
+    norm below some 1e-19 counts as zero and one above 1e19 as infinite, because n² is what is summed.
 
     Put it in front of an optimizer, where it scales the gradient, or after plain descent, which is
     the same. In front of an adaptive optimizer, which divides by a running scale itself, it changes

@@ -71,6 +71,71 @@ def test_scheduled_rate_reaches_the_prox(x64: None):
         np.testing.assert_allclose(xs[t], x, rtol=0, atol=1e-13)
 
 
+SLOW, CENTRE = np.array([1.0, 1e-3]), np.array([3.0, 2.0])
+
+
+def away(x: jax.Array) -> jax.Array:
+    """Least at CENTRE, from where a penalty on the squares leads away: f rises while F falls."""
+    return 0.5 * jnp.sum(SLOW * (x - CENTRE) ** 2)
+
+
+def valued(optimizer: Any, objective: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(p, whether it restarted) of 100 steps from CENTRE, given the value of this objective."""
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def step(carry: Any, _: None) -> Any:
+        params, state = carry
+        value, grad = objective(params), jax.grad(away)(params)
+        updates, state = optimizer.update(grad, state, params, value=value, grad=grad, value_fn=away)
+        rule_state = state.rule_state if hasattr(state, "rule_state") else state[-1].rule_state
+        return (params + updates, state), (params, rule_state == 1)
+
+    start = jnp.asarray(CENTRE)
+    run = jax.jit(lambda start: jax.lax.scan(step, (start, optimizer.init(start)), length=100)[1])
+    return jax.device_get(run(start))
+
+
+class TestValueRestart:
+    """F = f + g decides, and f is what `value=` is."""
+
+    PENALTY = prox.elastic_net(0.0, 0.01)
+
+    def test_equals_a_chain_that_is_given_the_sum(self, x64: None):
+        rate, operator = 0.9, self.PENALTY
+        chain = optax.chain(
+            optax.sgd(rate),
+            nag_optax.proximal(operator, rate),
+            nag_optax.accelerate(momentum.fista(), restart="value"),
+        )
+        expected = valued(chain, lambda x: away(x) + operator.value(x))
+        actual = valued(fista(rate, operator, restart="value"), away)
+        np.testing.assert_allclose(actual[0], expected[0], rtol=0, atol=1e-12)
+        np.testing.assert_array_equal(actual[1], expected[1])
+        assert 0 < actual[1].sum() < 10
+
+    def test_with_backtracking(self, x64: None):
+        ps, restarted = valued(fista(prox=self.PENALTY, restart="value"), away)
+        values = np.array([away(p) + self.PENALTY.value(p) for p in ps])
+        # Where the value is clear of its rounding; the search may move p, by less than it moved last.
+        falls = np.append(False, np.diff(values) < -1e-6 * values[1:])
+        assert falls.sum() > 20 and not np.any(restarted & falls)
+
+    def test_outside_of_a_set_f_decides(self, x64: None):
+        """Along a curved edge the lookahead leaves the set again and again, where the penalty is infinite."""
+        ball = prox.projection(lambda x: optax.projections.projection_l2_ball(x, 2.0))
+        ps, restarted = valued(fista(0.9, ball, restart="value"), away)
+        values = np.array([away(p) for p in ps])
+        outside = np.linalg.norm(ps[:30], axis=1) > 2 + 1e-9
+        assert outside.sum() > 5
+        # Later values differ by their rounding.
+        np.testing.assert_array_equal(restarted[1:30], np.diff(values[:30]) > 0)
+
+    @pytest.mark.parametrize("rate", [0.1, None])
+    def test_a_prox_without_a_value_is_refused(self, rate: float | None):
+        with pytest.raises(ValueError, match=r'restart="value" needs the penalty: prox must have a method'):
+            fista(rate, lambda p, s: p, restart="value")
+
+
 @pytest.mark.parametrize("restart", [None, "gradient"], ids=["plain", "restart"])
 @over_problems
 def test_backtracking_equals_the_paper(name: str, restart: Any, x64: None):
