@@ -66,7 +66,10 @@ def _solve_linear(linear: Callable, right: tuple[Any, jax.Array]) -> tuple[Any, 
             x, count, _ = state
             x, _ = find(matvec, b, x, tol=10 * eps, restart=vectors, maxiter=1, solve_method="incremental")
             residual = norm(jax.tree.map(jnp.subtract, b, matvec(x)))
-            return x, count + 1, residual <= _ROUNDINGS * eps * (norm(b) + norm(x))
+            length = norm(b)
+            # An x so long that its rounding exceeds b is that of a singular matrix, and solves nothing.
+            close = (residual <= _ROUNDINGS * eps * (length + norm(x))) & (residual <= 0.01 * length)
+            return x, count + 1, close
 
         start = jax.tree.map(jnp.zeros_like, b), jnp.zeros([], jnp.int32), jnp.zeros([], bool)
         x, _, solved = jax.lax.while_loop(lambda state: ~state[2] & (state[1] < cycles), cycle, start)
