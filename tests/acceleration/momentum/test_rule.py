@@ -54,7 +54,7 @@ def test_every_rule_evaluates_the_primary_iterate():
         (np.ones((1, 1)), ValueError, r"momentum must be .*got an array of shape \(1, 1\)"),
         (lambda: 0.9, TypeError, "momentum must be .*; <lambda> is no schedule, .* the step alone: too many"),
     ],
-    ids=repr,
+    ids=lambda value: "a function" if callable(value) and not isinstance(value, type) else repr(value),
 )
 def test_bad_momentum(value: Any, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
