@@ -1,17 +1,15 @@
-"""What `nag-optax compare` found, without its curves, for benchmarks/results; and the README's table of it.
+"""What `nag-optax compare` found, without its curves, for benchmarks/results; and the README's tables of it.
 
 python -m benchmarks.comparison RUN_DIR --json benchmarks/results/comparison-digits.json
 """
 
 import argparse
 import json
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.options import Parser, writable_file
-from nag_optax.compare.search import LEAST_LOSS
 
 KEPT = (
     "learning_rate",
@@ -66,29 +64,23 @@ def without_curves(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def overview(results: Sequence[dict[str, Any]]) -> str:
-    """The table of the README: accuracy, loss and steps of each optimizer on each dataset and model."""
-    from nag_optax.compare.table import spread
+    """The tables of the README: what each optimizer reached on each dataset and model."""
+    from nag_optax.compare import table
+    from nag_optax.compare.config import CompareConfig
+    from nag_optax.train.markdown import markdown_table
 
-    labels = {entry["name"]: entry["label"] for result in results for entry in result["optimizers"]}
-    head, lines = ["optimizer"], {name: [label] for name, label in labels.items()}
+    parts = []
     for result in results:
-        what = f"{result['config']['dataset']} {result['config']['model']}"
-        target = f"{100 * result['config']['target']:g}"
-        head += [f"{what}: test accuracy, %", "training loss", f"steps to {target} %"]
-        found = {entry["name"]: entry for entry in result["optimizers"]}
-        for name, line in lines.items():
-            if name not in found or found[name]["best"] is None:
-                line += ["–"] * 3
-                continue
-            best = found[name]["trials"][found[name]["best"]]
-            loss = statistics.fmean(best["train_loss"])
-            line += [
-                spread([100 * share for share in best["test_accuracy"]], ".2f"),
-                f"{loss:.1e}" if loss >= LEAST_LOSS else f"< {LEAST_LOSS:.0e}",
-                spread(best["steps_to_target"], ".0f"),
-            ]
-    rule = ["---"] + ["--:"] * (len(head) - 1)
-    return "".join(f"| {' | '.join(line)} |\n" for line in (head, rule, *lines.values()))
+        config = CompareConfig(**result["config"])
+        assert config.num_epochs is not None and config.seeds is not None
+        epochs, seeds = table.counted(config.num_epochs, "epoch"), table.counted(config.seeds, "seed")
+        head, body = table.rows(config, result["optimizers"])
+        width = head.index("ms a step") - 1  # Seconds, and what follows, are in docs/benchmarks.md.
+        rows = [row[:width] for row in body]
+        parts.append(
+            f"{config.dataset}, {config.model}, {epochs}, {seeds}:\n\n{markdown_table(head[:width], rows)}"
+        )
+    return "\n".join(parts)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -103,6 +103,7 @@ def of_comparison(result: dict[str, Any]) -> Section:
     """Of `nag-optax compare`: its `comparison.json`, as benchmarks/results/comparison-NAME.json."""
     from nag_optax.compare import table
     from nag_optax.compare.config import CompareConfig
+    from nag_optax.train.markdown import markdown_table
 
     config = CompareConfig(**result["config"])
     folder = f"runs/compare-{config.dataset}-{config.model}"
@@ -113,10 +114,10 @@ def of_comparison(result: dict[str, Any]) -> Section:
             f"{comparison.command(result['config'])} --run-dir {folder}",
             f"python -m benchmarks.comparison {folder} --json FILE",
         ],
-        [table.markdown_table(head, body)],
+        [markdown_table(head, body)],
         [
             "learning rate: that of the lowest training loss; the test split chooses nothing.",
-            f"±: mean and standard deviation over {tuning.counted(config.seeds or 0, 'seed')}.",
+            f"±: mean and standard deviation over {table.counted(config.seeds or 0, 'seed')}.",
             *table.notes(result["optimizers"]),
         ],
     )

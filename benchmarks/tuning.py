@@ -158,6 +158,8 @@ def row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
 
 def title(result: dict[str, Any]) -> str:
     """What was searched, and how long."""
+    from nag_optax.compare.table import counted
+
     optimizers = result["optimizers"].values()
     counts = sorted({len(trial["train_loss"]) for found in optimizers for trial in found["trials"]})
     facts = f"{counted(result['num_epochs'], 'epoch')}, batches of {result['batch_size']}, "
@@ -193,10 +195,6 @@ def markdown(results: list[dict[str, Any]]) -> str:
             f"## {title(result)}\n\n{report.headline(result)}\n\n{lines}\n\n{table(result)}\n{legend}"
         )
     return "\n".join(parts)
-
-
-def counted(number: int | str, noun: str) -> str:
-    return f"{number} {noun}{'' if str(number) == '1' else 's'}"
 
 
 def _loss(trial: dict[str, Any]) -> str:

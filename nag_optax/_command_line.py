@@ -91,6 +91,8 @@ def _unknown(words: list[str], command: str) -> str:
     option = next((word.split("=")[0] for word in words if word.startswith("--")), None)
     if option is None:
         return f"{words[0]}: belongs to no option"
+    if option.startswith("--no-"):  # The nearest would say the opposite.
+        return f"{option}: no such option"
     known = [flag(f.name) for f in dataclasses.fields(_COMMANDS[command])] if command in _COMMANDS else []
     near = [name for name in difflib.get_close_matches(option, known, n=1, cutoff=0.8) if name != option]
     return f"{option}: no such option" + "".join(f"; did you mean {name}?" for name in near)

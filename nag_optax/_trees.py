@@ -42,8 +42,10 @@ def array_norm(a: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
     """The l2 norm, which neither over- nor underflows, and whose derivative at zero is zero."""
     modulus = jnp.abs(a)
     largest = jax.lax.stop_gradient(jnp.max(modulus, axes, keepdims=True, initial=0.0))
-    scale = jnp.where(largest >= jnp.finfo(modulus.dtype).tiny, largest, 1.0)
-    square = jnp.sum(jnp.square(modulus / scale), axes)
+    tiny = jnp.finfo(modulus.dtype).tiny
+    # Both bounds are those of numbers with a normal reciprocal, by which XLA would multiply anyway.
+    scale = jnp.where(largest >= tiny, jnp.minimum(largest, 1 / tiny), 1.0)
+    square = jnp.sum(jnp.square(modulus * (1 / scale)), axes)
     zero = square == 0.0
     return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square))) * jnp.squeeze(scale, axes)
 

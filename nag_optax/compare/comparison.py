@@ -16,9 +16,11 @@ from nag_optax.compare.contenders import CONTENDERS, Contender
 from nag_optax.compare.folder import COMPARISON, FIGURE, TABLE, ComparisonFolder, plain, to_json
 from nag_optax.compare.progress import CompareProgress
 from nag_optax.compare.search import Search, Trial, search, search_given
+from nag_optax.train.data import source_of
 from nag_optax.train.devices import Device
 from nag_optax.train.environment import environment_of, headline
 from nag_optax.train.errors import InputError
+from nag_optax.train.markdown import markdown_table
 from nag_optax.train.signals import interrupted
 
 _VERSIONS = ("nag_optax", "jax", "jaxlib", "optax", "flax")
@@ -53,8 +55,8 @@ class Comparison(ABC):
         digests = {name: result.get("data", self.data) for name, result in self._results.items()}
         if other := [name for name, digest in digests.items() if digest != self.data]:
             raise InputError(
-                f"--data-dir {config.data_dir}: has other training data than those of {', '.join(other)} "
-                f"in {self.folder.path}"
+                f"{source_of(config.train_config())}: has other training data than those of "
+                f"{', '.join(other)} in {self.folder.path}"
             )
         if config.resume:
             self.folder.write_config()
@@ -166,7 +168,7 @@ class Comparison(ABC):
     ) -> str:
         notes = "".join(f"- {note}\n" for note in table.notes(results))
         return (
-            f"# {self.title}\n\n{table.markdown_table(head, body)}\n"
+            f"# {self.title}\n\n{markdown_table(head, body)}\n"
             f"{textwrap.fill(self.explanation(), 100)}\n\n{notes}{'' if not notes else chr(10)}"
             f"![Curves of every optimizer, and its final value over the learning rate.]({FIGURE})\n\n"
             f"```bash\n{table.command(self.config)}\n```\n\n{headline(environment)}\n"
@@ -186,8 +188,3 @@ class Comparison(ABC):
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 epoch`, `2 epochs`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

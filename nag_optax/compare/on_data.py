@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from nag_optax.compare.comparison import Comparison, counted
+from nag_optax.compare.comparison import Comparison
 from nag_optax.compare.contenders import CONTENDERS, Contender
 from nag_optax.compare.figures import draw_data
 from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
 from nag_optax.compare.search import LEAST_LOSS, Trial, decade_rung
+from nag_optax.compare.table import counted
 from nag_optax.train.data import load_dataset
 
 _TIMING_ROUNDS = 7

@@ -13,7 +13,6 @@ from rich.table import Table
 from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.problems import GAPS
 from nag_optax.compare.search import LEAST_LOSS
-from nag_optax.train.markdown import markdown_table as markdown_table
 
 Row = list[str]
 _NONE = "–"
@@ -81,6 +80,11 @@ def steps_to_target(trial: dict[str, Any]) -> float | None:
     """Mean over the seeds that reach the target; None if none does."""
     reached = [steps for steps in trial["steps_to_target"] if steps is not None]
     return statistics.fmean(reached) if reached else None
+
+
+def counted(number: int | str, noun: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{number} {noun}{'' if str(number) == '1' else 's'}"
 
 
 def _data_row(result: dict[str, Any]) -> Row:

@@ -17,7 +17,7 @@ class Row(NamedTuple):
     """An optimizer: its factory, the options that go with it and their defaults, its learning rates.
 
     A new one is a factory here, a row of OPTIMIZERS, and what tests/train/test_optimizer.py expects of it.
-    `nag-optax compare` takes a name in compare/config.py, a row of CONTENDERS and a style in its figures.py.
+    `nag-optax compare` takes a name in compare/config.py, a row of CONTENDERS and a row of its STYLES.
     """
 
     make: "Factory"

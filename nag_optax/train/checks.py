@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 ALLOWED = {
     "learning_rate": "a finite float32 above 0",
-    "momentum": "a number in [0, 1)",
+    "momentum": "a float32 in [0, 1)",
     "weight_decay": "a finite float32 of at least 0",
-    "smoothing": "a number in [0, 1)",
+    "smoothing": "a float32 in [0, 1)",
     "clip_norm": "a finite float32 above 0",
     "classes": "different labels and ranges, at least two in all, such as 0-4 or 0,2,7-9",
     "freeze": "paths of parameters, such as conv1/kernel or conv*",

@@ -53,9 +53,9 @@ def check_same_data(dataset: Dataset, facts: dict[str, Any], where: str) -> None
     """
     check_same_shapes(dataset, facts, where)
     count = len(dataset.train.labels)
-    if count != facts["train_images"]:
+    if count != facts.get("train_images", count):
         raise InputError(f"{where}: has {count} training images; the run has {facts['train_images']}")
-    if dataset.digest != facts["digest"]:
+    if dataset.digest != facts.get("digest", dataset.digest):
         raise InputError(f"{where}: has other training images or labels than the run")
 
 

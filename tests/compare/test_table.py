@@ -9,6 +9,7 @@ from rich.console import Console
 
 from nag_optax.compare import table
 from nag_optax.compare.config import CompareConfig
+from nag_optax.train.markdown import markdown_table
 
 BEST = {
     "learning_rate": 0.1,
@@ -70,7 +71,7 @@ def test_one_seed_has_no_deviation():
 
 def test_markdown_is_padded_and_the_terminal_needs_80_columns():
     head, body = table.rows(CONFIG, [RESULT | {"label": "heavy-ball momentum"}])
-    lines = table.markdown_table(head, body).splitlines()
+    lines = markdown_table(head, body).splitlines()
     assert len(lines) == 3 and len({len(line) for line in lines}) == 1
     assert lines[1].startswith("| ---") and lines[1].endswith("-: |")
     console = Console(file=io.StringIO(), width=80)
