@@ -180,7 +180,8 @@ def table(result: dict[str, Any]) -> str:
 def notes(result: dict[str, Any]) -> list[str]:
     """What must be read with the table."""
     note = EXCEPTIONS.get((result["dataset"], result["model"]))
-    return [*LEGEND, *([note] if note else [])]
+    edges = [f"{name}: {found['note']}." for name, found in result["optimizers"].items() if found.get("note")]
+    return [*LEGEND, *([note] if note else []), *edges]
 
 
 def markdown(results: list[dict[str, Any]]) -> str:

@@ -187,21 +187,21 @@ def _rates(*, digits: tuple[float, float], mnist: tuple[float, float]) -> dict[t
 OPTIMIZERS = {
     "nag": Row(
         _nag,
-        _rates(digits=(0.1, 0.05), mnist=(0.04, 0.05)),
+        _rates(digits=(0.1, 0.05), mnist=(0.04, 0.1)),
         {"momentum": 0.9, "momentum_schedule": "constant", "restart": None, "weight_decay": 0.0},
         _pruned_nag,
     ),
-    "sgd": Row(_sgd, _rates(digits=(1.0, 1.0), mnist=(0.4, 0.1)), {"weight_decay": 0.0}, _pruned_sgd),
+    "sgd": Row(_sgd, _rates(digits=(1.0, 1.0), mnist=(0.4, 0.3)), {"weight_decay": 0.0}, _pruned_sgd),
     "momentum": Row(
         _heavy_ball,
-        _rates(digits=(0.1, 0.1), mnist=(0.04, 0.05)),
+        _rates(digits=(0.1, 0.1), mnist=(0.04, 0.1)),
         {"momentum": 0.9, "weight_decay": 0.0},
     ),
-    "adam": Row(_adam, _rates(digits=(1e-2, 1e-2), mnist=(3e-3, 1e-3))),
-    "adamw": Row(_adamw, _rates(digits=(1e-2, 3e-2), mnist=(3e-3, 1e-3)), {"weight_decay": 1e-4}),
+    "adam": Row(_adam, _rates(digits=(1e-2, 1e-2), mnist=(3e-3, 1e-2))),
+    "adamw": Row(_adamw, _rates(digits=(1e-2, 3e-2), mnist=(3e-3, 1e-2)), {"weight_decay": 1e-4}),
     "nadam": Row(_nadam, _rates(digits=(1e-2, 3e-2), mnist=(3e-3, 1e-3))),
-    "nadamw": Row(_nadamw, _rates(digits=(1e-2, 3e-2), mnist=(3e-3, 1e-3)), {"weight_decay": 1e-4}),
-    "adan": Row(_adan, _rates(digits=(3e-2, 1e-2), mnist=(1e-2, 3e-3)), {"weight_decay": 0.0}),
+    "nadamw": Row(_nadamw, _rates(digits=(1e-2, 3e-2), mnist=(3e-3, 3e-2)), {"weight_decay": 1e-4}),
+    "adan": Row(_adan, _rates(digits=(3e-2, 1e-2), mnist=(1e-2, 3e-2)), {"weight_decay": 0.0}),
     "muon": Row(
         _muon,
         _rates(digits=(1e-2, 3e-2), mnist=(3e-3, 3e-3)),

@@ -11,6 +11,8 @@ from nag_optax.train.defaults import DEFAULTS
 
 # What the search found, and the default is not; tuning.md says why.
 EXCEPTIONS = {"tuning-digits-cnn": {"nag": 0.1}}
+# On two cores a run takes minutes.
+NOT_SEARCHED = {"tuning-mnist-cnn": {"nadam", "muon", "snoo", "ema_nesterov", "gpa"}}
 STORED = sorted(tuning.RESULTS.glob("tuning-*.json"))
 
 
@@ -23,7 +25,9 @@ def test_the_defaults_are_the_best_of_the_search(path):
         for name, trials in result["optimizers"].items()
     }
     rates = {name: row.learning_rates[result["dataset"], result["model"]] for name, row in OPTIMIZERS.items()}
-    assert found == rates | EXCEPTIONS.get(path.stem, {})
+    rates |= EXCEPTIONS.get(path.stem, {})
+    assert found == {name: rates[name] for name in found}
+    assert found.keys() == rates.keys() - NOT_SEARCHED.get(path.stem, set())
     # An epoch of MNIST's cnn takes half a minute on two cores: it is searched with one.
     epochs = 1 if path.stem == "tuning-mnist-cnn" else defaults.num_epochs
     assert (result["num_epochs"], result["batch_size"]) == (epochs, defaults.batch_size)
@@ -31,7 +35,7 @@ def test_the_defaults_are_the_best_of_the_search(path):
 
 
 def test_the_tables_are_those_of_the_results():
-    assert len(STORED) >= 3
+    assert len(STORED) == len(DEFAULTS)
     written = (tuning.RESULTS / "tuning.md").read_text()
     assert written == tuning.markdown([json.loads(path.read_text()) for path in STORED])
 
