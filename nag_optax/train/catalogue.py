@@ -199,7 +199,7 @@ OPTIMIZERS = {
     ),
     "adam": Row(_adam, _rates(digits=(1e-2, 1e-2), mnist=(3e-3, 1e-2))),
     "adamw": Row(_adamw, _rates(digits=(1e-2, 3e-2), mnist=(3e-3, 1e-2)), {"weight_decay": 1e-4}),
-    "nadam": Row(_nadam, _rates(digits=(1e-2, 3e-2), mnist=(3e-3, 1e-3))),
+    "nadam": Row(_nadam, _rates(digits=(1e-2, 3e-2), mnist=(3e-3, 1e-2))),
     "nadamw": Row(_nadamw, _rates(digits=(1e-2, 3e-2), mnist=(3e-3, 3e-2)), {"weight_decay": 1e-4}),
     "adan": Row(_adan, _rates(digits=(3e-2, 1e-2), mnist=(1e-2, 3e-2)), {"weight_decay": 0.0}),
     "muon": Row(
