@@ -24,7 +24,7 @@ def test_beside_a_large_leaf_a_small_one_is_rounding():
 
 def test_rows_each_by_itself():
     rows = jnp.array([[3e38, 0.0], [3e-30, 4e-30], [0.0, 0.0]])
-    np.testing.assert_allclose(array_norm(rows, (1,)), np.float32([3e38, 5e-30, 0.0]), rtol=3e-7)
+    np.testing.assert_allclose(array_norm(rows, (1,)), np.array([3e38, 5e-30, 0.0], np.float32), rtol=3e-7)
 
 
 def test_an_infinite_entry_makes_an_infinite_norm():
