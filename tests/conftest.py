@@ -1,6 +1,11 @@
 """Settings for every test: four simulated devices on the CPU, and no silent promotion."""
 
 import os
+import signal
+
+# A job in the background ignores Ctrl-C, and so would the commands that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before jax is imported: XLA reads both once. No test needs an accelerator.
 _flags = os.environ.get("XLA_FLAGS", "")

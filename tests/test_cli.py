@@ -14,6 +14,7 @@ from rich.console import Console
 
 from nag_optax.cli import run
 from nag_optax.compare.config import CompareConfig
+from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.config import EvaluateConfig, TrainConfig
 from nag_optax.train.run import train
 
@@ -85,7 +86,8 @@ def test_help_names_every_command_option_and_default(capsys):
     text = capsys.readouterr().out
     for option in ("--dataset", "--warmup-epochs", "--momentum-schedule", "--resume", "--num-devices"):
         assert option in text
-    assert re.search(r"nag +0\.1 +0\.05 +0\.04 +0\.05\n", text)
+    rates = (re.escape(f"{rate:g}") for rate in OPTIMIZERS["nag"].learning_rates.values())
+    assert re.search(rf"nag +{' +'.join(rates)}\n", text)
 
 
 @pytest.mark.parametrize("config", [TrainConfig, EvaluateConfig, CompareConfig])
