@@ -209,6 +209,6 @@ OPTIMIZERS = {
     ),
     "snoo": Row(_snoo, _rates(digits=(1e-2, 1e-2), mnist=(3e-3, 1e-2)), {"inner": "adamw"}),
     "ema_nesterov": Row(_ema_nesterov, _rates(digits=(1e-2, 3e-3), mnist=(3e-3, 3e-3)), {"inner": "adamw"}),
-    "gpa": Row(_gpa, _rates(digits=(3e-2, 3e-3), mnist=(3e-3, 1e-3)), {"inner": "adamw"}),
+    "gpa": Row(_gpa, _rates(digits=(3e-2, 3e-3), mnist=(3e-3, 1e-2)), {"inner": "adamw"}),
 }
 INNER = tuple(name for name, row in OPTIMIZERS.items() if not row.goes_around)

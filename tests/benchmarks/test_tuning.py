@@ -12,7 +12,7 @@ from nag_optax.train.defaults import DEFAULTS
 # What the search found, and the default is not; tuning.md says why.
 EXCEPTIONS = {"tuning-digits-cnn": {"nag": 0.1}}
 # On two cores a run takes minutes.
-NOT_SEARCHED = {"tuning-mnist-cnn": {"muon", "gpa"}}
+NOT_SEARCHED = {"tuning-mnist-cnn": {"muon"}}
 STORED = sorted(tuning.RESULTS.glob("tuning-*.json"))
 
 
