@@ -60,6 +60,7 @@ def command(*arguments: object) -> list[str]:
         ("compare --problem cubic", "--problem cubic: must be one of quadratic, rosenbrock, logistic"),
         ("compare --num-steps 9", "--num-steps 9: goes with --problem"),
         ("compare --optimzers nag adam", "--optimzers: no such option; did you mean --optimizers?"),
+        ("train --no-resume", "--no-resume: no such option; see nag-optax train --help"),
         ("compare --resume --run-dir nowhere", "nowhere/config.json: no such file"),
         ("evaluate", "RUN_DIR is missing: name the folder of a run"),
         ("evaluate nowhere", "nowhere/config.json: no such file"),

@@ -130,8 +130,7 @@ def minimize(
     is not differentiated. x must be determined: on the coordinates that are not fixed by g, the Hessian
     of f must be invertible. The linear system is solved by GMRES of `jax.scipy`, to a residual of 100
     roundings, so that of its condition number κ times 1e-14 (float64) or 1e-5 (float32) may be the
-    relative error. Where that residual is not reached, as when a thousand unknowns or more come with a
-    large κ, every derivative is NaN.
+    relative error. Where that residual is not reached, every derivative is NaN.
 
     Args:
         fun: `fun(params, *args) -> f`, a real scalar, or `(f, aux)` with `has_aux`. It is compiled

@@ -16,7 +16,7 @@ from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.evaluate import evaluate
 from nag_optax.train.loop import Loop
 from nag_optax.train.run import train
-from nag_optax.train.transfer import standardised_as, starting_weights
+from nag_optax.train.transfer import check_same_data, facts_of, standardised_as, starting_weights
 from tests.train.conftest import SMALL, output
 from tests.train.test_run import Signals, assert_same_run
 
@@ -139,3 +139,13 @@ def test_a_source_that_holds_no_run_is_refused(finished_run, tmp_path, console):
         train(config, console)
     with pytest.raises(InputError, match="is the folder of this run"):
         dataclasses.replace(SMALL, init_from=finished_run, run_dir=finished_run).resolved()
+
+
+def test_facts_that_do_not_name_the_training_data_leave_it_open():
+    dataset = load_dataset(TrainConfig().resolved())
+    facts = facts_of(dataset)
+    check_same_data(dataset, facts, "--dataset digits")
+    older = {name: fact for name, fact in facts.items() if name not in ("train_images", "digest")}
+    check_same_data(dataset, older, "--dataset digits")
+    with pytest.raises(InputError, match="--dataset digits: has other training images or labels"):
+        check_same_data(dataset, facts | {"digest": "other"}, "--dataset digits")
