@@ -6,8 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
-from jax.experimental.shard_alike import shard_alike
 
 from nag_optax._dtypes import wide
 from nag_optax._trees import is_none
@@ -49,9 +47,10 @@ def zero_buffers(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates
             raise ValueError(
                 f"accumulator_dtype {wanted} is for complex parameters; parameter {name} has dtype {own}"
             )
-        w = jnp.zeros_like(p, dtype=wanted)
-        # Traced zeros depend on nothing: without this, jit would put them on one device.
-        return shard_alike(p, w)[1] if isinstance(p, Tracer) else w
+        if not isinstance(p, jax.Array):
+            return jnp.zeros_like(p, dtype=wanted)
+        # Zeros that depend on nothing would land on one device under jit; these take p's sharding.
+        return jnp.where(jnp.zeros([], bool), p, jnp.zeros([], own)).astype(wanted)
 
     return jax.tree_util.tree_map_with_path(zeros, params)
 
