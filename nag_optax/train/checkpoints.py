@@ -1,22 +1,26 @@
 """Checkpoints of a run: complete or absent, verified when read; a damaged one gives way to the one before."""
 
 import hashlib
+import itertools
 import json
 import logging
 import os
 import shutil
 import textwrap
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from nag_optax.train.environment import versions_of
 from nag_optax.train.errors import InputError
 
 _KEEP = 3
+# What decides the structure of a state, and how it is written.
+_PACKAGES = ("nag_optax", "optax", "flax", "orbax-checkpoint")
 
 
 class Restored(NamedTuple):
@@ -30,18 +34,16 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints in one folder.
 
-    Orbax writes `<step>/`; then `<step>.json` is written, with a digest of each file and the notes.
-    That second file makes the checkpoint complete, and shows damage before Orbax meets it.
+    Orbax writes the state into a folder of its own; then `<step>.json` is written, with the name of that
+    folder, a digest of each file and the notes. That second file makes the checkpoint complete, and shows
+    damage before Orbax meets it. What it replaces is removed last.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder.resolve()  # Orbax takes absolute paths alone
-        # Their news are for Orbax's developers; what concerns a run is raised, and said in one line.
-        for name in ("absl", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
-        """Writes `state` as the newest checkpoint and drops all but the last three.
+        """Writes `state` as the newest checkpoint, then drops all but the last three.
 
         Raises:
             InputError: if the disk is full or cannot be written; the checkpoints before it stay.
@@ -49,21 +51,20 @@ class Checkpoints:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._check_space(state)
-            # Ahead of this step there can only be a damaged one, or one that was not completed.
-            for path in self._folder.iterdir():
-                if path.name.split(".")[0].isdecimal() and int(path.name.split(".")[0]) >= step:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            with ocp.training.Checkpointer(str(self._folder)) as checkpointer:
-                checkpointer.save(step, state)
-            record = {"files": _digests(self._folder / str(step)), "notes": notes}
+            folder = self._unused(step)
+            with _quiet():
+                ocp.save_checkpointables(str(folder), {"state": state})
+            record = {
+                "folder": folder.name,
+                "files": _digests(folder),
+                "versions": versions_of(*_PACKAGES),
+                "notes": notes,
+            }
             partial = self._record(step).with_suffix(".partial")
             partial.write_text(json.dumps(record))
             os.replace(partial, self._record(step))
-            for old in self.steps()[_KEEP:]:
-                self._record(old).unlink()
-                if (self._folder / str(old)).exists():  # What is damaged may be gone.
-                    shutil.rmtree(self._folder / str(old))
-        except Exception as error:  # Orbax passes on the errors of several storage layers.
+            self._remove_others(step, folder)
+        except (OSError, ValueError) as error:  # TensorStore makes a ValueError of what the disk refuses.
             raise InputError(
                 f"{self._folder}: the checkpoint of step {step} could not be written ({_reason(error)}); "
                 "mend that, then --resume"
@@ -77,20 +78,20 @@ class Checkpoints:
             say: told, in one line, of each damaged checkpoint that is passed over.
 
         Raises:
-            InputError: if there are checkpoints and every one is damaged.
+            InputError: if every checkpoint is damaged, or the newest whole one is of another version.
         """
         damaged = []
         for step in self.steps():
             try:
-                restored = self._load(step, like)
-            except Exception as error:  # Any error at all means: not this one.
+                folder, record = self._verified(step)
+            except (OSError, ValueError) as error:
                 damaged.append(f"checkpoint {self._folder / str(step)} is damaged ({_reason(error)})")
                 continue
             for what in damaged:
                 say(f"{what}; using the one before, of step {step}")
-            return restored
+            return Restored(step, _load(folder, like, record.get("versions", {})), record["notes"])
         if damaged:
-            raise InputError(f"{'; '.join(damaged)}; none is left: start again with --overwrite")
+            raise InputError(f"{'; '.join(damaged)}; none is left: train it again with --overwrite")
         return None
 
     def data_facts(self) -> dict[str, Any] | None:
@@ -105,15 +106,35 @@ class Checkpoints:
         records = self._folder.glob("*.json") if self._folder.is_dir() else ()
         return sorted((int(path.stem) for path in records if path.stem.isdecimal()), reverse=True)
 
-    def _load(self, step: int, like: Any) -> Restored:
+    def _verified(self, step: int) -> tuple[Path, dict[str, Any]]:
+        """Folder and record of a checkpoint whose files are as they were written."""
         record = json.loads(self._record(step).read_text())
-        if _digests(self._folder / str(step)) != record["files"]:
+        if not isinstance(record, dict) or not record.keys() >= {"files", "notes"}:
+            raise ValueError("its record is not what was written")
+        # The first version of these records names neither folder nor versions.
+        folder = self._folder / record.get("folder", str(step))
+        if _digests(folder) != record["files"]:
             raise ValueError("its files are not those that were written")
-        with ocp.training.Checkpointer(str(self._folder)) as checkpointer:
-            return Restored(step, checkpointer.load(step, like), record["notes"])
+        return folder, record
 
     def _record(self, step: int) -> Path:
         return self._folder / f"{step}.json"
+
+    def _unused(self, step: int) -> Path:
+        """A name beside those of this step that are there already, whole or not."""
+        names = itertools.chain([f"{step}"], (f"{step}.{i}" for i in itertools.count(1)))
+        return next(path for name in names if not (path := self._folder / name).exists())
+
+    def _remove_others(self, step: int, folder: Path) -> None:
+        """Removes what is older than the last three, and what this checkpoint replaces.
+
+        Ahead of it there can only be damaged ones, and ones that were not completed.
+        """
+        kept = [older for older in self.steps() if older < step][: _KEEP - 1]
+        for path in self._folder.iterdir():
+            name = path.name.split(".")[0]
+            if name.isdecimal() and int(name) not in kept and path not in (folder, self._record(step)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _check_space(self, state: Any) -> None:
         """Beforehand, because Orbax's threads report a full disk with pages of tracebacks."""
@@ -122,6 +143,52 @@ class Checkpoints:
         free = shutil.disk_usage(self._folder).free
         if free < needed:
             raise OSError(f"the disk has {free / 1e6:.1f} MB left, a checkpoint needs {needed / 1e6:.1f} MB")
+
+
+def _load(folder: Path, like: Any, versions: dict[str, str]) -> Any:
+    """The state in a folder whose files are whole; `versions` are those of the packages that wrote it."""
+    try:
+        with _quiet():
+            stored = ocp.checkpointables_metadata(str(folder)).metadata["state"]
+            _check_same(
+                _structure(stored), _structure(like)
+            )  # Orbax would cast another dtype without a word.
+            return ocp.load_checkpointables(str(folder), {"state": like})["state"]
+    except (ValueError, KeyError) as error:
+        packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+        raise InputError(
+            f"checkpoint {folder} is whole, but of another version ({_reason(error)}); use the packages "
+            f"that wrote it{packages and ': '}{packages}; or train anew in another --run-dir"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax's logs are for its developers; what concerns a run is raised, and said in one line."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _structure(tree: Any) -> dict[str, str]:
+    """Shape and dtype of each array, by its path; of a state, or of Orbax's metadata of one."""
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in flat
+    }
+
+
+def _check_same(stored: dict[str, str], here: dict[str, str]) -> None:
+    for path in sorted(stored.keys() | here.keys()):
+        if stored.get(path) != here.get(path):
+            raise ValueError(f"{path} is {stored.get(path, 'missing')}, not {here.get(path, 'expected')}")
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -134,6 +201,6 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _reason(error: BaseException) -> str:
-    """One short line: some of Orbax's messages hold whole arrays."""
+    """One line, long enough for the paths in TensorStore's: some of Orbax's messages hold whole arrays."""
     lines = str(error).strip().splitlines()
-    return textwrap.shorten(lines[0], 120, placeholder=" …") if lines else type(error).__name__
+    return textwrap.shorten(lines[0], 400, placeholder=" …") if lines else type(error).__name__

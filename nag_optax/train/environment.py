@@ -25,9 +25,13 @@ def environment_of(*packages: str) -> dict[str, Any]:
             "cores": num_cores(),
             "system": f"{platform.system()} {platform.machine()}",
         },
-        "versions": {"python": platform.python_version()}
-        | {package: version for package in packages if (version := _version(package))},
+        "versions": {"python": platform.python_version()} | versions_of(*packages),
     }
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Of the packages that are installed."""
+    return {package: version for package in packages if (version := _version(package))}
 
 
 def headline(environment: dict[str, Any]) -> str:

@@ -158,7 +158,7 @@ class RunFolder(Folder):
     load = staticmethod(load_config)
     files = (METRICS, SUMMARY, CURVES)
     folder = CHECKPOINTS
-    entries = r"\d+(\.json|\.partial|\.orbax-checkpoint-tmp.*)?"
+    entries = r"\d+(\.json|\.partial|(\.\d+)?(\.orbax-checkpoint-tmp.*)?)"
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
         """`metrics.jsonl`, a row a line."""

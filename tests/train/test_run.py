@@ -39,10 +39,11 @@ def final_arrays(folder: Path) -> list[np.ndarray]:
 
     from orbax.checkpoint import v1 as ocp
 
-    newest = max(int(path.stem) for path in (folder / "checkpoints").glob("*.json"))
-    with warnings.catch_warnings(), ocp.training.Checkpointer(str(folder / "checkpoints")) as checkpointer:
+    record = max((folder / "checkpoints").glob("*.json"), key=lambda path: int(path.stem))
+    saved = record.with_name(json.loads(record.read_text())["folder"])
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sharding info not provided")
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpointer.load(newest))]
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(ocp.load_checkpointables(str(saved))["state"])]
 
 
 def assert_same_run(a: Path, b: Path) -> None:
