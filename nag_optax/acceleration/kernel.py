@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, zero_buffers
+from nag_optax._trees import varying_with
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.restart import Restart, restart_test
 
@@ -165,11 +166,13 @@ def nesterov_kernel(
         return jnp.asarray(factor(rule_state) if callable(factor) else factor, float)
 
     def init_fn(params: optax.Params):
-        rule_state = rule.init()
+        rule_state, restart_state = rule.init(), ()
+        if test is not None:
+            rule_state, restart_state = varying_with((rule_state, test.init()), params)
         return state_type(
             offset=zero_buffers(params, dtype),
             rule_state=rule_state,
-            restart_state=() if test is None else test.init(),
+            restart_state=restart_state,
             evaluation=evaluation(rule_state),
         )
 

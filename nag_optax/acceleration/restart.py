@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._trees import sum_over_leaves, widened
+from nag_optax._trees import sum_over_leaves, varying_with, widened
 
 Restart = Literal["gradient", "speed", "value"]
 
@@ -71,7 +71,7 @@ def _value() -> RestartTest:
         if jnp.shape(value) != ():
             raise ValueError(f"value must be a scalar; got shape {jnp.shape(value)}")
         value = jnp.asarray(value).astype(last_value.dtype)
-        return value > last_value, value
+        return value > last_value, varying_with(value, last_value)
 
     return RestartTest(init, triggered)
 

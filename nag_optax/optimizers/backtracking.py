@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from nag_optax._dtypes import wide
-from nag_optax._trees import dot, is_none, norm
+from nag_optax._trees import dot, is_none, norm, varying_with
 from nag_optax.acceleration.momentum import MomentumRule
 from nag_optax.prox.apply import proximal_point
 from nag_optax.prox.base import ProxLike
@@ -118,6 +118,7 @@ def search(
         trials=count,
         gradients=count,
     )
+    trial = varying_with(trial, (state, point))
     trial = jax.lax.while_loop(lambda trial: ~trial.done & (trial.trials < _MAX_TRIALS), body, trial)
     s, verdict = trial.step_size, trial.verdict
     # A step size that no clear difference has tested may only fall.
@@ -126,7 +127,7 @@ def search(
     report = BacktrackingState(
         next_step_size=jnp.where(grows, growth * s, s),
         growth=growth,
-        free=jnp.zeros([], bool),
+        free=jnp.zeros_like(state.free),
         step_size=s,
         mapping_norm=verdict.length / s,
         value=verdict.value,

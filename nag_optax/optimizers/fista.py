@@ -11,7 +11,7 @@ import optax
 from nag_optax._buffers import buffer_dtype, check_tree, zero_buffers
 from nag_optax._dtypes import wide
 from nag_optax._schedules import scheduled_value
-from nag_optax._trees import is_none, widened
+from nag_optax._trees import is_none, varying_with, widened
 from nag_optax._validate import check_schedule, is_python_number
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.iterate import IterateState, offset_of
@@ -128,11 +128,10 @@ def fista(
 
     def init_fn(params: optax.Params) -> IterateState:
         # Of one scalar: the kernel's own buffer is not kept.
-        scalars: Any = kernel.init(jnp.zeros([]))
+        scalars: Any = kernel.init(varying_with(jnp.zeros([]), params))
+        search = jnp.zeros([], jnp.int32) if callable(learning_rate) else ()
         if learning_rate is None:
-            search = backtracking.init()
-        else:
-            search = jnp.zeros([], jnp.int32) if callable(learning_rate) else ()
+            scalars, search = varying_with((scalars, backtracking.init()), params)
         return IterateState(
             iterate=zero_buffers(params, dtype),
             started=jnp.zeros([], bool),

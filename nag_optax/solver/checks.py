@@ -38,8 +38,8 @@ def check_options(fun, prox, learning_rate, optimizer, tol, max_steps, args) -> 
         )
 
 
-def check_problem(fun: Callable, params: optax.Params, prox: Any, has_aux: bool, args: Any) -> None:
-    """Everything that shapes alone can tell, before anything is compiled."""
+def check_problem(fun: Callable, params: optax.Params, prox: Any, has_aux: bool, args: Any) -> Any:
+    """Everything that shapes alone can tell, before anything is compiled; the types of f and of the prox."""
     if not jax.tree.leaves(params):
         raise ValueError("init_params must hold at least one array; got none")
     for path, p in jax.tree_util.tree_flatten_with_path(params)[0]:
@@ -57,4 +57,4 @@ def check_problem(fun: Callable, params: optax.Params, prox: Any, has_aux: bool,
         raise ValueError(f"fun must return a scalar; got {result}")
     if not jnp.issubdtype(result.dtype, jnp.floating):
         raise TypeError(f"fun must return a real floating scalar; got dtype {result.dtype}")
-    jax.eval_shape(lambda p: proximal_point(prox, p, p, 1.0), params)
+    return result, jax.eval_shape(lambda p: proximal_point(prox, p, p, 1.0), params)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nag_optax._trees import norm
+from nag_optax._trees import norm, varying_with
 from nag_optax.solver.loop import Problem, Report, forward_backward, gradient_of, run
 
 # Krylov vectors held at once: this many numbers in all, but 50 vectors at least and no more than there
@@ -36,7 +36,7 @@ def solve(
         # The loop's counters as bits: custom_root gives integers no tangent that JAX accepts.
         return (x, s), _with_counters(report, jnp.float32)
 
-    start = init_params, jnp.ones([], float)
+    start = init_params, varying_with(jnp.ones([], float), init_params)
     (x, _), report = jax.lax.custom_root(residual, start, find, _solve_linear, has_aux=True)
     return x, _with_counters(report, jnp.int32)
 

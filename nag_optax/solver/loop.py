@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._dtypes import wide
-from nag_optax._trees import norm
+from nag_optax._trees import norm, varying_with
 from nag_optax.acceleration.evaluation import eval_params, has_accelerator
 from nag_optax.acceleration.iterate import IterateState
 from nag_optax.optimizers.backtracking import BacktrackingState
@@ -135,7 +135,7 @@ def run(
             at_iterate = mapping_norm(prox, iterate, there, step_size)
             return at_iterate, small(at_iterate, norm(there))
 
-        verified, converged = jax.lax.cond(candidate, verify, lambda: (mapping, jnp.zeros([], bool)))
+        verified, converged = jax.lax.cond(candidate, verify, lambda: (mapping, candidate))
 
         in_noise = 0.5 * (taken * mapping) * mapping <= 10 * eps * jnp.abs(value.astype(float))
         in_noise |= taken * mapping <= 4 * eps * norm(iterate)
@@ -187,6 +187,7 @@ def run(
         reason=jnp.full([], RUNNING, jnp.int32),
         history=None if history_length is None else (blank, blank),
     )
+    start = varying_with(start, init_params)
     end = jax.lax.while_loop(lambda carry: carry.reason == RUNNING, body, start)
     x, s, search = end.iterate, end.step_size, _search_of(end.opt_state)
     converged = end.reason == CONVERGED

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from nag_optax._trees import varying_with
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.restart import Restart
 from nag_optax.optimizers.fista import fista
@@ -207,14 +208,16 @@ def minimize(
 def _minimize(static: _Static, traced: _Traced) -> Solution:
     prox = static.prox if traced.prox is None else traced.prox
     # Here, because this runs when a problem of new shapes is traced, and not at every call.
-    check_problem(static.fun, traced.init_params, prox, static.has_aux, traced.args)
+    types = check_problem(static.fun, traced.init_params, prox, static.has_aux, traced.args)
+    # Inside shard_map each device has a problem of its own where any part of the problem varies.
+    init_params = varying_with(traced.init_params, (types, traced._replace(init_params=(), args=())))
     learning_rate = static.learning_rate if traced.learning_rate is None else traced.learning_rate
     momentum = static.momentum if traced.momentum is None else traced.momentum
     optimizer = static.optimizer
     if optimizer is None:
         optimizer = fista(learning_rate, prox, momentum=momentum, restart=static.restart)
 
-    fun = _with_shared_constants(static.fun, traced.init_params, traced.args)
+    fun = _with_shared_constants(static.fun, init_params, traced.args)
 
     def value_and_aux(params: optax.Params) -> tuple[jax.Array, Any]:
         result = fun(params, *traced.args)
@@ -227,7 +230,7 @@ def _minimize(static: _Static, traced: _Traced) -> Solution:
         learning_rate,
     )
     params, report = solve(
-        problem, traced.init_params, jnp.asarray(traced.tol, float), traced.max_steps, static.history_length
+        problem, init_params, jnp.asarray(traced.tol, float), traced.max_steps, static.history_length
     )
     value, aux = value_and_aux(params)
     return Solution(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._dtypes import wide
-from nag_optax._trees import dot
+from nag_optax._trees import dot, varying_with
 from nag_optax._validate import check_number, is_python_number
 
 
@@ -97,8 +97,7 @@ def scale_by_gradient_norm(
         check_number("max_scale", max_scale, minimum=1)
 
     def init_fn(params: optax.Params) -> ScaleByGradientNormState:
-        del params
-        return ScaleByGradientNormState(jnp.zeros([], jnp.int32), jnp.zeros([], float))
+        return varying_with(ScaleByGradientNormState(jnp.zeros([], jnp.int32), jnp.zeros([], float)), params)
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
