@@ -2,19 +2,22 @@
 
     python -m benchmarks.training --data-dir DIR --model mlp
 
-Same model, same batch size, data in memory, Nesterov SGD (fused in PyTorch), no evaluation. The
-configuration is the trainer's default for that dataset and model.
+Same kind of device, same model, same batch size, data on the device, Nesterov SGD (fused in PyTorch), no
+evaluation. PyTorch's loop is timed as it is and with `torch.compile`, where that works. The configuration is
+the trainer's default for that dataset and model.
 """
 
 import argparse
 import importlib.util
+import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.options import Parser, positive, writable_file
 
-OURS, TORCH = "nag-optax train", "torch loop, fused SGD"
+OURS, TORCH, COMPILED = "nag-optax train", "torch loop, fused SGD", "the same, torch.compile"
 COLUMNS = ("model", "loop", "s an epoch", "quartiles", "nag-optax / this")
 
 
@@ -54,27 +57,54 @@ def ours(loop: Any, steps: int, steps_per_report: int) -> Callable[[int], None]:
     return run
 
 
-def torch_loop(config: Any, dataset: Any, steps: int, cores: int) -> Callable[[int], None]:
-    """The loop that a PyTorch user would write, with the data already standardised and in memory."""
+def torch_loops(
+    config: Any, dataset: Any, steps: int, device: str, cores: int
+) -> dict[str, Callable[[int], None]]:
+    """The loop as it is and, where that works, compiled."""
     import torch  # pyright: ignore[reportMissingImports] (extra "bench")
 
+    from benchmarks import report
+
     torch.set_num_threads(cores)
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high")  # JAX's default there
+        torch.backends.cudnn.benchmark = True
+    loops = {TORCH: torch_loop(config, dataset, steps, device, lambda model: model)}
+    compiled = torch_loop(
+        config, dataset, steps, device, partial(torch.compile, dynamic=False, mode="reduce-overhead")
+    )
+    try:
+        compiled(1)
+    except RuntimeError as error:  # of the compiler that torch calls, which may be missing
+        report.note(f"torch.compile is left out: {str(error).splitlines()[0]}")
+        return loops
+    return loops | {COMPILED: compiled}
+
+
+def torch_loop(
+    config: Any, dataset: Any, steps: int, device: str, prepare: Callable[[Any], Any]
+) -> Callable[[int], None]:
+    """The loop that a PyTorch user would write, with the data already standardised and on the device."""
+    import torch  # pyright: ignore[reportMissingImports]
+
     images = (dataset.train.images.astype("float32") - dataset.mean) / dataset.std
-    x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
-    y = torch.from_numpy(dataset.train.labels).long()
-    model = torch_model(config.model, dataset.image_shape, dataset.num_classes)
+    x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)
+    y = torch.from_numpy(dataset.train.labels).long().to(device)
+    model = torch_model(config.model, dataset.image_shape, dataset.num_classes).to(device)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.learning_rate, momentum=config.momentum, nesterov=True, fused=True
     )
+    forward = prepare(model.train())
 
     def run(calls: int) -> None:
-        model.train()
         for _ in range(calls):
-            for batch in torch.randperm(len(x)).split(config.batch_size)[:steps]:
+            for batch in torch.randperm(len(x), device=device).split(config.batch_size)[:steps]:
                 optimizer.zero_grad()
-                loss = torch.nn.functional.cross_entropy(model(x[batch]), y[batch])
+                loss = torch.nn.functional.cross_entropy(forward(x[batch]), y[batch])
                 loss.backward()
                 optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return run
 
@@ -115,14 +145,20 @@ def main(args: list[str] | None = None) -> None:
     options = parse(args)
     if importlib.util.find_spec("torch") is None:
         raise SystemExit("benchmarks.training: torch is not installed; pip install '.[bench]'")
+    # By default JAX takes most of a GPU's memory at its first use, and leaves torch too little.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
 
     from benchmarks import report, timing
+    from benchmarks.contenders import torch_device
     from nag_optax.train.config import TrainConfig
     from nag_optax.train.data import load_dataset
     from nag_optax.train.errors import InputError
     from nag_optax.train.loop import Loop
 
+    device = torch_device()
+    if device is None:
+        raise SystemExit(f"benchmarks.training: torch does not see the {jax.default_backend()} that JAX uses")
     dataset_name = "mnist" if options.data_dir else "digits"
     try:
         config = TrainConfig(dataset=dataset_name, data_dir=options.data_dir, model=options.model).resolved()
@@ -137,7 +173,7 @@ def main(args: list[str] | None = None) -> None:
         timings = timing.interleaved_medians(
             {
                 OURS: ours(loop, steps, config.steps_per_report),
-                TORCH: torch_loop(config, dataset, steps, report.num_cores()),
+                **torch_loops(config, dataset, steps, device, report.num_cores()),
             },
             options.repeats,
             advance,

@@ -130,7 +130,14 @@ def _muon(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTrans
     import nag_optax
 
     assert config.weight_decay is not None
-    return nag_optax.muon(rate, _momentum(config), weight_decay=config.weight_decay, mask=_matrices)
+    return nag_optax.muon(
+        rate,
+        _momentum(config),
+        fallback=_adamw(config, rate),
+        matrices=_hidden_matrices,
+        weight_decay=config.weight_decay,
+        mask=_matrices,
+    )
 
 
 def _snoo(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
@@ -176,6 +183,11 @@ def _matrices(params: Any) -> Any:
     import jax
 
     return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def _hidden_matrices(params: Any) -> Any:
+    """Where Muon applies as published: every kernel, of a convolution too, but that of the head."""
+    return {name: name != "head" and _matrices(module) for name, module in params.items()}
 
 
 def _rates(*, digits: tuple[float, float], mnist: tuple[float, float]) -> dict[tuple[str, str], float]:

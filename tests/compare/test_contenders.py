@@ -34,7 +34,7 @@ EXPECTED = {
     "adam": optax.adam(0.1),
     "nadamw": nag_optax.nadamw(0.1, weight_decay=1e-4, mask=kernels),
     "adan": nag_optax.adan(0.1),
-    "muon": nag_optax.muon(0.1),
+    "muon": nag_optax.muon(0.1, fallback=optax.adamw(0.1, weight_decay=0.0)),
 }
 
 

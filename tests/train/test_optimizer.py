@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import nag_optax
 from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.config import TrainConfig
+from nag_optax.train.models import make_model
 from nag_optax.train.optimizer import make_optimizer, make_schedule
 
 STEPS = 20  # an epoch
@@ -90,10 +92,16 @@ EXPECTED = {
         {"optimizer": "adan", "weight_decay": 0.2},
         nag_optax.adan(0.1, weight_decay=0.2, mask=kernels),
     ),
-    "muon": ({"optimizer": "muon"}, nag_optax.muon(0.1, 0.95)),
+    "muon": ({"optimizer": "muon"}, nag_optax.muon(0.1, 0.95, fallback=optax.adamw(0.1, weight_decay=0.0))),
     "muon, decay, sutskever": (
         {"optimizer": "muon", "weight_decay": 0.2, "momentum": 0.6, "momentum_schedule": "sutskever"},
-        nag_optax.muon(0.1, nag_optax.momentum.sutskever(0.6), weight_decay=0.2, mask=kernels),
+        nag_optax.muon(
+            0.1,
+            nag_optax.momentum.sutskever(0.6),
+            fallback=optax.adamw(0.1, weight_decay=0.2, mask=kernels),
+            weight_decay=0.2,
+            mask=kernels,
+        ),
     ),
     "snoo": ({"optimizer": "snoo"}, nag_optax.snoo(optax.adamw(0.1, weight_decay=1e-4, mask=kernels))),
     "snoo, nag": (
@@ -132,6 +140,26 @@ def test_the_chain_is_the_one_asked_for(name):
         actual,
         trajectory(expected, steps, value=1.0),
     )
+
+
+@pytest.mark.parametrize(("model", "hidden"), [("mlp", {"hidden"}), ("cnn", {"conv1", "conv2", "dense"})])
+def test_muon_orthogonalises_the_hidden_kernels_and_leaves_the_head_to_adamw(model, hidden):
+    """As published; a convolution is the matrix (height·width·in, out)."""
+    params: Any = nnx.to_pure_dict(nnx.state(make_model(model, (8, 8, 1), 10, seed=0), nnx.Param))
+    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
+    optimizer = make_optimizer(config(optimizer="muon", model=model), STEPS)
+    updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params, value=jnp.float32(1.0))
+    reference = optax.adamw(0.1, weight_decay=0.0)
+    adamw: Any = reference.update(grads, reference.init(params), params)[0]
+    for module, leaves in updates.items():
+        for name, update in leaves.items():
+            if name == "kernel" and module in hidden:
+                matrix = np.asarray(update).reshape(-1, update.shape[-1]) / -0.1
+                scale = 0.2 * math.sqrt(max(matrix.shape))
+                values = np.linalg.svd(matrix, compute_uv=False) / scale
+                assert 0.68 <= values.min() and values.max() <= 1.21, module
+            else:
+                np.testing.assert_allclose(update, adamw[module][name], rtol=1e-5, err_msg=f"{module}/{name}")
 
 
 def test_every_optimizer_is_expected_here():

@@ -1,0 +1,37 @@
+"""The benchmark of training: PyTorch's loop goes where JAX is."""
+
+import importlib.util
+
+import jax
+import pytest
+
+from benchmarks import contenders, training
+from nag_optax.train.config import TrainConfig
+from nag_optax.train.data import load_dataset
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_model_data_and_optimizer_are_on_the_device(model, monkeypatch):
+    """One without memory, which refuses what is elsewhere."""
+    torch = pytest.importorskip("torch", reason="torch is in the extra bench, not in test")
+    sgd, built = torch.optim.SGD, []
+
+    def unfused(params, **options):
+        assert options.pop("fused")  # which has no form for this device
+        built.append(sgd(params, **options))
+        return built[-1]
+
+    monkeypatch.setattr(torch.optim, "SGD", unfused)
+    config = TrainConfig(model=model).resolved()
+    run = training.torch_loop(config, load_dataset(config), 2, "meta", lambda model: model)
+    run(1)
+    (optimizer,) = built
+    state = [value["momentum_buffer"] for value in optimizer.state.values()]
+    assert state and {tensor.device.type for tensor in state} == {"meta"}
+
+
+def test_a_comparison_across_devices_is_refused(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(contenders, "torch_device", lambda: None)
+    with pytest.raises(SystemExit, match=f"torch does not see the {jax.default_backend()} that JAX uses"):
+        training.main([])
