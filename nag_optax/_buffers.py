@@ -9,15 +9,16 @@ import optax
 
 from nag_optax._dtypes import wide
 from nag_optax._trees import is_none
+from nag_optax._validate import hint_of_injection
 
 
 def buffer_dtype(dtype: jax.typing.DTypeLike | None, name: str = "accumulator_dtype") -> jnp.dtype | None:
     if dtype is None:
         return None
     allowed = f"{name} must be a floating or complex dtype, or None"
-    if isinstance(dtype, jax.Array):
-        # inject_hyperparams takes jnp.float32, which is callable, for a schedule.
-        raise ValueError(f"{allowed}; got an array: name it in inject_hyperparams' static_args")
+    # Before NumPy sees it, for which a scalar is its own dtype.
+    if hint := hint_of_injection(dtype):
+        raise ValueError(f"{allowed}; got {dtype!r}{hint}")
     try:
         dtype = jnp.dtype(dtype)
     except TypeError:

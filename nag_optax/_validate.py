@@ -121,3 +121,26 @@ def check_flags(name: str, tree: Any) -> None:
                 f"{name} must be a tree of booleans, or a function of the parameters that gives one; "
                 f"got {leaf!r} of type {type(leaf).__name__}"
             )
+
+
+def check_mask(name: str, mask: Any) -> None:
+    """Raises where one boolean stands for a whole mask: it may be what is left of a function."""
+    if _is_scalar(mask):
+        raise TypeError(
+            f"{name} must be a tree of booleans, or a function of the parameters that gives one; "
+            f"got {mask!r} alone{hint_of_injection(mask)}"
+        )
+
+
+def hint_of_injection(value: Any) -> str:
+    """What to say of a scalar where a function or a dtype belongs: `inject_hyperparams` calls both."""
+    if not _is_scalar(value):
+        return ""
+    return (
+        ". optax.inject_hyperparams takes whatever can be called for a schedule, and calls it with the step: "
+        "name this argument in its static_args"
+    )
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, bool | int | float | np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0

@@ -136,6 +136,18 @@ def test_injected_hyperparameters_give_the_same_result(case: Case):
 
 
 @over_cases
+def test_structure_depends_on_no_number(case: Case):
+    """Injected, a number is an array, and no decay is a decay of 0."""
+    # A schedule has a counter, and a momentum of Python's 0 saves a buffer: neither is a number that changes.
+    fixed = [k for k, v in case.hyperparameters.items() if callable(v) or (k == "momentum" and v == 0)]
+    injected = optax.inject_hyperparams(case.factory, static_args=fixed)(**case.hyperparameters)
+    expected = jax.tree.structure(injected.init(tree()).inner_state)
+    for decay in (value for name, value in case.numbers.items() if name == "weight_decay"):
+        assert jax.tree.structure(case.make(weight_decay=0.0 * decay).init(tree())) == expected
+    assert jax.tree.structure(case.make().init(tree())) == expected
+
+
+@over_cases
 def test_dtypes_in_double_precision(case: Case, x64: None):
     for dtype in (jnp.float32, jnp.float64):
         optimizer, params = case.make(), tree(dtype)

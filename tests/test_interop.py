@@ -4,6 +4,7 @@
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
 # pyright: reportCallIssue=false
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,28 @@ from tests.helpers import (
     START,
     assert_trees_close,
     assert_trees_equal,
+    dtypes,
     float_count,
     quartic_gradient,
     rising,
     sphere,
     train,
     trajectory,
+)
+
+IS_MATRIX = lambda params: jax.tree.map(lambda p: p.ndim == 2, params)  # noqa: E731
+WITH_BUFFERS = (
+    accelerate,
+    nag_optax.adan,
+    nag_optax.ema_nesterov,
+    nag_optax.fista,
+    nag_optax.gpa,
+    nag_optax.muon,
+    nag_optax.nadam,
+    nag_optax.nadamw,
+    nag,
+    nag_optax.scale_by_nesterov,
+    nag_optax.snoo,
 )
 
 
@@ -185,14 +202,38 @@ class TestInjectHyperparams:
         narrow = optax.inject_hyperparams(nag)(0.1, 0.999).init(params)
         assert float(narrow.hyperparams["momentum"]) == 1.0
 
-    def test_accumulator_dtype_must_be_static(self):
-        """jnp.float32 can be called, so it would be evaluated as a schedule and silently be lost."""
-        params = jnp.ones(2, jnp.bfloat16)
-        with pytest.raises(ValueError, match="accumulator_dtype must be .*static_args"):
-            optax.inject_hyperparams(nag)(0.1, accumulator_dtype=jnp.float32).init(params)
-        static = optax.inject_hyperparams(nag, static_args="accumulator_dtype")
-        state = static(0.1, accumulator_dtype=jnp.float32).init(params)
-        assert state.inner_state[1].offset.dtype == jnp.float32
+    @pytest.mark.parametrize(
+        ("factory", "arguments"),
+        [
+            (nag, {"mask": IS_MATRIX, "weight_decay": 0.1}),
+            (nag, {"mask": IS_MATRIX, "weight_decay": 0.1, "accumulate": "gradients"}),
+            (nag_optax.nadamw, {"mask": IS_MATRIX}),
+            (nag_optax.adan, {"mask": IS_MATRIX, "weight_decay": 0.1}),
+            (nag_optax.adan, {"mask": IS_MATRIX, "weight_decay": 0.1, "proximal_decay": False}),
+            (nag_optax.muon, {"mask": IS_MATRIX, "weight_decay": 0.1}),
+            (nag_optax.muon, {"matrices": IS_MATRIX}),
+            (nag_optax.muon, {"dtype": jnp.bfloat16}),
+            (nag_optax.fista, {"prox": lambda params, step_size=1.0: params}),
+            (nag_optax.proximal, {"step_size": 0.1, "prox": lambda params, step_size=1.0: params}),
+            (nag_optax.orthogonalize, {"dtype": np.float32}),
+            *((factory, {"accumulator_dtype": jnp.float32}) for factory in WITH_BUFFERS),
+        ],
+        ids=lambda value: value.__name__ if callable(value) else ",".join(value),
+    )
+    def test_functions_must_be_static(self, factory: Any, arguments: dict[str, Any]):
+        """What can be called is called with the step, for a schedule: another optimizer without a word."""
+        name = next(name for name, value in arguments.items() if callable(value))
+        given = {"learning_rate": 0.1, "inner": optax.sgd(0.1), **arguments}
+        given = {k: v for k, v in given.items() if k in inspect.signature(factory).parameters}
+        params = {"w": jnp.ones((2, 2))}
+        with pytest.raises((ValueError, TypeError), match=f"^{name} must be .* static_args"):
+            optax.inject_hyperparams(factory)(**given).init(params)
+        static = optax.inject_hyperparams(factory, static_args=name)(**given)
+        direct = optax.with_extra_args_support(factory(**given))
+        updates, state = static.update(params, static.init(params), params)
+        expected, inner_state = direct.update(params, direct.init(params), params)
+        assert_trees_close(updates, expected, rtol=1e-6)
+        assert dtypes(state.inner_state) == dtypes(inner_state)
 
     def test_restart_and_value_pass_through(self):
         optimizer = optax.inject_hyperparams(nag)(0.1, 0.9, restart="value")

@@ -9,7 +9,7 @@ import optax
 from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, zero_buffers
 from nag_optax._moments import average, by_parts, complement, root
 from nag_optax._schedules import at_step
-from nag_optax._validate import check_number, check_schedule, is_python_number
+from nag_optax._validate import check_number, check_schedule
 from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate, shrink
 
 
@@ -74,7 +74,8 @@ def adan(
             d is 0 for one step, as when training starts: the paper's restart, once an epoch or
             rarer. None never restarts. Schedules go on.
         mask: tree of booleans, prefix of the parameters, or a function of them that gives one:
-            True where weight decay applies. None decays every parameter.
+            True where weight decay applies. None decays every parameter. Under
+            `optax.inject_hyperparams`, name a function in `static_args`.
         accumulator_dtype: dtype of all four buffers; None takes each parameter's. Use `jnp.float32`
             with bfloat16 or float16 parameters: d is a difference, and n a slow average of squares.
 
@@ -104,21 +105,11 @@ def adan(
     authors' implementation.
     """
     check_schedule("learning_rate", learning_rate, minimum=0)
-    check_schedule("weight_decay", weight_decay, minimum=0)
     if not isinstance(proximal_decay, bool):
         raise TypeError(f"proximal_decay must be True or False; got {proximal_decay!r}")
     core = _scale_by_adan(b1, b2, b3, eps, restart_every, accumulator_dtype)
-    descent = scale_by_learning_rate(learning_rate)
-    if is_python_number(weight_decay) and weight_decay == 0:
-        return optax.chain(core, descent)
-
-    def rate(count: jax.Array) -> jax.Array:
-        decay = at_step("weight_decay", weight_decay, count)
-        return at_step("learning_rate", learning_rate, count) * decay
-
-    if proximal_decay:
-        return optax.chain(core, descent, shrink(rate, mask))
-    return optax.chain(core, descent, add_decay(lambda count: -rate(count), mask))
+    decay = (shrink if proximal_decay else add_decay)(weight_decay, mask, learning_rate)
+    return optax.chain(core, scale_by_learning_rate(learning_rate), decay)
 
 
 def _scale_by_adan(

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._dtypes import wide
-from nag_optax._schedules import at_step
-from nag_optax._validate import check_schedule, is_python_number
+from nag_optax._validate import check_schedule
 from nag_optax.acceleration.around import checked_inner
 from nag_optax.acceleration.kernel import nesterov_kernel
 from nag_optax.acceleration.momentum import Momentum
@@ -78,6 +77,7 @@ def muon(
             True where Muon applies, on arrays of two axes or more. None takes the arrays of two
             axes exactly. Embeddings and the last layer are matrices by shape, but better left to
             the fallback; the kernel of a convolution is none by shape, but works with "flatten".
+            Under `optax.inject_hyperparams`, name a function in `static_args`.
         shape_scaling: s, from the shape of the matrix: "match_rms_adamw", "original" (that of
             Jordan and of `torch.optim.Muon` by default) or None.
         weight_decay: λ ≥ 0, a number or an Optax schedule, decoupled, as in `nag`: scaled by the
@@ -120,19 +120,17 @@ def muon(
             f'shape_scaling must be "match_rms_adamw", "original" or None; got {shape_scaling!r}'
         )
     check_schedule("learning_rate", learning_rate, minimum=0)
-    check_schedule("weight_decay", weight_decay, minimum=0)
     if fallback is None:
         fallback = nadamw(
             learning_rate, weight_decay=weight_decay, mask=mask, accumulator_dtype=accumulator_dtype
         )
     else:
         fallback = checked_inner(fallback, "fallback")
-    decays = not (is_python_number(weight_decay) and weight_decay == 0)
     matrix_optimizer = optax.chain(
         nesterov_kernel(MuonMomentumState, momentum, None, accumulator_dtype),
         orthogonalize(steps, coefficients=coefficients, eps=eps, leading_axes=leading_axes, dtype=dtype),
         _scale_by_shape(shape_scaling, leading_axes),
-        *([add_decay(lambda count: at_step("weight_decay", weight_decay, count), mask)] if decays else []),
+        add_decay(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
     return partition(_rank_two if matrices is None else matrices, matrix_optimizer, fallback, "matrices")

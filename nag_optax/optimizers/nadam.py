@@ -138,13 +138,14 @@ def nadamw(
         weight_decay: λ ≥ 0, a number or an Optax schedule; scaled by the learning rate. PyTorch's
             default is 0, Optax's 1e-4, timm's 1e-2.
         mask: tree of booleans, prefix of the parameters, or a function of them that gives one:
-            True where weight decay applies. None decays every parameter.
+            True where weight decay applies. None decays every parameter. Under
+            `optax.inject_hyperparams`, name a function in `static_args`.
         variant: as in `nadam`.
         momentum_decay: as in `nadam`.
         accumulator_dtype: as in `nadam`.
 
     Returns:
-        A transformation with two buffers. Its update needs the parameters.
+        A transformation with two buffers. Its update needs the parameters, unless weight_decay is a Python 0.
 
     Raises:
         ValueError, TypeError: as `nadam`; ValueError also if the parameters are missing.
@@ -164,9 +165,7 @@ def nadamw(
     """
     core = _scale_by_nadam(b1, b2, eps, variant, momentum_decay, accumulator_dtype)
     check_schedule("learning_rate", learning_rate, minimum=0)
-    check_schedule("weight_decay", weight_decay, minimum=0)
-    decay = add_decay(lambda count: at_step("weight_decay", weight_decay, count), mask)
-    return optax.chain(core, decay, scale_by_learning_rate(learning_rate))
+    return optax.chain(core, add_decay(weight_decay, mask), scale_by_learning_rate(learning_rate))
 
 
 def _scale_by_nadam(

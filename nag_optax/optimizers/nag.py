@@ -5,8 +5,7 @@ from typing import Literal, get_args
 import jax
 import optax
 
-from nag_optax._schedules import at_step
-from nag_optax._validate import check_schedule, is_python_number
+from nag_optax._validate import check_schedule
 from nag_optax.acceleration.kernel import AccelerateState, ScaleByNesterovState, nesterov_kernel
 from nag_optax.acceleration.momentum import Momentum
 from nag_optax.acceleration.restart import Restart
@@ -44,7 +43,8 @@ def nag(
             and kept out of the momentum, as in `optax.adamw`. For L2 regularisation, which enters
             the momentum, use `optax.chain(optax.add_decayed_weights(λ), nag(...))`.
         mask: tree of booleans, prefix of the parameters, or a function of them that gives one:
-            True where weight decay applies. None decays every parameter.
+            True where weight decay applies. None decays every parameter. Under
+            `optax.inject_hyperparams`, name a function in `static_args`.
         accumulate: what the buffer sums, "updates" or "gradients".
         restart: "gradient", "speed", "value" or None, as in `accelerate`.
         accumulator_dtype: dtype of the buffer; None takes each parameter's.
@@ -79,22 +79,10 @@ def nag(
     if accumulate not in get_args(Accumulate):
         raise ValueError(f'accumulate must be "updates" or "gradients"; got {accumulate!r}')
     check_schedule("learning_rate", learning_rate, minimum=0)
-    check_schedule("weight_decay", weight_decay, minimum=0)
 
     descent = scale_by_learning_rate(learning_rate)
-    decays = not (is_python_number(weight_decay) and weight_decay == 0)
-
-    def rate(count: jax.Array) -> jax.Array:
-        return at_step("weight_decay", weight_decay, count)
-
     if accumulate == "gradients":
-        decay = [add_decay(rate, mask)] if decays else []
         kernel = nesterov_kernel(ScaleByNesterovState, momentum, restart, accumulator_dtype)
-        return optax.chain(kernel, *decay, descent)
-
-    def scaled_rate(count: jax.Array) -> jax.Array:
-        return -at_step("learning_rate", learning_rate, count) * rate(count)
-
-    decay = [add_decay(scaled_rate, mask)] if decays else []
+        return optax.chain(kernel, add_decay(weight_decay, mask), descent)
     kernel = nesterov_kernel(AccelerateState, momentum, restart, accumulator_dtype)
-    return optax.chain(descent, kernel, *decay)
+    return optax.chain(descent, kernel, add_decay(weight_decay, mask, learning_rate))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nag_optax._dtypes import wide
+from nag_optax._validate import hint_of_injection
 from nag_optax.prox.base import ProxLike
 
 
@@ -27,7 +28,7 @@ def check_prox(prox: Any, name: str = "prox") -> None:
     if not callable(prox):
         raise TypeError(
             f"{name} must be an operator of nag_optax.prox or a callable prox(params, step_size) -> params; "
-            f"got {prox!r} of type {type(prox).__name__}"
+            f"got {prox!r} of type {type(prox).__name__}{hint_of_injection(prox)}"
         )
 
 

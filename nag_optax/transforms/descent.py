@@ -1,16 +1,16 @@
 """The last parts of a ready optimizer: the learning rate, and decoupled weight decay."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from nag_optax._dtypes import wide
-from nag_optax._schedules import scheduled_value
+from nag_optax._schedules import at_step, scheduled_value
 from nag_optax._trees import is_none, misfit
-from nag_optax._validate import check_flags, is_python_number
+from nag_optax._validate import check_flags, check_mask, check_schedule, is_python_number
 
 Mask = Any | Callable[[optax.Params], Any]
 
@@ -29,33 +29,61 @@ def scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.Gradi
     )
 
 
+class DecayState(NamedTuple):
+    """State of weight decay, which moves the iterate to evaluate as it moves the parameters.
+
+    Attributes:
+        step: steps taken, int32; None unless there is a schedule to follow.
+    """
+
+    step: jax.Array | None
+
+
 def add_decay(
-    rate: Callable[[jax.Array], jax.typing.ArrayLike], mask: Mask | None
+    weight_decay: optax.ScalarOrSchedule,
+    mask: Mask | None,
+    learning_rate: optax.ScalarOrSchedule | None = None,
 ) -> optax.GradientTransformation:
-    """Adds rate(step)·p, at least in float32 and in the dtype of the update, where the mask is True."""
-    return _decay(lambda u, p, r: u + r * p, rate, mask)
+    """u + λ·p in front of the learning rate, u − lr·λ·p behind it, where the mask is True."""
+    return _decay(lambda u, p, r: u + r * p, weight_decay, mask, learning_rate, sign=-1)
 
 
 def shrink(
-    rate: Callable[[jax.Array], jax.typing.ArrayLike], mask: Mask | None
+    weight_decay: optax.ScalarOrSchedule, mask: Mask | None, learning_rate: optax.ScalarOrSchedule
 ) -> optax.GradientTransformation:
-    """p + Δ = (p + u)/(1 + rate(step)), the prox of ½·rate·‖p‖², where the mask is True."""
-    return _decay(lambda u, p, r: (u - r * p) / (1 + r), rate, mask)
+    """p + Δ = (p + u)/(1 + lr·λ), the prox of ½·lr·λ·‖p‖², where the mask is True."""
+    return _decay(lambda u, p, r: (u - r * p) / (1 + r), weight_decay, mask, learning_rate, sign=1)
 
 
 def _decay(
     move: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
-    rate: Callable[[jax.Array], jax.typing.ArrayLike],
+    weight_decay: optax.ScalarOrSchedule,
     mask: Mask | None,
+    learning_rate: optax.ScalarOrSchedule | None,
+    sign: int,
 ) -> optax.GradientTransformation:
-    def init_fn(params: optax.Params) -> optax.ScaleByScheduleState:
+    """`move` at least in float32 and in the dtype of the update. No decay is a part with the same state."""
+    check_schedule("weight_decay", weight_decay, minimum=0)
+    check_mask("mask", mask)
+    counts = callable(weight_decay) or callable(learning_rate)
+    none = is_python_number(weight_decay) and weight_decay == 0
+
+    def init_fn(params: optax.Params) -> Any:
         del params
-        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+        return DecayState(jnp.zeros([], jnp.int32) if counts else None)
+
+    def rate(count: jax.Array) -> jax.Array:
+        decay = at_step("weight_decay", weight_decay, count)
+        scale = 1.0 if learning_rate is None else sign * at_step("learning_rate", learning_rate, count)
+        return scale * decay
 
     def update_fn(updates, state, params=None):
+        following: Any = DecayState(jnp.asarray(optax.safe_increment(state.step)) if counts else None)
+        if none:
+            return updates, following
         if params is None:
             raise ValueError("weight_decay needs the parameters: call update(grads, state, params)")
-        factor = rate(state.count)
+        factor = rate(state.step)
 
         def leaf(u: jax.Array | None, p: jax.Array) -> jax.Array | None:
             if u is None:
@@ -75,6 +103,6 @@ def _decay(
             raise ValueError(
                 f"mask must be a tree of booleans that the parameters extend; {misfit(decays, params)}"
             ) from None
-        return updates, optax.ScaleByScheduleState(optax.safe_increment(state.count))
+        return updates, following
 
     return optax.GradientTransformation(init_fn, update_fn)

@@ -6,7 +6,7 @@ import jax
 import optax
 
 from nag_optax._trees import misfit
-from nag_optax._validate import check_flags
+from nag_optax._validate import check_flags, check_mask
 from nag_optax.transforms.descent import Mask
 
 
@@ -33,6 +33,7 @@ def partition(
     As `optax.partition`, but the mask is asked about the parameters, where updates may hold None.
     `name` is what the mask is called in errors.
     """
+    check_mask(name, choose)
     chosen, others = optax.with_extra_args_support(chosen), optax.with_extra_args_support(others)
 
     def flags_of(params: optax.Params) -> Any:

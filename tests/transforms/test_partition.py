@@ -91,6 +91,6 @@ def test_refuses_trees_that_do_not_fit():
     message = "^matrices must be a tree of booleans that the parameters extend; it has none for .*'c'"
     with pytest.raises(ValueError, match=message):
         optimizer.init(PARAMS)
-    optimizer = partition(True, optax.scale(2.0), optax.scale(3.0))
+    optimizer = partition(lambda params: True, optax.scale(2.0), optax.scale(3.0))
     with pytest.raises(ValueError, match="^the updates' tree is not that of the parameters"):
         optimizer.update({"a": jnp.ones(2)}, optimizer.init(PARAMS), PARAMS)
