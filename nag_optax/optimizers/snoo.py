@@ -1,5 +1,6 @@
 """`snoo`: Nesterov momentum on the path of K steps of any optimizer; DiLoCo's outer step."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +32,19 @@ class SnooMomentum(NamedTuple):
     rule_state: Any
     steps: jax.Array
     outer_steps: jax.Array
+
+
+class _Step(NamedTuple):
+    """An inner step: the gradients, of which the dtypes are read, the parameters, and what `inner` made."""
+
+    updates: Any
+    params: Any
+    step: Any
+    sync: jax.Array
+
+
+# The step to take, the slow weights and the momentum.
+_Parts = tuple[Any, StoredIterate, SnooMomentum]
 
 
 def snoo(
@@ -115,17 +129,37 @@ def snoo(
     def update_fn(updates, state, params=None, **extra_args):
         if params is None:
             raise ValueError("snoo needs the parameters: call update(grads, state, params)")
-        (slow, started), momentum = state.evaluated, state.method_state
-        check_tree(updates, slow)
+        check_tree(updates, state.evaluated.iterate)
         step, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
-        slow = jax.tree.map(lambda p, s: jnp.where(started, s, jnp.asarray(p, s.dtype)), params, slow)
-
-        steps = jnp.asarray(optax.safe_increment(momentum.steps))
+        steps = jnp.asarray(optax.safe_increment(state.method_state.steps))
         # Not ==: a period that is injected may shrink.
         sync = steps % jnp.asarray(sync_period, steps.dtype) == 0
-        delta = jax.tree.map(_pseudo_gradient, step, params, slow, is_leaf=is_none)
-        direction, momentum = accelerated(sync, delta, momentum)
-        rate = at_step("outer_learning_rate", outer_learning_rate, momentum.outer_steps)
+        # A conditional: between outer steps nothing reads or writes the slow weights and their momentum.
+        # Of two branches, since XLA of 2025 copies what goes through three.
+        step, slow, momentum = jax.lax.cond(
+            sync | ~state.evaluated.started,
+            outer_step,
+            _inner_step,
+            _Step(updates, params, step, sync),
+            state.evaluated,
+            state.method_state._replace(steps=steps),
+        )
+        return step, OuterState(slow, momentum, inner_state)
+
+    def outer_step(taken: _Step, held: StoredIterate, momentum: SnooMomentum) -> _Parts:
+        """At the first step of all, if that is no outer one, the slow weights become the parameters."""
+        sync, params, outer_steps = taken.sync, taken.params, momentum.outer_steps
+        slow = jax.tree.map(
+            lambda p, s: jnp.where(held.started, s, jnp.asarray(p, s.dtype)), params, held.iterate
+        )
+        direction = jax.tree.map(_pseudo_gradient, taken.step, params, slow, is_leaf=is_none)
+        offset, rule_state = momentum.offset, momentum.rule_state
+        if not plain:
+            (beta, gamma), rule_state = rule.coefficients(rule_state)
+            rule_state = jax.tree.map(partial(jnp.where, sync), rule_state, momentum.rule_state)
+            keep, add = jnp.where(sync, beta, 1.0), jnp.where(sync, beta + gamma, 0.0)
+            direction, offset = linear_step(keep, add, direction, offset)
+        rate = at_step("outer_learning_rate", outer_learning_rate, outer_steps)
 
         def moved(d: jax.Array | None, s: jax.Array) -> jax.Array:
             if d is None:
@@ -141,29 +175,24 @@ def snoo(
             to = wide(jnp.result_type(u), jnp.result_type(p), s.dtype)
             return jnp.where(sync, s.astype(to) - jnp.asarray(p, to), jnp.asarray(u, to))
 
-        step = jax.tree.map(fast_step, step, params, slow, is_leaf=is_none)
-        momentum = momentum._replace(
-            steps=jnp.where(sync, 0, steps),
-            outer_steps=jnp.where(sync, optax.safe_increment(momentum.outer_steps), momentum.outer_steps),
+        step = jax.tree.map(fast_step, taken.step, params, slow, is_leaf=is_none)
+        steps = jnp.where(sync, 0, momentum.steps)
+        outer_steps = jnp.where(sync, optax.safe_increment(outer_steps), outer_steps)
+        return (
+            in_dtypes_of(taken.updates, step),
+            StoredIterate(slow, jnp.ones_like(held.started)),
+            SnooMomentum(offset, rule_state, steps, outer_steps),
         )
-        held = StoredIterate(slow, jnp.ones_like(started))
-        return in_dtypes_of(updates, step), OuterState(held, momentum, inner_state)
-
-    def accelerated(sync: jax.Array, delta: Any, momentum: SnooMomentum) -> tuple[Any, SnooMomentum]:
-        """The kernel at an outer step; between them w⁺ = 1·w + 0·δ, which XLA computes in place."""
-        if plain:
-            return delta, momentum
-        (beta, gamma), rule_state = rule.coefficients(momentum.rule_state)
-        rule_state = jax.tree.map(lambda new, old: jnp.where(sync, new, old), rule_state, momentum.rule_state)
-        keep, add = jnp.where(sync, beta, 1.0), jnp.where(sync, beta + gamma, 0.0)
-        direction, offset = linear_step(keep, add, delta, momentum.offset)
-        return direction, momentum._replace(offset=offset, rule_state=rule_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def _inner_step(taken: _Step, held: StoredIterate, momentum: SnooMomentum) -> _Parts:
+    return in_dtypes_of(taken.updates, taken.step), held, momentum
+
+
 def _pseudo_gradient(u: Any, p: Any, s: jax.Array) -> jax.Array | None:
-    """slow − (fast + u), at least in float32."""
+    """δ = slow − (fast + u), at least in float32."""
     if u is None:
         return None
     dtype = wide(jnp.result_type(u), jnp.result_type(p), s.dtype)

@@ -5,6 +5,7 @@
 # pyright: reportCallIssue=false
 
 import inspect
+import re
 from typing import Any
 
 import jax
@@ -216,13 +217,15 @@ class TestSlowWeights:
 
 class TestPeriod:
     def test_may_be_traced(self):
-        @jax.jit
-        def run(period: jax.Array) -> Any:
+        """And differ from lane to lane, where the conditional is a choice."""
+
+        def run(period: Any) -> Any:
             return train(snoo(optax.sgd(0.1), period, 0.5, 0.5), jnp.ones(3), sphere, 7)[0]
 
-        for period in (1, 2, 3):
-            direct, _ = train(snoo(optax.sgd(0.1), period, 0.5, 0.5), jnp.ones(3), sphere, 7)
-            np.testing.assert_allclose(run(jnp.asarray(period)), direct, rtol=1e-6)
+        periods = (1, 2, 3)
+        lanes = jax.jit(jax.vmap(run))(jnp.asarray(periods))
+        for lane, period in zip(lanes, periods, strict=True):
+            np.testing.assert_allclose(lane, run(period), rtol=1e-6)
 
     def test_may_be_injected(self):
         injected = optax.inject_hyperparams(snoo)(optax.sgd(0.1), sync_period=3)
@@ -240,6 +243,51 @@ class TestPeriod:
         assert_trees_close(state.inner_state, inner_state, rtol=1e-6)
         assert_trees_equal(eval_params(state, ours), jnp.ones(3))
         assert not np.any(state.method_state.offset)
+
+    def test_memory_traffic_between_outer_steps(self):
+        """Read g, write u; read p and u, write p. Neither slow weights nor momentum, and no copy."""
+        size = 4096
+        optimizer, params = snoo(optax.sgd(0.1), 20), jnp.ones(size)
+
+        def step(params: Any, state: Any, grads: Any) -> Any:
+            updates, state = optimizer.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        program = jax.jit(step, donate_argnums=(0, 1)).lower(params, optimizer.init(params), params).compile()
+        text = program.as_text()
+        computations = _computations(text)
+        (outer, inner) = (
+            re.findall(r"(?:true|false)_computation=%([\w.]+)", text)
+            or re.findall(r"branch_computations=\{%([\w.]+), %([\w.]+)\}", text)[0][::-1]
+        )
+        assert _passes(computations["main"], size) == 5
+        assert _passes(computations[inner], size) == 0
+        # Read p, u, slow and momentum, write u, slow and momentum.
+        assert _passes(computations[outer], size) >= 7
+
+
+def _computations(text: str) -> dict[str, list[str]]:
+    """The lines of each computation of a compiled program; the first of all is "main"."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in text.splitlines():
+        if header := re.match(r"(ENTRY )?%?(\S+) .*\{$", line):
+            lines = found["main" if header[1] else header[2]] = []
+        else:
+            lines.append(line)
+    return found
+
+
+def _passes(lines: list[str], size: int) -> int:
+    """How often these instructions read or write an array of this size; handing on is neither."""
+    shaped = re.compile(r"\s*(?:ROOT )?%?(\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)")
+    rows = [row.groups() for row in map(shaped.match, lines) if row]
+    large = {name for name, shape, _, _ in rows if shape.startswith(f"f32[{size}]")}
+    passes = 0
+    for name, _, operation, operands in rows:
+        if operation not in ("parameter", "tuple", "get-tuple-element", "conditional", "bitcast"):
+            passes += (name in large) + sum(part.split("%")[-1] in large for part in operands.split(", "))
+    return passes
 
 
 class TestErrors:
