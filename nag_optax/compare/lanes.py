@@ -18,10 +18,10 @@ from flax import nnx
 
 from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.contenders import Contender
-from nag_optax.compare.evaluation import Evaluation
+from nag_optax.compare.evaluation import evaluate
 from nag_optax.compare.memory import lanes_that_fit
 from nag_optax.train.config import ModelName
-from nag_optax.train.data import Dataset, Split
+from nag_optax.train.data import Dataset, Split, Statistics
 from nag_optax.train.devices import Device
 from nag_optax.train.loop import TrainState, chunk_lengths, epoch_order, step_key, train_step
 from nag_optax.train.models import make_model
@@ -71,7 +71,7 @@ class LaneRunner:
         ends = np.cumsum(self._chunks)
         self.steps = np.concatenate([e * self.steps_per_epoch + ends for e in range(self.num_epochs)])
         self._graphdef = nnx.split(self._make_model(config.seed), nnx.Param, ...)[0]
-        self._evaluate = Evaluation(self._model, self._graphdef, dataset)
+        self._evaluate = partial(evaluate, self._model, self._graphdef, dataset.statistics)
         self._train = jax.device_put(dataset.train, device)
         self._test = jax.device_put(dataset.test, device)
         self._programs: dict[tuple[str, int], Any] = {}
@@ -148,15 +148,11 @@ class LaneRunner:
     # The state of one lane has no axis of lanes: XLA compiles it as `nag-optax train` does.
 
     def _begin(self, contender: Contender, lanes: Sequence[Lane]) -> TrainState:
-        def begin(params: Any, rest: Any, rate: jax.Array) -> TrainState:
-            zero = jnp.zeros([], jnp.int32)
-            opt_state = self._optimizer(contender, rate).init(params)
-            return TrainState(zero, params, rest, opt_state, jnp.zeros([], jnp.float32), zero)
-
         models = {lane.seed: self._init(lane.seed) for lane in lanes}
         weights = [models[lane.seed] for lane in lanes]
         params, rest = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
         rates = jnp.array([lane.learning_rate for lane in lanes], jnp.float32)
+        begin = partial(_begin, contender, self._unit_schedule)
         state = jax.jit(jax.vmap(begin))(params, rest, rates)
         state = state if len(lanes) > 1 else jax.tree.map(lambda leaf: leaf[0], state)
         return jax.device_put(state, self._device)
@@ -174,7 +170,8 @@ class LaneRunner:
         if len(lanes) == 1:
             rates, seeds, orders = rates[0], seeds[0], orders[0]
         program = self._program(contender, state, rates, seeds, orders, len(lanes))
-        return program(state, rates, seeds, orders, self._train, jnp.int32(num_steps))
+        inputs = (state, rates, seeds, orders, self._train, self._dataset.statistics)
+        return program(*inputs, jnp.int32(num_steps))
 
     def _program(
         self,
@@ -186,40 +183,15 @@ class LaneRunner:
         count: int,
     ) -> Any:
         if (contender.label, count) not in self._programs:
-            steps = partial(self._steps, contender)
+            plan = _Plan(self._graphdef, self._unit_schedule, self.steps_per_epoch, self._batch_size)
+            steps = partial(_steps, contender, plan)
             if count > 1:
-                steps = jax.vmap(steps, in_axes=(0, 0, 0, 0, None, None))
+                steps = jax.vmap(steps, in_axes=(0, 0, 0, 0, None, None, None))
             # The number of steps is traced: one program for chunks of every length.
-            lowered = jax.jit(steps, donate_argnums=0).lower(
-                state, rates, seeds, orders, self._train, jnp.int32(0)
-            )
+            inputs = (state, rates, seeds, orders, self._train, self._dataset.statistics)
+            lowered = jax.jit(steps, donate_argnums=0).lower(*inputs, jnp.int32(0))
             self._programs[contender.label, count] = lowered.compile()
         return self._programs[contender.label, count]
-
-    def _steps(
-        self,
-        contender: Contender,
-        state: TrainState,
-        rate: jax.Array,
-        seed: jax.Array,
-        order: jax.Array,
-        train: Split,
-        num_steps: jax.Array,
-    ) -> TrainState:
-        optimizer = self._optimizer(contender, rate)
-
-        def body(_: jax.Array, state: TrainState) -> TrainState:
-            first = state.step % self.steps_per_epoch * self._batch_size
-            indices = jax.lax.dynamic_slice(order, (first,), (self._batch_size,))
-            images = self._dataset.standardise(train.images[indices])
-            key = step_key(seed, state.step)
-            return train_step(self._graphdef, optimizer, state, images, train.labels[indices], key)
-
-        state = state._replace(loss_sum=jnp.zeros_like(state.loss_sum))
-        return jax.lax.fori_loop(0, num_steps, body, state)
-
-    def _optimizer(self, contender: Contender, rate: jax.Array) -> optax.GradientTransformationExtraArgs:
-        return contender.optimizer(lambda count: rate * self._unit_schedule(count))
 
     def _at_once(self, contender: Contender, count: int) -> int:
         """How many lanes go into one program.
@@ -244,3 +216,50 @@ class LaneRunner:
 
     def _make_model(self, seed: int) -> nnx.Module:
         return make_model(self._model, self._dataset.image_shape, self._dataset.num_classes, seed)
+
+
+class _Plan(NamedTuple):
+    """What is written into the program of a chunk. JAX keeps it, so the runner is no part of it."""
+
+    graphdef: Any
+    unit_schedule: optax.Schedule
+    steps_per_epoch: int
+    batch_size: int
+
+
+def _begin(
+    contender: Contender, unit_schedule: optax.Schedule, params: Any, rest: Any, rate: jax.Array
+) -> TrainState:
+    zero = jnp.zeros([], jnp.int32)
+    opt_state = _optimizer(contender, unit_schedule, rate).init(params)
+    return TrainState(zero, params, rest, opt_state, jnp.zeros([], jnp.float32), zero)
+
+
+def _steps(
+    contender: Contender,
+    plan: _Plan,
+    state: TrainState,
+    rate: jax.Array,
+    seed: jax.Array,
+    order: jax.Array,
+    train: Split,
+    statistics: Statistics,
+    num_steps: jax.Array,
+) -> TrainState:
+    optimizer = _optimizer(contender, plan.unit_schedule, rate)
+
+    def body(_: jax.Array, state: TrainState) -> TrainState:
+        first = state.step % plan.steps_per_epoch * plan.batch_size
+        indices = jax.lax.dynamic_slice(order, (first,), (plan.batch_size,))
+        images = statistics.standardise(train.images[indices])
+        key = step_key(seed, state.step)
+        return train_step(plan.graphdef, optimizer, state, images, train.labels[indices], key)
+
+    state = state._replace(loss_sum=jnp.zeros_like(state.loss_sum))
+    return jax.lax.fori_loop(0, num_steps, body, state)
+
+
+def _optimizer(
+    contender: Contender, unit_schedule: optax.Schedule, rate: jax.Array
+) -> optax.GradientTransformationExtraArgs:
+    return contender.optimizer(lambda count: rate * unit_schedule(count))

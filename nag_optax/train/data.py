@@ -21,6 +21,17 @@ class Split(NamedTuple):
     labels: Any
 
 
+class Statistics(NamedTuple):
+    """Mean and deviation of each channel, arguments of a compiled program and no part of it."""
+
+    mean: Any
+    std: Any
+
+    def standardise(self, images: jax.Array) -> jax.Array:
+        """In float32, each channel of the images behind the statistics with mean 0 and deviation 1."""
+        return (images.astype(jnp.float32) - self.mean) / self.std
+
+
 class Dataset(NamedTuple):
     """Two splits, and the mean and deviation of each channel of the training images."""
 
@@ -41,9 +52,9 @@ class Dataset(NamedTuple):
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
-    def standardise(self, images: jax.Array) -> jax.Array:
-        """In float32, each channel of the training images with mean 0 and deviation 1."""
-        return (images.astype(jnp.float32) - self.mean) / self.std
+    @property
+    def statistics(self) -> Statistics:
+        return Statistics(self.mean, self.std)
 
 
 def load_dataset(config: TrainConfig) -> Dataset:

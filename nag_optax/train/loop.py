@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nag_optax.acceleration.evaluation import eval_params, has_accelerator
 from nag_optax.train.config import ModelName, TrainConfig
-from nag_optax.train.data import Dataset, Split
+from nag_optax.train.data import Dataset, Split, Statistics
 from nag_optax.train.devices import Device
 from nag_optax.train.errors import InputError
 from nag_optax.train.freezing import fix_statistics, frozen_mask
@@ -114,12 +114,13 @@ class Loop:
         epoch = int(state.step) // self.steps_per_epoch
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, self._epoch_order(epoch))
+        inputs = (state, self._order[1], self._train, self.dataset.statistics)
         if num_steps not in self._programs:
             started = time.perf_counter()
-            program = jax.jit(partial(self._chunk, num_steps), donate_argnums=0)
-            self._programs[num_steps] = program.lower(state, self._order[1], self._train).compile()
+            program = jax.jit(partial(_chunk, self._plan(), num_steps), donate_argnums=0)
+            self._programs[num_steps] = program.lower(*inputs).compile()
             self.compile_seconds += time.perf_counter() - started
-        return jax.block_until_ready(self._programs[num_steps](state, self._order[1], self._train))
+        return jax.block_until_ready(self._programs[num_steps](*inputs))
 
     def eval_state(self, state: TrainState) -> tuple[Any, Any]:
         """The parameters to evaluate and the batch statistics."""
@@ -138,9 +139,9 @@ class Loop:
 
     def logits(self, state: TrainState, images: np.ndarray) -> jax.Array:
         """(N, classes), computed in pieces of one shape, so that one program serves every N."""
-        return self._logits(self._graphdef, self.eval_state(state), images)
+        return _logits(self._graphdef, self.eval_state(state), self.dataset.statistics, images)
 
-    def pruned(self, state: TrainState) -> "Pruned":
+    def pruned(self, state: TrainState) -> Pruned:
         """The model without the hidden units that are exactly zero at the iterate to evaluate."""
         params, model_state = self.eval_state(state)
         zero = zero_units(self.model, params)
@@ -150,47 +151,69 @@ class Loop:
         graphdef = nnx.graphdef(make_model(self.model, shape, classes, seed=0, widths=widths))
 
         def evaluate(split: Split) -> Metrics:
-            return _metrics(self._logits(graphdef, weights, split.images), split.labels)
+            logits = _logits(graphdef, weights, self.dataset.statistics, split.images)
+            return _metrics(logits, split.labels)
 
         return Pruned(zero, sum(p.size for p in jax.tree.leaves(weights[0])), evaluate)
 
-    def _logits(self, graphdef: Any, weights: tuple[Any, Any], images: np.ndarray) -> jax.Array:
-        pieces = []
-        for start in range(0, len(images), EVALUATION_BATCH):
-            piece = images[start : start + EVALUATION_BATCH]
-            missing = EVALUATION_BATCH - len(piece)
-            padded = np.pad(piece, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
-            pieces.append(self._predict(graphdef, weights, padded)[: len(piece)])
-        return jnp.concatenate(pieces)
-
-    @partial(jax.jit, static_argnums=(0, 1))
-    def _predict(self, graphdef: Any, weights: tuple[Any, Any], images: jax.Array) -> jax.Array:
-        model = nnx.merge(graphdef, *weights)
-        return model(self.dataset.standardise(images), train=False)
+    def _plan(self) -> "_Plan":
+        return _Plan(
+            self._graphdef,
+            self._optimizer,
+            self._config.seed,
+            self.steps_per_epoch,
+            self.batch_size,
+            self._sharded,
+        )
 
     def _epoch_order(self, epoch: int) -> jax.Array:
         order = epoch_order(self._config.seed, epoch, self.num_examples, self.batch_size)
         return jax.device_put(order, self._replicated)
 
-    def _chunk(self, num_steps: int, state: TrainState, order: jax.Array, train: Split) -> TrainState:
-        def body(state: TrainState, _: None) -> tuple[TrainState, None]:
-            first = state.step % self.steps_per_epoch * self.batch_size
-            indices = jax.lax.dynamic_slice(order, (first,), (self.batch_size,))
-            indices = jax.lax.with_sharding_constraint(indices, self._sharded)
-            return self._step(state, train.images[indices], train.labels[indices]), None
 
-        # Sums are those of one epoch.
-        fresh = state.step % self.steps_per_epoch == 0
-        state = state._replace(
-            loss_sum=jnp.where(fresh, 0.0, state.loss_sum), correct=jnp.where(fresh, 0, state.correct)
-        )
-        return jax.lax.scan(body, state, None, length=num_steps)[0]
+class _Plan(NamedTuple):
+    """What is written into the program of a chunk. JAX keeps it, so the loop is no part of it."""
 
-    def _step(self, state: TrainState, images: jax.Array, labels: jax.Array) -> TrainState:
-        key = step_key(self._config.seed, state.step)
-        return train_step(
-            self._graphdef, self._optimizer, state, self.dataset.standardise(images), labels, key
-        )
+    graphdef: Any
+    optimizer: optax.GradientTransformationExtraArgs
+    seed: int
+    steps_per_epoch: int
+    batch_size: int
+    sharding: NamedSharding
+
+
+def _chunk(
+    plan: _Plan, num_steps: int, state: TrainState, order: jax.Array, train: Split, statistics: Statistics
+) -> TrainState:
+    def body(state: TrainState, _: None) -> tuple[TrainState, None]:
+        first = state.step % plan.steps_per_epoch * plan.batch_size
+        indices = jax.lax.dynamic_slice(order, (first,), (plan.batch_size,))
+        indices = jax.lax.with_sharding_constraint(indices, plan.sharding)
+        images = statistics.standardise(train.images[indices])
+        key = step_key(plan.seed, state.step)
+        return train_step(plan.graphdef, plan.optimizer, state, images, train.labels[indices], key), None
+
+    # Sums are those of one epoch.
+    fresh = state.step % plan.steps_per_epoch == 0
+    state = state._replace(
+        loss_sum=jnp.where(fresh, 0.0, state.loss_sum), correct=jnp.where(fresh, 0, state.correct)
+    )
+    return jax.lax.scan(body, state, None, length=num_steps)[0]
+
+
+def _logits(graphdef: Any, weights: tuple[Any, Any], statistics: Statistics, images: np.ndarray) -> jax.Array:
+    pieces = []
+    for start in range(0, len(images), EVALUATION_BATCH):
+        piece = images[start : start + EVALUATION_BATCH]
+        missing = EVALUATION_BATCH - len(piece)
+        padded = np.pad(piece, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
+        pieces.append(_predict(graphdef, weights, statistics, padded)[: len(piece)])
+    return jnp.concatenate(pieces)
+
+
+@partial(jax.jit, static_argnums=0)
+def _predict(graphdef: Any, weights: tuple[Any, Any], statistics: Statistics, images: jax.Array) -> jax.Array:
+    return nnx.merge(graphdef, *weights)(statistics.standardise(images), train=False)
 
 
 def _metrics(logits: jax.Array, labels: np.ndarray) -> Metrics:

@@ -1,5 +1,8 @@
 """Lanes: each is the trainer's run of the same seed, whatever the others do."""
 
+import gc
+import weakref
+
 import jax
 import numpy as np
 import pytest
@@ -60,6 +63,18 @@ def test_a_lane_is_the_run_of_the_trainer(model, accuracy, mlp, nag_lanes):
     np.testing.assert_allclose(result.final_train_loss, train.loss, rtol=1e-4)
     np.testing.assert_allclose(result.test_accuracy[-1], test.accuracy, atol=accuracy + 1e-6)
     np.testing.assert_allclose(result.final_train_accuracy, train.accuracy, atol=accuracy + 1e-6)
+
+
+def test_a_runner_is_freed_with_its_data():
+    """JAX keeps what it compiles, and must not keep the runner with it."""
+    config = CompareConfig(num_epochs=1, batch_size=512).resolved()
+    dataset = load_dataset(config.train_config())
+    runner = LaneRunner(config, dataset, jax.devices()[0])
+    runner.run(CONTENDERS["sgd"], [Lane(0.05, 0)], quiet)
+    alive = [weakref.ref(runner), weakref.ref(dataset.train.images)]
+    del runner, dataset
+    gc.collect()
+    assert all(ref() is None for ref in alive)
 
 
 def test_a_lane_that_diverges_leaves_the_others_as_they_are(mlp, nag_lanes):

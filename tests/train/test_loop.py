@@ -1,6 +1,8 @@
 """The loop: one program, batches that are a function of (seed, step), the same on four devices."""
 
 import dataclasses
+import gc
+import weakref
 from typing import Any
 
 import jax
@@ -43,10 +45,8 @@ def test_four_devices_give_the_numbers_of_one(model, steps):
 
 def test_the_batch_is_split_over_the_devices():
     loop = make_loop(4, batch_size=32)
-    program = jax.jit(lambda s, o, t: loop._chunk(2, s, o, t)).lower(
-        loop.init(), loop._epoch_order(0), loop._train
-    )
-    text = str(program.compile().as_text())
+    loop.run_chunk(loop.init(), 2)
+    text = loop._programs[2].as_text()
     assert "all-reduce" in text  # of the gradients
     assert "f32[8,128]" in text and "f32[32,128]" not in text  # hidden units of a quarter of the batch
 
@@ -108,6 +108,28 @@ def test_the_state_is_donated_and_one_program_serves_every_chunk():
     compiled = loop.compile_seconds
     loop.run_chunk(second, 4)
     assert loop.compile_seconds == compiled > 0
+
+
+def test_a_loop_is_freed_with_its_data():
+    """JAX keeps what it compiles, and must not keep the loop with it."""
+    loop = make_loop()
+    state = loop.run_chunk(loop.init(), 1)
+    loop.evaluate(state, loop.dataset.test)
+    loop.pruned(state).evaluate(loop.dataset.test)
+    alive = [weakref.ref(loop), weakref.ref(loop.dataset.train.images)]
+    del loop, state
+    gc.collect()
+    assert all(ref() is None for ref in alive)
+
+
+def test_statistics_that_are_assigned_later_are_those_of_every_program():
+    """With a huge deviation every image is 0, and every class of the fresh model has the same logit, 0."""
+    loop = make_loop()
+    for std in (loop.dataset.std, np.array([1e30], np.float32)):
+        loop.dataset = loop.dataset._replace(std=std)
+        first = loop.run_chunk(loop.init(), 1)
+        loss = loop.evaluate(loop.init(), loop.dataset.test).loss
+    np.testing.assert_allclose([float(first.loss_sum) / 64, loss], np.log(10), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -16,7 +16,7 @@ from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.config import TrainConfig
 from nag_optax.train.errors import Diverged, InputError, Interrupted
 from nag_optax.train.idx import read_idx_pair
-from nag_optax.train.loop import Loop
+from nag_optax.train.loop import Loop, train_step
 from nag_optax.train.run import train
 from tests.train.conftest import SMALL, output, write_idx
 
@@ -283,13 +283,11 @@ def test_a_run_dir_that_cannot_be_one(tmp_path, console, name):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, console, monkeypatch):
-    step = Loop._step
-
-    def poisoned(loop, state, images, labels):
-        new = step(loop, state, images, labels)
+    def poisoned(graphdef, optimizer, state, *batch):
+        new = train_step(graphdef, optimizer, state, *batch)
         return new._replace(loss_sum=new.loss_sum * jax.numpy.where(state.step >= 30, jax.numpy.nan, 1.0))
 
-    monkeypatch.setattr(Loop, "_step", poisoned)
+    monkeypatch.setattr("nag_optax.train.loop.train_step", poisoned)
     with pytest.raises(
         Diverged, match=r"not finite at step 46 \(epoch 2\); the checkpoint of step 23 is kept"
     ):
