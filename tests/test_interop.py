@@ -312,17 +312,16 @@ class TestFlax:
     ids=["nag", "schedules-and-restart", "scale_by_nesterov", "plain"],
 )
 def test_orbax_saves_and_restores_the_state(optimizer: optax.GradientTransformation, tmp_path: Path):
-    # Older releases of version 1 have other names for the two.
-    save, load = (ocp.save, ocp.load) if hasattr(ocp, "save") else (ocp.save_pytree, ocp.load_pytree)
     start = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params_tree())
     params, state = train(optimizer, start, sphere, 5)
-    save(tmp_path / "checkpoint", {"params": params, "state": state})
+    path = str(tmp_path / "checkpoint")
+    ocp.save_checkpointables(path, {"params": params, "state": state})
 
     def abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
     wanted = jax.tree.map(abstract, {"params": start, "state": optimizer.init(start)})
-    restored = load(tmp_path / "checkpoint", wanted)
+    restored = ocp.load_checkpointables(path, wanted)
     assert_trees_equal(restored, {"params": params, "state": state})
     update = jax.jit(optimizer.update)
     assert_trees_equal(update(params, restored["state"], restored["params"]), update(params, state, params))

@@ -1,11 +1,11 @@
 """Functions of two variables, and many descents on each in one compiled program, in float64."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
-import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -14,9 +14,6 @@ from nag_optax.compare.config import ProblemName
 from nag_optax.compare.contenders import Contender
 from nag_optax.compare.search import Trial
 from nag_optax.train.optimizer import decay_schedule
-
-# Before JAX 0.8 it was experimental.
-_x64_home: Any = jax if hasattr(jax, "enable_x64") else jax.experimental
 
 GAPS = (1e-3, 1e-6)
 """Counted are the steps to these shares of the gap at the start."""
@@ -67,7 +64,7 @@ def descend(
         return path, jax.vmap(problem.objective)(path) - problem.objective(jnp.array(problem.solution))
 
     # In float32 rounding would hide a gap of a millionth.
-    with _x64_home.enable_x64(True):
+    with _float64():
         paths, gaps = jax.jit(jax.vmap(lane))(jnp.array(learning_rates, float))
         # Computed apart from each other, the two values may differ by a rounding.
         gaps = np.maximum(np.asarray(gaps), 0.0)
@@ -83,6 +80,17 @@ def descend(
         }
         for rate, gap, path in zip(learning_rates, gaps, paths, strict=True)
     ]
+
+
+@contextmanager
+def _float64() -> Iterator[None]:
+    """Double precision within, and outside what there was before. `jax.enable_x64` came with JAX 0.8."""
+    before = jnp.result_type(float) == jnp.float64
+    jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
 
 
 def score(trial: Trial) -> tuple[float, float] | None:

@@ -52,6 +52,15 @@ def test_the_path_of_nag_is_that_of_the_iterate_to_evaluate():
         np.testing.assert_allclose(trial["path"][n], x, rtol=1e-11, atol=1e-13)
 
 
+def test_double_precision_ends_with_the_descent():
+    problem = make_problem("quadratic")
+    (trial,) = descend(problem, CONTENDERS["sgd"], "constant", 1, (0.01,))
+    assert trial["path"].dtype == np.float64 and jnp.array(1.0).dtype == np.float32
+    with pytest.raises(ZeroDivisionError):
+        descend(problem._replace(objective=lambda x: 1 / 0), CONTENDERS["sgd"], "constant", 1, (0.01,))
+    assert jnp.array(1.0).dtype == np.float32
+
+
 def test_a_schedule_decays_over_the_steps():
     problem = make_problem("quadratic")
     (trial,) = descend(problem, CONTENDERS["sgd"], "linear", 4, (0.004,))
