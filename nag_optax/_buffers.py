@@ -90,3 +90,13 @@ def step_buffers(leaf: Callable[..., tuple], updates: optax.Updates, *buffers: o
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     rows = [step(*row) for row in zip(leaves, *map(treedef.flatten_up_to, buffers), strict=True)]
     return tuple(treedef.unflatten([row[i] for row in rows]) for i in range(1 + len(buffers)))
+
+
+def weighted_sum(
+    a: jax.typing.ArrayLike, old: jax.Array, b: jax.typing.ArrayLike, new: jax.Array
+) -> jax.Array:
+    """a·old + b·new: the next value of a buffer, in its dtype."""
+    # XLA writes equal powers of two as a·(old + new), a product that it computes again wherever it is
+    # read: the old buffer is then read after its end, and copied. It cannot join what it does not know.
+    a = jax.lax.optimization_barrier(jnp.asarray(a, old.dtype))
+    return a * old + jnp.asarray(b, old.dtype) * new

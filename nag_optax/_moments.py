@@ -5,10 +5,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from nag_optax._buffers import weighted_sum
+
 
 def average(decay: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
     """β·old + (1 − β)·new, in the dtype of the arrays."""
-    return decay.astype(old.dtype) * old + (1 - decay).astype(new.dtype) * new
+    return weighted_sum(decay, old, 1 - decay, new)
 
 
 def complement(log_product: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, zero_buffers
+from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, weighted_sum, zero_buffers
 from nag_optax._trees import varying_with
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.restart import Restart, restart_test
@@ -195,18 +195,15 @@ def nesterov_kernel(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def lookahead(b: jax.typing.ArrayLike, k: jax.typing.ArrayLike, u: jax.Array, w: jax.Array) -> jax.Array:
-    """w⁺ = b·w + k·u of one leaf; u and w in the dtype to compute in. The kernel has b = β, k = β + γ."""
-    # Not β·(w + u) + γ·u: with that XLA keeps a copy of the buffer.
-    return jnp.asarray(b, w.dtype) * w + jnp.asarray(k, w.dtype) * u
-
-
 def linear_step(b, k, updates: optax.Updates, offset: optax.Updates, a=None, c=None):
-    """(u, w) → (a·u + c·w⁺, w⁺) over trees, a and c 1 where None; dtypes as `step_buffers` has them."""
+    """(u, w) → (a·u + c·w⁺, w⁺) over trees, w⁺ = b·w + k·u; a and c are 1 where None.
+
+    The kernel has b = β and k = β + γ. The dtypes are those of `step_buffers`.
+    """
 
     # At least in float32: in bfloat16 a momentum of 0.999 would be exactly 1.
     def leaf(u: jax.Array, w: jax.Array):
-        w = lookahead(b, k, u, w)
+        w = weighted_sum(b, w, k, u)
         own = u if a is None else jnp.asarray(a, u.dtype) * u
         return own + (w if c is None else jnp.asarray(c, w.dtype) * w), w
 

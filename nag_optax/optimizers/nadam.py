@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, zero_buffers
+from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, weighted_sum, zero_buffers
 from nag_optax._moments import average, by_parts, complement, root
 from nag_optax._schedules import at_step
 from nag_optax._validate import check_number, check_schedule, is_python_number
-from nag_optax.acceleration.kernel import lookahead
 from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate
 
 Variant = Literal["dozat", "keras", "optax", "algoperf"]
@@ -225,7 +224,7 @@ def _scale_by_nadam(
                 return jnp.asarray(scalar, g.dtype)
 
             u = own(1 - beta) * g
-            w = lookahead(next_beta, next_beta, u, w)
+            w = weighted_sum(next_beta, w, next_beta, u)
             v = average(beta2, jnp.square(g), v)
             return (own(a) * w + own(b) * u) / (root(own(c) * v) + own(eps)), w, v
 

@@ -158,9 +158,10 @@ class TestTranscriptions:
 
     @pytest.mark.parametrize("variant", VARIANTS)
     def test_without_momentum_it_is_rmsprop(self, variant: Any, x64: None):
-        actual = points(nadam(0.1, 0.0, variant=variant), quartic_gradient, START, 50)
+        # At 0.1 a difference in the start becomes six times as large on the way: no contraction.
+        actual = points(nadam(0.05, 0.0, variant=variant), quartic_gradient, START, 50)
         expected = reference.algoperf_nadamw(
-            quartic_gradient, START, lambda t: 0.1, 0.0, 0.999, 1e-8, 0.0, 50
+            quartic_gradient, START, lambda t: 0.05, 0.0, 0.999, 1e-8, 0.0, 50
         )
         assert residual(actual, expected) < EXACT
 
