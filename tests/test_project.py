@@ -1,11 +1,14 @@
 """The project's own files agree with each other."""
 
 import inspect
+import os
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -80,3 +83,34 @@ def test_the_table_of_places_is_that_of_the_tree():
     package = [path for path in files if path.suffix == ".py" or (path / "__init__.py").is_file()]
     parts = {f"nag_optax/{path.name}{'/' * path.is_dir()}" for path in package} - {"nag_optax/__init__.py"}
     assert parts == {place for place in places if place.startswith("nag_optax/")}
+
+
+@pytest.mark.parametrize("name", ["run", "test"])
+def test_each_set_up_command_of_the_readme_is_one_line(name: str):
+    readme = (ROOT / "README.md").read_text()
+    (command,) = re.findall(rf"^<!-- {name} -->\n```bash\n(.*?)\n```$", readme, re.S | re.M)
+    assert "\n" not in command and command.startswith("python -m pip install ")
+
+
+def test_a_plugin_of_another_project_does_not_stop_the_tests(tmp_path: Path):
+    """pytest-benchmark for one: it warns beside xdist, and a warning is an error here."""
+    (tmp_path / "crowding.py").write_text(
+        "import warnings\n\ndef pytest_configure():\n    warnings.warn('not of this project')\n"
+    )
+    facts = tmp_path / "crowding-1.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: crowding\nVersion: 1\n")
+    (facts / "entry_points.txt").write_text("[pytest11]\ncrowding = crowding\n")
+    (tmp_path / "test_one.py").write_text("def test_one():\n    pass\n")
+    command = [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "--rootdir", tmp_path, tmp_path]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_hosted_workflow_runs_every_stage():
+    stages = set(re.findall(r"^([\w-]+)\(\) \{\n    step ", (ROOT / ".ci" / "run").read_text(), re.M))
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    (matrix,) = re.findall(r"stage: \[(.*)\]", workflow)
+    assert stages == {*matrix.split(", "), *re.findall(r"\.ci/run ([\w-]+)$", workflow, re.M)}
+    assert {"newest", "newest-python", "oldest", "nightly"} <= stages
