@@ -1,13 +1,14 @@
-"""The options of the command `nag-optax`, and what is said of those that are wrong."""
+"""The options of the command `nag-optax`, and what is said of those that are wrong.
+
+tyro makes --help of the configurations and sorts the words of the command by option. They are read here,
+so that a mistake is one line that does not change with tyro.
+"""
 
 import contextlib
 import dataclasses
 import difflib
 import io
-import itertools
-import re
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
 
@@ -16,9 +17,13 @@ from nag_optax.train.checks import flag
 from nag_optax.train.config import EvaluateConfig, TrainConfig
 from nag_optax.train.defaults import defaults_table
 from nag_optax.train.errors import InputError
+from nag_optax.train.options import choices, is_several, read
 
 _COMMANDS = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
-_UNRECOGNIZED = "Unrecognized options: "
+
+
+class _Words(list[str]):
+    """What was given to an option."""
 
 
 def parse(arguments: list[str]) -> tuple[Any, set[str]]:
@@ -27,21 +32,42 @@ def parse(arguments: list[str]) -> tuple[Any, set[str]]:
     Raises:
         InputError: in one line, names the option, its value and what is allowed.
     """
+    command = arguments[0]
+    if command not in (*_COMMANDS, "-h", "--help"):
+        if command.startswith("-"):
+            raise InputError(f"{_unknown([command], ())}; see nag-optax --help")
+        raise InputError(f"{command}: no such command; must be train, evaluate or compare")
+    _check_missing(arguments)
+    config, unknown = _sorted_by_option(arguments)
+    if unknown:
+        raise InputError(f"{_unknown(unknown, _hints(command))}; see nag-optax {command} --help")
+    values = {}
+    for name, hint in _hints(command).items():
+        value = getattr(config, name)
+        if isinstance(value, _Words):
+            values[name] = _read(name, value, hint)
+        elif isinstance(value, tuple) and value:  # an option that may be repeated
+            values[name] = _read(name, [word for words in value for word in words], hint)
+        elif value is True:
+            values[name] = True
+    return dataclasses.replace(config, **values), set(values)
+
+
+def _sorted_by_option(arguments: list[str]) -> tuple[Any, list[str]]:
+    """The configuration, with its words in each field that was given; and the words that fit no option."""
     commands = (
         Annotated[TrainConfig, tyro.conf.subcommand("train")]
         | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
         | Annotated[CompareConfig, tyro.conf.subcommand("compare")]
     )
-    if not arguments[0].startswith("-") and arguments[0] not in _COMMANDS:
-        raise InputError(f"{arguments[0]}: no such command; must be train, evaluate or compare")
-    errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
-            config = tyro.cli(
+        with contextlib.redirect_stderr(io.StringIO()), _registry():
+            return tyro.cli(
                 commands,
                 prog="nag-optax",
                 description="Image classifiers with Nesterov acceleration. --version prints the version.",
                 args=arguments,
+                return_unknown_args=True,
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
             )
     except SystemExit as exit:
@@ -51,58 +77,62 @@ def parse(arguments: list[str]) -> tuple[Any, set[str]]:
                     f"Defaults by dataset and model, the learning rates by optimizer:\n\n{defaults_table()}"
                 )
             raise
-        raise InputError(_one_line(errors.getvalue(), arguments[0])) from None
-    options = {argument.split("=")[0] for argument in arguments if argument.startswith("--")}
-    names = {option.removeprefix("--").replace("-", "_") for option in options}
-    given = names & {field.name for field in dataclasses.fields(config)}
-    # The parser takes a list of nothing, which would stand for the default.
-    for name in given:
-        if getattr(config, name) == ():
-            raise InputError(f"{flag(name)} without a value: must be {allowed(name)}")
-    return config, given
+        if arguments[0] == "evaluate":
+            missing = "RUN_DIR is missing: name the folder of a run, nag-optax evaluate RUN_DIR"
+            raise InputError(missing) from None
+        raise InputError(f"{arguments[-1]}: not understood; see nag-optax {arguments[0]} --help") from None
 
 
-def _one_line(message: str, command: str) -> str:
-    """The parser's boxed message as one line that names the option, the value and what is allowed."""
-    # The box is drawn in Unicode or in ASCII; its rules part a title, the message and a hint.
-    lines = [line.strip(" │|\n") for line in message.splitlines()]
-    parts = [" ".join(part) for rule, part in _runs(lines) if not rule]
-    text = parts[1] if len(parts) > 1 and not message.startswith("╭") else parts[0]
-    help_of = f"nag-optax {command} --help" if command in _COMMANDS else "nag-optax --help"
-    if text.startswith(_UNRECOGNIZED):
-        return f"{_unknown(text.removeprefix(_UNRECOGNIZED).split(', '), command)}; see {help_of}"
-    for pattern in (
-        r"Error parsing (?P<option>--[\w-]+): .*from \['(?P<value>.*?)'\]",
-        r"Error parsing (?P<option>--[\w-]+): .*: '(?P<value>.*?)'",
-        r"invalid choice '(?P<value>.*?)' for argument '(?P<option>--[\w-]+)'",
-        r"Missing value(?P<value>) for argument '\W*(?P<option>--[\w-]+)",
-    ):
-        if found := re.search(pattern, text):
-            name = found["option"].removeprefix("--").replace("-", "_")
-            value = found["value"].replace("', '", " ") or "without a value"
-            return f"{found['option']} {value}: must be {allowed(name)}"
-    if "RUN_DIR" in text:
-        return "RUN_DIR is missing: name the folder of a run, nag-optax evaluate RUN_DIR"
-    return f"{text.rstrip('.')}; see {help_of}"
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """Makes tyro hand over the words of an option, and names in --help what the option takes."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def words(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+        hint: Any = info.type
+        if hint is bool or tyro.conf.UseAppendAction in info.markers or _holds_a_command(hint):
+            return None
+        names = choices(hint)
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs="*" if is_several(hint) else 1,
+            metavar="{" + ",".join(names) + "}" if names else getattr(hint, "__name__", "").upper(),
+            instance_from_str=_Words,
+            is_instance=lambda _: True,
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
 
 
-def _unknown(words: list[str], command: str) -> str:
-    """What is said of words that the parser knows no place for, options and their values."""
-    option = next((word.split("=")[0] for word in words if word.startswith("--")), None)
+def _holds_a_command(hint: Any) -> bool:
+    return hint in _COMMANDS.values() or any(map(_holds_a_command, get_args(hint)))
+
+
+def _hints(command: str) -> dict[str, Any]:
+    return get_type_hints(_COMMANDS[command]) if command in _COMMANDS else {}
+
+
+def _read(name: str, words: list[str], hint: Any) -> Any:
+    try:
+        return read(words, hint)
+    except ValueError:
+        raise InputError(f"{flag(name)} {' '.join(words)}: must be {allowed(name)}") from None
+
+
+def _check_missing(arguments: list[str]) -> None:
+    """An option without a value: tyro would stand for its default, or take it for a flag."""
+    taking = {flag(name): name for name, hint in _hints(arguments[0]).items() if hint is not bool}
+    for word, after in zip(arguments, [*arguments[1:], "--"], strict=True):
+        if word in taking and after.startswith("--"):
+            raise InputError(f"{word} without a value: must be {allowed(taking[word])}")
+
+
+def _unknown(words: list[str], known: Any) -> str:
+    """What is said of words that fit no option, options and their values."""
+    option = next((word.split("=")[0] for word in words if word.startswith("-")), None)
     if option is None:
         return f"{words[0]}: belongs to no option"
     if option.startswith("--no-"):  # The nearest would say the opposite.
         return f"{option}: no such option"
-    known = [flag(f.name) for f in dataclasses.fields(_COMMANDS[command])] if command in _COMMANDS else []
-    near = [name for name in difflib.get_close_matches(option, known, n=1, cutoff=0.8) if name != option]
+    near = difflib.get_close_matches(option, [flag(name) for name in known], n=1, cutoff=0.8)
     return f"{option}: no such option" + "".join(f"; did you mean {name}?" for name in near)
-
-
-def _runs(lines: list[str]) -> Iterator[tuple[bool, list[str]]]:
-    """Runs of rules and of text, without the empty lines."""
-    return (
-        (rule, list(run))
-        for rule, run in itertools.groupby(
-            filter(None, lines), key=lambda line: line[0] in "╭╰+" or not line.strip("─-")
-        )
-    )

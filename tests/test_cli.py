@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from nag_optax._command_line import parse
 from nag_optax.cli import run
 from nag_optax.compare.config import CompareConfig
 from nag_optax.train.catalogue import OPTIMIZERS
@@ -53,7 +55,10 @@ def command(*arguments: object) -> list[str]:
             "--run-dir runs/digits-cnn-nag-0/config.json: no such file; name the folder of a run",
         ),
         ("trian", "trian: no such command; must be train, evaluate or compare"),
-        ("compare --optimizers nag lion", "--optimizers lion: must be different names of sgd, momentum, nag"),
+        (
+            "compare --optimizers nag lion",
+            "--optimizers nag lion: must be different names of sgd",
+        ),
         ("compare --learning-rates 1 fast", "--learning-rates 1 fast: must be auto, or different finite"),
         ("compare --learning-rates 0.1 -1", "--learning-rates -1.0: must be auto, or different finite"),
         ("compare --seeds many", "--seeds many: must be a whole number from 1 to 100"),
@@ -64,6 +69,13 @@ def command(*arguments: object) -> list[str]:
         ("compare --resume --run-dir nowhere", "nowhere/config.json: no such file"),
         ("evaluate", "RUN_DIR is missing: name the folder of a run"),
         ("evaluate nowhere", "nowhere/config.json: no such file"),
+        ("evaluate nowhere else", "else: belongs to no option; see nag-optax evaluate --help"),
+        ("evaluate nowhere --predict", "--predict without a value: must be a path"),
+        ("evaluate nowhere --device toaster", "--device toaster: must be one of auto, cpu, gpu, tpu"),
+        ("train --model None", "--model None: must be one of mlp, cnn"),
+        ("train --freeze --resume", "--freeze without a value: must be paths of parameters"),
+        ("train --resume yes", "yes: belongs to no option"),
+        ("--volume 3", "--volume: no such option; see nag-optax --help"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, line, capsys, tmp_path, monkeypatch):
@@ -73,6 +85,23 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, line, capsys, tmp_path
     assert captured.out == "" and captured.err.count("\n") == 1
     assert captured.err.startswith("nag-optax: ") and line in captured.err
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_given_is_read_by_the_hint_of_its_option():
+    def parsed(text: str):
+        return parse(text.split())
+
+    config, given = parsed("train --freeze a,b --freeze c --momentum=0 --run-dir x --classes 0-4 --resume")
+    assert config == TrainConfig(
+        freeze=("a,b", "c"), momentum=0.0, run_dir=Path("x"), classes="0-4", resume=True
+    )
+    assert given == {"freeze", "momentum", "run_dir", "classes", "resume"}
+    config, _ = parsed("compare --learning-rates 1 1e-3 --optimizers nag sgd --seed -3")
+    assert config == CompareConfig(learning_rates=(1.0, 1e-3), optimizers=("nag", "sgd"), seed=-3)
+    assert parsed("compare --learning-rates auto")[0].learning_rates == "auto"
+    assert parsed("evaluate --device cpu run")[0] == EvaluateConfig(Path("run"), device="cpu")
+    # What is given as the default is given.
+    assert parsed("train --seed 0 --optimizer nag") == (TrainConfig(), {"seed", "optimizer"})
 
 
 def test_help_names_every_command_option_and_default(capsys):

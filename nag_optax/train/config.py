@@ -215,7 +215,7 @@ def allowed(name: str) -> str:
     """What the option of that name takes, in words."""
     if name in ALLOWED:
         return ALLOWED[name]
-    names = choices(get_type_hints(TrainConfig)[name])
+    names = choices(get_type_hints(TrainConfig).get(name))
     return "one of " + ", ".join(map(str, names)) if names else "a path"
 
 
