@@ -15,6 +15,7 @@ from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import CHECKPOINTS, CONFIG
 from nag_optax.train.loop import Loop
+from nag_optax.train.progress import shown
 from nag_optax.train.signals import collected_signals, interrupted
 from nag_optax.train.transfer import check_same_shapes, standardised_as
 
@@ -63,7 +64,7 @@ def _evaluate(config: EvaluateConfig, console: Console, interrupts: list[int]) -
             raise interrupted(interrupts, "")
         metrics = loop.evaluate(restored.state, split)
         results[f"{name}_accuracy"], results[f"{name}_loss"] = metrics.accuracy, metrics.loss
-        table.add_row(name, f"{metrics.accuracy:.2%}", f"{metrics.loss:.4f}", str(len(split.labels)))
+        table.add_row(name, f"{metrics.accuracy:.2%}", shown(metrics.loss), str(len(split.labels)))
     console.print(table)
 
     if images is not None:

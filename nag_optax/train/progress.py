@@ -22,16 +22,23 @@ class RunProgress(LiveBar):
             self._task,
             completed=step,
             description=f"epoch {epoch}/{self._num_epochs}",
-            loss=f"loss {loss:.4f}",
+            loss=f"loss {shown(loss)}",
         )
 
     def epoch(self, row: dict[str, Any]) -> None:
         """One line an epoch, above the bar."""
         test = "" if row["test_accuracy"] is None else f"  test {row['test_accuracy']:7.2%}"
         self.say(
-            f"epoch {row['epoch']:>3}/{self._num_epochs}  loss {row['train_loss']:.4f}  "
+            f"epoch {row['epoch']:>3}/{self._num_epochs}  loss {shown(row['train_loss']):>7}  "
             f"train {row['train_accuracy']:7.2%}{test}  {row['seconds']:6.2f} s"
         )
+
+
+def shown(loss: float) -> str:
+    """A loss in at most seven characters, in scientific notation where it is very small or large."""
+    if loss == 0 or 1e-3 <= loss < 10:
+        return f"{loss:.4f}"
+    return f"{loss:.2f}" if 10 <= loss < 1000 else f"{loss:.1e}"
 
 
 def summary_table(summary: dict[str, Any], run_dir: str) -> Table:
@@ -41,7 +48,7 @@ def summary_table(summary: dict[str, Any], run_dir: str) -> Table:
         return "not evaluated" if value is None else f"{value:.2%}"
 
     def loss(value: float | None) -> str:
-        return "" if value is None else f"{value:.4f}"
+        return "" if value is None else shown(value)
 
     table = Table(show_header=False, title="Result", title_justify="left")
     table.add_column(style="bold")

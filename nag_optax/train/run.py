@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from nag_optax.train.catalogue import default_learning_rate
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.config import TrainConfig
 from nag_optax.train.data import Dataset, load_dataset, source_of
@@ -17,7 +18,7 @@ from nag_optax.train.errors import Diverged, InputError
 from nag_optax.train.figures import draw_curves
 from nag_optax.train.folder import CHECKPOINTS, CURVES, METRICS, SUMMARY, RunFolder
 from nag_optax.train.loop import Loop, TrainState, chunk_lengths
-from nag_optax.train.progress import RunProgress, summary_table
+from nag_optax.train.progress import RunProgress, shown, summary_table
 from nag_optax.train.signals import collected_signals, interrupted
 from nag_optax.train.transfer import Weights, check_same_data, facts_of, standardised_as, starting_weights
 
@@ -95,6 +96,7 @@ class _Run:
         self._checkpoints = Checkpoints(folder.path / CHECKPOINTS)
         self._earlier_seconds = 0.0
         self._epoch_seconds = 0.0
+        self._loss_of_a_guess = math.log(dataset.num_classes)
         self._rows: list[dict[str, Any]] = []
 
     def carry_out(self) -> dict[str, Any]:
@@ -178,6 +180,8 @@ class _Run:
         self._epoch_seconds = 0.0
         self._folder.write_rows(self._rows)
         self._progress.epoch(row)
+        if self._first_far_off() is row:
+            self._progress.say(self._warning(row))
 
     def _save(self, state: TrainState) -> None:
         if not self._loop.is_finite(state):
@@ -202,13 +206,33 @@ class _Run:
         where = f"the checkpoint of step {kept[0]} is kept" if kept else "no checkpoint was written yet"
         return (
             f"the loss is not finite at step {step} (epoch {epoch}); {where} in {self._folder.path}. "
-            f"Lower --learning-rate {self._config.learning_rate:g}, or add --clip-norm 1, in a new --run-dir"
+            f"{self._advice()}"
         )
+
+    def _first_far_off(self) -> dict[str, Any] | None:
+        """The first epoch with more than twice the loss of a guess, where no model begins."""
+        return next((row for row in self._rows if row["train_loss"] > 2 * self._loss_of_a_guess), None)
+
+    def _warning(self, row: dict[str, Any]) -> str:
+        return (
+            f"warning: the loss of epoch {row['epoch']} is {shown(row['train_loss'])}, where a guess has "
+            f"{shown(self._loss_of_a_guess)}: the learning rate is too high. {self._advice()}"
+        )
+
+    def _advice(self) -> str:
+        config = self._config
+        assert config.model is not None
+        usual = default_learning_rate(config.optimizer, config.inner, config.dataset, config.model)
+        clip = ", or add --clip-norm 1" if config.clip_norm is None else ""
+        rate = f"{config.learning_rate:g} (by default {usual:g})"
+        return f"Lower --learning-rate {rate}{clip}, in a new --run-dir"
 
     def _finish(self, state: TrainState) -> dict[str, Any]:
         if self._interrupts:
             self._stop(state)
         train = self._loop.evaluate(state, self._dataset.train)
+        if not math.isfinite(train.loss):
+            raise Diverged(self._divergence(int(state.step), self._num_epochs))
         test = None if self._config.train_only else self._loop.evaluate(state, self._dataset.test)
         # The first epoch warms caches up.
         seconds = statistics.median(
@@ -240,6 +264,8 @@ class _Run:
             raise InputError(f"{self._folder.path / CURVES}: cannot be written ({error})") from None
         self._folder.write(SUMMARY, json.dumps(summary, indent=2) + "\n")
         self._console.print(summary_table(summary, str(self._folder.path)))
+        if train.loss > self._loss_of_a_guess and (row := self._first_far_off()):
+            self._say(self._warning(row))
         return summary
 
     def _without_zero_units(self, state: TrainState) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import math
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -16,7 +18,8 @@ from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.config import TrainConfig
 from nag_optax.train.errors import Diverged, InputError, Interrupted
 from nag_optax.train.idx import read_idx_pair
-from nag_optax.train.loop import Loop, train_step
+from nag_optax.train.loop import Loop, Metrics, train_step
+from nag_optax.train.progress import shown
 from nag_optax.train.run import train
 from tests.train.conftest import SMALL, output, write_idx
 
@@ -79,7 +82,7 @@ def test_a_run_is_shown_in_plain_lines_and_a_table(tmp_path, console):
     text = output(console)
     for part in ("epoch   1/2  loss", "epoch   2/2", "test accuracy", "steps/s", str(tmp_path / "run")):
         assert part in text
-    assert "\x1b" not in text
+    assert "\x1b" not in text and "warning" not in text
 
 
 def test_train_only_does_not_touch_the_test_split(tmp_path, console, monkeypatch):
@@ -299,3 +302,40 @@ def test_a_learning_rate_that_diverges_is_told_what_to_change(tmp_path, console)
     config = dataclasses.replace(SMALL, learning_rate=1e20, run_dir=tmp_path / "run")
     with pytest.raises(Diverged, match=r"no checkpoint was written yet.*Lower --learning-rate 1e\+20"):
         train(config, console)
+
+
+def test_a_loss_far_above_a_guess_is_warned_of_with_the_learning_rate(tmp_path, console):
+    config = dataclasses.replace(SMALL, num_epochs=1, learning_rate=1000.0, run_dir=tmp_path / "run")
+    train(config, console)
+    warning = (
+        r"warning: the loss of epoch 1 is \d\.\de\+\d\d, where a guess has 2\.3026: the learning rate is too "
+        r"high\. Lower --learning-rate 1000 \(by default 0\.1\), or add --clip-norm 1, in a new --run-dir\n"
+    )
+    text = output(console)
+    assert len(re.findall(warning, text)) == 2  # as soon as it is known, and at the end
+    losses = re.findall(r"loss +(\d\S*)", text)
+    assert len(losses) == 3 and all(len(loss) <= 7 for loss in losses)  # epoch, train, test
+
+
+def test_a_final_loss_that_is_not_finite_is_no_result(tmp_path, console, monkeypatch):
+    monkeypatch.setattr(Loop, "evaluate", lambda *_: Metrics(math.inf, 0.1))
+    config = dataclasses.replace(SMALL, num_epochs=1, train_only=True, run_dir=tmp_path / "run")
+    with pytest.raises(Diverged, match=r"not finite at step 23 .* checkpoint of step 23 is kept"):
+        train(config, console)
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("loss", "text"),
+    [
+        (0.0, "0.0000"),
+        (3.2e-7, "3.2e-07"),
+        (0.00123, "0.0012"),
+        (2.3026, "2.3026"),
+        (104.2544, "104.25"),
+        (1234.5, "1.2e+03"),
+        (2.7e24, "2.7e+24"),
+    ],
+)
+def test_a_loss_takes_seven_characters_at_most(loss, text):
+    assert shown(loss) == text
