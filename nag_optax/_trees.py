@@ -1,6 +1,5 @@
-"""Trees of arrays: sums and norms, in float32 or wider, and how their arrays are typed."""
+"""Sums and norms over trees, in float32 or wider."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -55,18 +54,6 @@ def widened(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Both in the dtype that holds both and float32."""
     dtype = wide(a.dtype, b.dtype)
     return a.astype(dtype), b.astype(dtype)
-
-
-def varying_with(tree: Any, data: Any) -> Any:
-    """The same tree, each array typed as one that varies over every mesh axis that some array of `data` does.
-
-    Inside `shard_map` a scalar that starts as a constant and then depends on data changes its type, which
-    no loop, branch or scan accepts. Of `data` only the types are read, so that shapes do. Elsewhere, and in
-    a compiled program, this is nothing.
-    """
-    flags = (jnp.zeros_like(leaf, dtype=bool, shape=()) for leaf in jax.tree.leaves(data))
-    no = functools.reduce(jnp.logical_or, flags, jnp.zeros([], bool))
-    return jax.tree.map(lambda leaf: jnp.where(no, leaf, leaf), tree)
 
 
 def is_none(leaf: Any) -> bool:

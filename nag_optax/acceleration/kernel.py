@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, weighted_sum, zero_buffers
-from nag_optax._trees import varying_with
+from nag_optax._meshes import varying_with
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.restart import Restart, restart_test
 

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._trees import sum_over_leaves, varying_with, widened
+from nag_optax._meshes import varying_with
+from nag_optax._trees import sum_over_leaves, widened
 
 Restart = Literal["gradient", "speed", "value"]
 

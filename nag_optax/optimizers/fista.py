@@ -10,8 +10,9 @@ import optax
 
 from nag_optax._buffers import buffer_dtype, check_tree, zero_buffers
 from nag_optax._dtypes import wide
+from nag_optax._meshes import varying_with
 from nag_optax._schedules import scheduled_value
-from nag_optax._trees import is_none, varying_with, widened
+from nag_optax._trees import is_none, widened
 from nag_optax._validate import check_schedule, is_python_number
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.iterate import IterateState, offset_of

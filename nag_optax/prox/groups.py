@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nag_optax._dtypes import wide
+from nag_optax._meshes import on_auto_axes
 from nag_optax._trees import array_norm
 from nag_optax._validate import check_numbers
 from nag_optax.prox.base import (
@@ -117,10 +118,15 @@ def _groups(params: Params, strength: Strength, axis: Frozen, joint: bool) -> tu
         if len({n.shape for n in norms}) > 1:
             found = ", ".join(f"{n.shape} of {leaf.name}" for n, leaf in zip(norms, leaves, strict=True))
             raise ValueError(f"axis must leave norms of one shape where joint=True; got {found}")
-        dtype = wide(*(n.dtype for n in norms))
-        norms = [array_norm(jnp.stack([n.astype(dtype) for n in norms]), (0,))] * len(norms)
+        # Of leaves that a mesh may split in different ways; not a scalar, but on every device as one is.
+        norms = [on_auto_axes(_joined, 0.0, norms)] * len(norms)
     strengths = spread("strength", strength, params, leaves, [n.shape for n in norms])
     return [_Group(*group) for group in zip(leaves, axes, norms, strengths, strict=True)], treedef
+
+
+def _joined(norms: list[jax.Array]) -> jax.Array:
+    dtype = wide(*(n.dtype for n in norms))
+    return array_norm(jnp.stack([n.astype(dtype) for n in norms]), (0,))
 
 
 def _group_l2(

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from nag_optax._meshes import on_auto_axes
 from nag_optax._validate import check_numbers
 from nag_optax.prox.base import Leaf, Params, Prox, Strength, narrowed, spread, total, widened
 
@@ -60,7 +61,9 @@ def _matrices(params: Params, strength: Strength) -> tuple[list[Leaf], Any, list
 def _nuclear_norm(params: Params, step_size: jax.typing.ArrayLike, strength: Strength) -> Params:
     leaves, treedef, strengths = _matrices(params, strength)
     low = [
-        singular_value_threshold(leaf.array, jnp.asarray(step_size, leaf.real_dtype) * s)
+        on_auto_axes(
+            singular_value_threshold, leaf.array, leaf.array, jnp.asarray(step_size, leaf.real_dtype) * s
+        )
         if leaf.array.size
         else leaf.array
         for leaf, s in zip(leaves, strengths, strict=True)
@@ -70,9 +73,13 @@ def _nuclear_norm(params: Params, step_size: jax.typing.ArrayLike, strength: Str
 
 def _nuclear_norm_value(params: Params, strength: Strength) -> jax.Array:
     leaves, _, strengths = _matrices(params, strength)
+
+    def weighted(matrix: jax.Array, strength: jax.Array) -> jax.Array:
+        return jnp.sum(strength * jnp.sum(jnp.linalg.svd(matrix, compute_uv=False), axis=-1))
+
     return total(
         [
-            jnp.sum(s * jnp.sum(jnp.linalg.svd(leaf.array, compute_uv=False), axis=-1))
+            on_auto_axes(weighted, 0.0, leaf.array, s)
             for leaf, s in zip(leaves, strengths, strict=True)
             if leaf.array.size
         ]

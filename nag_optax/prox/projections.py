@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from nag_optax._dtypes import wide
+from nag_optax._meshes import on_auto_axes
 from nag_optax._validate import check_numbers
 from nag_optax.prox.base import Leaf, Params, Prox, indicator, narrowed, widened
 from nag_optax.prox.constraints import box, nonnegative
@@ -114,7 +115,8 @@ def _projected(
     if not any(a.size for a in given):
         return given, given
     args, kwargs = jax.tree.map(lambda a: _in_dtype(a, dtype), (args, kwargs))
-    result = _promoting(fn, treedef.unflatten(given), args, kwargs)
+    tree, call = treedef.unflatten(given), functools.partial(_promoting, fn)
+    result = on_auto_axes(call, tree, tree, args, kwargs) if _is_optax(fn) else call(tree, args, kwargs)
     if jax.tree.structure(result) != treedef:
         raise ValueError(f"{_name(fn)} must keep the tree {treedef}; got {jax.tree.structure(result)}")
     projected = jax.tree.leaves(result)

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nag_optax._trees import norm, varying_with
+from nag_optax._meshes import varying_with
+from nag_optax._trees import norm
 from nag_optax.solver.loop import Problem, Report, forward_backward, gradient_of, run
 
 # Krylov vectors held at once: this many numbers in all, but 50 vectors at least and no more than there

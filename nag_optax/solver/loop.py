@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._dtypes import wide
-from nag_optax._trees import norm, varying_with
+from nag_optax._meshes import varying_with
+from nag_optax._trees import norm
 from nag_optax.acceleration.evaluation import eval_params, has_accelerator
 from nag_optax.acceleration.iterate import IterateState
 from nag_optax.optimizers.backtracking import BacktrackingState

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from nag_optax._trees import varying_with
+from nag_optax._meshes import varying_with
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.restart import Restart
 from nag_optax.optimizers.fista import fista

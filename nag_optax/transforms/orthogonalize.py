@@ -11,6 +11,7 @@ import optax
 
 from nag_optax._buffers import buffer_dtype
 from nag_optax._dtypes import wide
+from nag_optax._meshes import on_auto_axes
 from nag_optax._validate import check_number, check_numbers
 
 LeadingAxes = Literal["flatten", "batch"]
@@ -84,7 +85,6 @@ def orthogonalize(
         raise ValueError(f'leading_axes must be "flatten" or "batch"; got {leading_axes!r}')
 
     def leaf(u: jax.Array) -> jax.Array:
-        u = jnp.asarray(u)
         x = u.reshape(matrix_shape(u.shape, leading_axes))
         kept = wide(u.dtype) if compute_dtype is None else compute_dtype
         if jnp.issubdtype(u.dtype, jnp.complexfloating):
@@ -98,7 +98,8 @@ def orthogonalize(
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
         _check_ranks(updates)
-        return jax.tree.map(leaf, updates), state
+        updates = jax.tree.map(jnp.asarray, updates)
+        return jax.tree.map(lambda u: on_auto_axes(leaf, u, u), updates), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
