@@ -18,11 +18,13 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 def conv_general_dilated(
     lhs: jax.Array, rhs: jax.Array, window_strides: Any, padding: Any, **kwargs: Any
 ) -> jax.Array:
-    """`lax.conv_general_dilated` for `nnx.Conv(conv_general_dilated=...)`, stride 1, odd kernels, SAME."""
-    height, width = rhs.shape[:2]
-    if tuple(window_strides) != (1, 1) or padding != "SAME" or not (height % 2 and width % 2):
-        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
-    return _same_conv(lhs, rhs)
+    """`lax.conv_general_dilated` for `nnx.Conv(conv_general_dilated=...)`.
+
+    NHWC images with an odd kernel, stride 1 and SAME take the form above; all else is left to `lax`.
+    """
+    if tuple(window_strides) == (1, 1) and padding == "SAME" and _is_plain(lhs.shape, rhs.shape, **kwargs):
+        return _same_conv(lhs, rhs, kwargs.get("precision"))
+    return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:
@@ -35,34 +37,54 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     return x[:, : 2 * height, : 2 * width].reshape(n, height, 2, width, 2, channels).max((2, 4))
 
 
-def _conv(lhs: jax.Array, rhs: jax.Array, padding: Any = "SAME") -> jax.Array:
-    return lax.conv_general_dilated(lhs, rhs, (1, 1), padding, dimension_numbers=_LAYOUT)
+def _is_plain(
+    images: tuple[int, ...],
+    kernel: tuple[int, ...],
+    dimension_numbers: Any = None,
+    precision: Any = None,
+    **others: Any,
+) -> bool:
+    del precision  # It is passed on.
+    if len(kernel) != 4 or any(value not in (None, 1, (1, 1)) for value in others.values()):
+        return False
+    layout, own = (lax.conv_dimension_numbers(images, kernel, n) for n in (dimension_numbers, _LAYOUT))
+    return layout == own and kernel[0] % 2 == kernel[1] % 2 == 1
 
 
-@jax.custom_vjp
-def _same_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _conv(x, kernel)
+def _conv(lhs: jax.Array, rhs: jax.Array, precision: Any, padding: Any = "SAME") -> jax.Array:
+    return lax.conv_general_dilated(lhs, rhs, (1, 1), padding, dimension_numbers=_LAYOUT, precision=precision)
 
 
-def _forward(x: jax.Array, kernel: jax.Array):
-    return _conv(x, kernel), (x, kernel)
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _same_conv(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
+    return _conv(x, kernel, precision)
 
 
-def _backward(residuals: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = residuals
-    return lax.platform_dependent(x, kernel, g, cpu=_backward_cpu, default=_backward_default)
+def _forward(x: jax.Array, kernel: jax.Array, precision: Any):
+    return _conv(x, kernel, precision), (x, kernel)
 
 
-def _backward_cpu(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    grad_x = _conv(g, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+def _backward(
+    precision: Any, residuals: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    own, default = (partial(backward, precision) for backward in (_backward_cpu, _backward_default))
+    return lax.platform_dependent(*residuals, g, cpu=own, default=default)
+
+
+def _backward_cpu(
+    precision: Any, x: jax.Array, kernel: jax.Array, g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    grad_x = _conv(g, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), precision)
     # Channels take the place of the batch, and the batch that of the channels.
     pad = tuple((size // 2, size // 2) for size in kernel.shape[:2])
-    grad_kernel = _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), pad)
+    grad_kernel = _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), precision, pad)
     return grad_x, grad_kernel.transpose(1, 2, 0, 3)
 
 
-def _backward_default(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return jax.vjp(partial(_conv, padding="SAME"), x, kernel)[1](g)
+def _backward_default(
+    precision: Any, x: jax.Array, kernel: jax.Array, g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    return jax.vjp(partial(_conv, precision=precision), x, kernel)[1](g)
 
 
 _same_conv.defvjp(_forward, _backward)

@@ -32,12 +32,54 @@ def test_convolution_and_its_gradients_are_those_of_lax(shape, inside_a_scan):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), expected, actual)
 
 
-@pytest.mark.parametrize(("strides", "padding"), [((2, 2), "SAME"), ((1, 1), "VALID")])
-def test_other_convolutions_are_left_to_lax(strides, padding):
-    x, kernel = jnp.ones((1, 6, 6, 2)), jnp.ones((3, 3, 2, 1))
-    expected = lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=LAYOUT)
-    actual = conv_general_dilated(x, kernel, strides, padding, dimension_numbers=LAYOUT)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"window_strides": (2, 2)},
+        {"padding": "VALID"},
+        {"padding": "SAME_LOWER"},
+        {"rhs_dilation": (2, 1)},
+        {"feature_group_count": 2, "kernel": (3, 3, 2, 4)},
+        {"batch_group_count": 2},
+        {"dimension_numbers": ("NCHW", "HWIO", "NHWC"), "x": (2, 4, 6, 6)},
+        {"dimension_numbers": ("NHWC", "OIHW", "NHWC"), "kernel": (4, 4, 3, 3)},
+        {"preferred_element_type": jnp.float32, "dtype": jnp.bfloat16},
+        {
+            "dimension_numbers": ("NWC", "WIO", "NWC"),
+            "window_strides": (1,),
+            "x": (2, 6, 4),
+            "kernel": (3, 4, 4),
+        },
+    ],
+    ids=lambda options: ",".join(options),
+)
+def test_other_convolutions_are_left_to_lax(options):
+    options = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": LAYOUT} | options
+    dtype, rng = options.pop("dtype", jnp.float32), np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=options.pop("x", (2, 6, 6, 4))), dtype)
+    kernel = jnp.asarray(rng.normal(size=options.pop("kernel", (3, 3, 4, 4))), dtype)
+    expected = lax.conv_general_dilated(x, kernel, **options)
+    actual = conv_general_dilated(x, kernel, **options)
+    assert actual.dtype == expected.dtype
     np.testing.assert_array_equal(actual, expected)
+
+
+def test_what_lax_refuses_is_refused():
+    x, kernel = jnp.ones((1, 6, 6, 2)), jnp.ones((3, 3, 2, 1))
+    with pytest.raises(ValueError, match="transposed"):
+        conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT, lhs_dilation=(2, 2))
+
+
+def test_the_precision_is_that_of_every_convolution():
+    conv = nnx.Conv(
+        2, 3, (3, 3), precision="highest", conv_general_dilated=conv_general_dilated, rngs=nnx.Rngs(0)
+    )
+    graphdef, params = nnx.split(conv)
+    gradients = jax.grad(lambda params, x: nnx.merge(graphdef, params)(x).sum(), argnums=(0, 1))
+    program = str(jax.make_jaxpr(gradients)(params, jnp.ones((1, 4, 4, 2))))
+    convolutions = program.count("conv_general_dilated[")
+    # The value, and two gradients on a CPU and elsewhere.
+    assert program.count("Precision.HIGHEST, Precision.HIGHEST") == convolutions >= 5
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 3)])
