@@ -94,7 +94,7 @@ class TrainConfig:
     ] = None
     """How the learning rate decays, to 0 at the end."""
     warmup_epochs: FloatInTable = None
-    """Epochs in which the learning rate rises linearly to its peak."""
+    """Epochs in which the learning rate rises linearly to its peak; by default at most a tenth of all."""
     weight_decay: Float = None
     """Decoupled weight decay of weight matrices and kernels, at least 0.
     By default 0, with adamw and nadamw 1e-4."""
@@ -157,7 +157,7 @@ class TrainConfig:
             momentum=given_or(self.momentum, options.get("momentum")),
             weight_decay=given_or(self.weight_decay, options.get("weight_decay", 0.0)),
             schedule=given_or(self.schedule, table.schedule),
-            warmup_epochs=given_or(self.warmup_epochs, min(table.warmup_epochs, 0.1 * num_epochs)),
+            warmup_epochs=given_or(self.warmup_epochs, min(table.warmup_epochs, num_epochs / 10)),
             num_epochs=num_epochs,
             batch_size=given_or(self.batch_size, table.batch_size),
             init_from=None if self.init_from is None else self.init_from.resolve(),

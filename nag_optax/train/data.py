@@ -1,6 +1,7 @@
 """Datasets: images and labels in memory, a held-out test split, the training set's statistics."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,8 +58,12 @@ class Dataset(NamedTuple):
         return Statistics(self.mean, self.std)
 
 
-def load_dataset(config: TrainConfig) -> Dataset:
+def load_dataset(config: TrainConfig, classes: Sequence[int] | None = None) -> Dataset:
     """The dataset of a configuration, resized if it asks for that.
+
+    Args:
+        config: names the dataset.
+        classes: the labels that a model knows, rising; None takes those of the training images.
 
     Raises:
         InputError: names the file or option, what is wrong, and what is expected.
@@ -68,14 +73,14 @@ def load_dataset(config: TrainConfig) -> Dataset:
     else:
         assert config.data_dir is not None
         train, test = _idx_folder(config.data_dir)
-    classes = tuple(range(1 + int(train.labels.max())))
     if config.classes is not None:
-        classes = class_labels(config.classes)
-        train, test = (_restricted(split, classes, config) for split in (train, test))
-    if (train.labels == train.labels[0]).all():
+        train, test = (_restricted(split, config) for split in (train, test))
+    classes = tuple(np.unique(train.labels).tolist() if classes is None else classes)
+    if len(classes) == 1:
         raise InputError(
-            f"{source_of(config)}: every training label is {train.labels[0]}; there must be two classes"
+            f"{source_of(config)}: every training label is {classes[0]}; there must be two classes"
         )
+    train, test = (_numbered(split, classes, config) for split in (train, test))
     digest = _digest(train)  # What a resize gives may differ between devices in the last bit.
     if config.image_size is not None:
         train, test = (Split(resize(s.images, config.image_size), s.labels) for s in (train, test))
@@ -114,17 +119,32 @@ def _digest(split: Split) -> str:
     return digest.hexdigest()
 
 
-def _restricted(split: Split, classes: tuple[int, ...], config: TrainConfig) -> Split:
-    """The images of these labels, numbered from 0."""
+def _restricted(split: Split, config: TrainConfig) -> Split:
+    """The images of the labels that --classes names."""
+    assert config.classes is not None
+    classes = class_labels(config.classes)
     there = np.unique(split.labels)
     if missing := sorted(set(classes) - set(there.tolist())):
-        named = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} more" if missing[5:] else "")
         raise InputError(
-            f"--classes {config.classes}: --dataset {config.dataset} has no {named}; "
+            f"--classes {config.classes}: --dataset {config.dataset} has no {_listed(missing)}; "
             f"its labels are {', '.join(map(str, there))}"
         )
     chosen = np.isin(split.labels, classes)
-    return Split(split.images[chosen], np.searchsorted(classes, split.labels[chosen]).astype(np.int32))
+    return Split(split.images[chosen], split.labels[chosen])
+
+
+def _numbered(split: Split, classes: tuple[int, ...], config: TrainConfig) -> Split:
+    """The split with the place of each label among the classes."""
+    if unknown := sorted(set(np.unique(split.labels).tolist()) - set(classes)):
+        raise InputError(
+            f"{source_of(config)}: holds the labels {_listed(unknown)}, which are none of the classes "
+            f"that the model learns, {', '.join(map(str, classes))}"
+        )
+    return Split(split.images, np.searchsorted(classes, split.labels).astype(np.int32))
+
+
+def _listed(labels: list[int]) -> str:
+    return ", ".join(map(str, labels[:5])) + (f" and {len(labels) - 5} more" if labels[5:] else "")
 
 
 def _digits() -> tuple[Split, Split]:
@@ -153,10 +173,5 @@ def _idx_folder(folder: Path) -> tuple[Split, Split]:
         raise InputError(
             f"--data-dir {folder}: test images are {test.images.shape[1:]}, "
             f"training images {train.images.shape[1:]}; they must have one shape"
-        )
-    if test.labels.max() > train.labels.max():
-        raise InputError(
-            f"--data-dir {folder}: the test labels reach {test.labels.max()}, "
-            f"those to train with {train.labels.max()}; they must be of the same classes"
         )
     return train, test

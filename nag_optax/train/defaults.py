@@ -41,7 +41,7 @@ DEFAULTS: dict[tuple[str, str], Defaults] = {
         num_epochs=3,
         batch_size=64,
         schedule="linear",
-        warmup_epochs=0.5,
+        warmup_epochs=0.3,
         steps_per_report=20,
     ),
 }

@@ -37,11 +37,13 @@ def _evaluate(config: EvaluateConfig, console: Console, interrupts: list[int]) -
         run = dataclasses.replace(run, data_dir=config.data_dir)
     devices = find_devices(config.device, 1)
     images = None if config.predict is None else _read_images(config.predict)
-    dataset = load_dataset(run)
+    checkpoints = Checkpoints(config.run_dir / CHECKPOINTS)
+    facts = checkpoints.data_facts()
+    # Other data may lack a class.
+    dataset = load_dataset(run, None if facts is None else facts["classes"])
     if images is not None:
         images = _fitted(images, config.predict, dataset, run.image_size)
-    checkpoints = Checkpoints(config.run_dir / CHECKPOINTS)
-    if facts := checkpoints.data_facts():
+    if facts is not None:
         check_same_shapes(dataset, facts, source_of(run))
         dataset = standardised_as(dataset, facts)
     loop = Loop(run, dataset, devices)
@@ -86,8 +88,13 @@ def _evaluate(config: EvaluateConfig, console: Console, interrupts: list[int]) -
 def _read_images(path: Path) -> np.ndarray:
     try:
         images = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"--predict {path}: cannot be read as a .npy array ({error})") from None
+    except OSError as error:
+        raise InputError(f"--predict {path}: cannot be read ({error})") from None
+    except (ValueError, EOFError):  # NumPy's own text is of pickles, and of how to allow them.
+        raise InputError(
+            f"--predict {path}: is no .npy file; it must be an array that numpy.save wrote, of images "
+            "(N, height, width) or (N, height, width, channels)"
+        ) from None
     if not isinstance(images, np.ndarray) or images.dtype.kind not in "uif":
         raise InputError(f"--predict {path}: must hold one array of numbers, integers or floats")
     if images.size == 0:

@@ -61,10 +61,12 @@ def check_same_data(dataset: Dataset, facts: dict[str, Any], where: str) -> None
 
 def check_same_shapes(dataset: Dataset, facts: dict[str, Any], where: str) -> None:
     """Refuses data that the run's model does not take; see `check_same_data`."""
-    here = (len(dataset.classes), dataset.image_shape)
-    there = (len(facts["classes"]), tuple(facts["image_shape"]))
+    here = (dataset.classes, dataset.image_shape)
+    there = (tuple(facts["classes"]), tuple(facts["image_shape"]))
     if here != there:
-        a, b = (f"{count} classes of {_size(shape)}" for count, shape in (here, there))
+        a, b = (f"{len(classes)} classes of {_size(shape)}" for classes, shape in (here, there))
+        if a == b:
+            a, b = (f"the classes {', '.join(map(str, classes))}" for classes, _ in (here, there))
         raise InputError(f"{where}: has {a}; the run was trained on {b}")
 
 

@@ -22,6 +22,7 @@ def test_defaults_come_from_the_table(dataset, model, optimizer, tmp_path):
     table = DEFAULTS[dataset, model]
     assert config.learning_rate == OPTIMIZERS[optimizer].learning_rates[dataset, model]
     assert (config.num_epochs, config.batch_size) == (table.num_epochs, table.batch_size)
+    assert config.warmup_epochs == table.warmup_epochs  # as --help says
     assert config.momentum == {"nag": 0.9, "momentum": 0.9, "muon": 0.95}.get(optimizer)
     around = optimizer in ("snoo", "ema_nesterov", "gpa")
     assert config.inner == ("adamw" if around else None)
@@ -37,6 +38,11 @@ def test_what_goes_around_another_optimizer_takes_its_options_and_defaults():
     usual = TrainConfig(optimizer="gpa", inner="adamw", model="mlp").resolved()
     assert usual == TrainConfig(optimizer="gpa", model="mlp").resolved()
     assert usual.learning_rate == gpa
+
+
+@pytest.mark.parametrize(("num_epochs", "warmup"), [(3, 0.3), (7, 0.7), (100, 1.0)])
+def test_the_warm_up_is_at_most_a_tenth_of_the_epochs(num_epochs, warmup):
+    assert TrainConfig(model="mlp", num_epochs=num_epochs).resolved().warmup_epochs == warmup
 
 
 def test_given_values_stay():

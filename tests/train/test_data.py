@@ -79,6 +79,21 @@ def test_classes_restrict_both_splits_and_are_numbered_from_zero():
         load_dataset(TrainConfig(classes="0-99").resolved())
 
 
+def test_classes_are_the_labels_that_there_are(tmp_path):
+    """As in EMNIST's letters, whose labels begin with 1; a label in between may be missing too."""
+    labels = np.array([1, 2, 5, 1, 2, 5, 1, 2, 5])
+    for prefix, part in (("train", labels), ("t10k", labels[:2])):
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", 10 * part[:, None, None] * np.ones((1, 4, 4)))
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", part)
+    dataset = load_dataset(idx_config(tmp_path))
+    assert dataset.classes == (1, 2, 5) and dataset.num_classes == 3
+    for split in dataset[:2]:
+        assert split.labels.dtype == np.int32
+        np.testing.assert_array_equal(np.array(dataset.classes)[split.labels], split.images[:, 0, 0, 0] / 10)
+    known = load_dataset(idx_config(tmp_path), classes=(0, 1, 2, 5))
+    assert known.classes == (0, 1, 2, 5) and set(known.train.labels) == {1, 2, 3}
+
+
 def damage(name, content):
     def apply(folder):
         (folder / name).write_bytes(content((folder / name).read_bytes()))
@@ -103,7 +118,7 @@ FAULTS = {
     "dimensions": (lambda folder: write_idx(folder / LABELS, np.zeros((20, 2))), "array of 2 axes"),
     "classes": (
         lambda folder: write_idx(folder / LABELS, np.full(20, 9)),
-        "the test labels reach 9, those to train with 1",
+        "holds the labels 9, which are none of the classes that the model learns, 0, 1",
     ),
     "one class": (
         lambda folder: write_idx(folder / "train-labels-idx1-ubyte.gz", np.full(64, 3)),

@@ -49,8 +49,10 @@ def test_predictions_are_written_beside_the_file(finished_run, tmp_path, console
         (np.ones((2, 8, 8), bool), "integers or floats"),
         (np.full((3, 8, 8), np.nan), "no finite float32"),
         (np.array([["a"]]), "must hold one array of numbers, integers or floats"),
-        (b"no array", "cannot be read as a .npy array"),
-        (None, "cannot be read as a .npy array"),
+        (np.array([None, 1]), "is no .npy file; it must be an array that numpy.save wrote, of images"),
+        (b"\x89PNG\r\n\x1a\n", r"that numpy.save wrote, of images \(N, height, width\) or \(N, height"),
+        (b"", "is no .npy file"),
+        (None, "cannot be read .*No such file"),
     ],
 )
 def test_what_cannot_be_predicted_is_refused(finished_run, tmp_path, console, content, message):
@@ -62,6 +64,7 @@ def test_what_cannot_be_predicted_is_refused(finished_run, tmp_path, console, co
     with pytest.raises(InputError, match=message) as raised:
         evaluate(EvaluateConfig(finished_run, predict=path), console)
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+    assert "pickle" not in str(raised.value)
     assert not (tmp_path / "x-predictions.npy").exists()
 
 
@@ -102,7 +105,9 @@ def test_other_data_are_taken_if_the_model_fits_them(idx_folder, tmp_path, conso
     write_idx(idx_folder / "train-labels-idx1-ubyte.gz", labels[:32])
     results = evaluate(EvaluateConfig(tmp_path / "run", data_dir=idx_folder), console)
     assert results["train_accuracy"] * 32 == pytest.approx(round(results["train_accuracy"] * 32), abs=1e-4)
+    write_idx(idx_folder / "train-labels-idx1-ubyte.gz", 0 * labels[:32])  # They may lack a class.
+    assert evaluate(EvaluateConfig(tmp_path / "run", data_dir=idx_folder), console)["train_accuracy"] < 1
     write_idx(idx_folder / "train-labels-idx1-ubyte.gz", 4 * labels[:32])
-    message = f"--data-dir {idx_folder}: has 5 classes of 6 x 5; the run was trained on 2 classes of 6 x 5"
-    with pytest.raises(InputError, match=message):
+    message = "holds the labels 4, which are none of the classes that the model learns, 0, 1"
+    with pytest.raises(InputError, match=f"--data-dir {idx_folder}: {message}"):
         evaluate(EvaluateConfig(tmp_path / "run", data_dir=idx_folder), console)
