@@ -49,14 +49,14 @@ def textbook(learning_rate: optax.Schedule, momentum: optax.Schedule) -> Traject
     return Trajectory(np.stack(xs), np.stack(ys))
 
 
-def trajectory(optimizer: optax.GradientTransformation, accelerated: bool) -> Trajectory:
+def trajectory(optimizer: optax.GradientTransformation) -> Trajectory:
     eigenvalues = jnp.asarray(EIGENVALUES)
 
     def step(carry, _):
         params, state = carry
         updates, state = optimizer.update(eigenvalues * params, state, params)
         params = optax.apply_updates(params, updates)
-        return (params, state), (nag_optax.eval_params(state, params) if accelerated else params, params)
+        return (params, state), (nag_optax.eval_params(state, params), params)
 
     params = jnp.asarray(START)
     _, (xs, ys) = jax.lax.scan(step, (params, optimizer.init(params)), None, length=STEPS)
@@ -80,16 +80,16 @@ def main(args: list[str] | None = None) -> None:
     one, nine = optax.constant_schedule(1.0), optax.constant_schedule(0.9)
     cosine = optax.cosine_decay_schedule(1.0, STEPS)
     injected = optax.inject_hyperparams(optax.sgd, static_args=("nesterov",))
-    descent = trajectory(optax.sgd(1.0), accelerated=False)
+    descent = trajectory(optax.sgd(1.0))
     growing = {
         "optax.sgd(nesterov=True)": trajectory(
-            injected(learning_rate=1.0, momentum=growing_momentum, nesterov=True), accelerated=False
+            injected(learning_rate=1.0, momentum=growing_momentum, nesterov=True)
         ),
-        "nag": trajectory(nag_optax.nag(1.0, growing_momentum), accelerated=True),
+        "nag": trajectory(nag_optax.nag(1.0, growing_momentum)),
     }
     decaying = {
-        "optax.sgd(nesterov=True)": trajectory(optax.sgd(cosine, 0.9, nesterov=True), accelerated=False),
-        "nag": trajectory(nag_optax.nag(cosine, 0.9), accelerated=True),
+        "optax.sgd(nesterov=True)": trajectory(optax.sgd(cosine, 0.9, nesterov=True)),
+        "nag": trajectory(nag_optax.nag(cosine, 0.9)),
     }
     for title, runs, truth in (
         ("momentum (k - 1)/(k + 2)", growing, textbook(one, growing_momentum)),

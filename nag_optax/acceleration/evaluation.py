@@ -1,18 +1,14 @@
 """The iterate to evaluate: read x = p + e·w back out of any nesting of Optax wrappers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from nag_optax._dtypes import wide
-from nag_optax.acceleration.iterate import IterateState, OuterState, StoredIterate
-from nag_optax.acceleration.kernel import AccelerateState, ScaleByNesterovState
-
-_Accelerator = AccelerateState | ScaleByNesterovState | IterateState | OuterState
-_Reader = Callable[[jax.Array], jax.Array]
+from nag_optax.acceleration.iterate import path_name
+from nag_optax.acceleration.kernel import ScaleByNesterovState
+from nag_optax.transforms.descent import DecayState
 
 
 def eval_params(
@@ -31,12 +27,18 @@ def eval_params(
 
     Training moves p, the point where gradients are taken; the theorems are about x. e is −1 for
     Nesterov's method: x = p − w. An optimizer around another one (snoo, ema_nesterov, gpa) has the
-    say over the iterate of the inner one. Leaves that no accelerator holds are returned as they are.
+    say over the iterate of the inner one. Every other optimizer, `nadamw`, `adan` and all of Optax,
+    evaluates where it trains: leaves that no accelerator holds are returned as they are.
+
+    A state of your own takes part by a method `eval_params(params, *, learning_rate=None)` that
+    returns x in the tree of `params`, and those leaves that it does not hold as they are; one that
+    wraps another state calls this function on that.
 
     Args:
         opt_state: the optimizer's state, however nested: chain, masked, partition, MultiSteps,
             inject_hyperparams, apply_if_finite, or `nnx.Optimizer.opt_state` as it is. The
-            accelerator must be the last part that moves the parameters.
+            accelerator must be the last part of its chain; a masked one may be followed by masked
+            parts for the other leaves.
         params: the parameters that go with it, any tree, `nnx.state(model, nnx.Param)` included.
         learning_rate: the learning rate of the latest step, a scalar. Needed where the state is in
             gradient units, and exact there while the learning rate is constant; else not used.
@@ -45,9 +47,9 @@ def eval_params(
         x, in the tree type and dtypes of `params`. Pure: works inside and outside jit.
 
     Raises:
-        ValueError: if the state holds no accelerator, if two hold an offset for one leaf, if the
-            state is not that of these parameters, or if a state in gradient units comes without
-            `learning_rate`.
+        ValueError: if the accelerator is followed by what may change its step, if two hold an
+            offset for one leaf, if the state is not that of these parameters, or if a state in
+            gradient units comes without `learning_rate`.
         TypeError: if `learning_rate` is a schedule; pass its value.
 
     Example:
@@ -64,97 +66,68 @@ def eval_params(
     """
     if callable(learning_rate):
         raise TypeError("learning_rate must be a number, not a schedule: pass its value at the latest step")
-    states = [s for s in jax.tree.leaves(opt_state, is_leaf=_is_accelerator) if _is_accelerator(s)]
-    if not states:
-        raise ValueError(
-            "eval_params found no accelerator in opt_state, its first argument: pass opt_state, then "
-            "params; for an optimizer without accelerate, nag, fista … evaluate params themselves"
-        )
-
-    treedef = jax.tree.structure(params)
-    leaves = _leaves_with_path(params)
-    readers: dict[Any, tuple[tuple[int, ...], _Reader]] = {}
-    for state in states:
-        for path, shape, reader in _readers(state, learning_rate):
-            if path in readers:
+    if next(_knowing(params), None) is not None:
+        raise ValueError("params hold the state of an accelerator: pass opt_state first, then params")
+    flat, treedef = jax.tree_util.tree_flatten_with_path(params)
+    iterate = [p for _, p in flat]
+    followers = []
+    for state, after in _knowing(opt_state):
+        x = state.eval_params(params, learning_rate=learning_rate)
+        followers += after
+        for i, ((path, p), new) in enumerate(zip(flat, treedef.flatten_up_to(x), strict=True)):
+            # What a state does not hold it hands back as it is.
+            if new is p:
+                continue
+            if iterate[i] is not p:
                 raise ValueError(
-                    f"two accelerators hold an offset for {_name(path)}, so there is no one iterate: "
+                    f"two accelerators hold an offset for {path_name(path)}, so there is no one iterate: "
                     "keep one accelerator for each leaf"
                 )
-            readers[path] = shape, reader
-
-    paths = {path: jnp.shape(p) for path, p in leaves}
-    for path, (shape, _) in readers.items():
-        if paths.get(path) != shape:
-            what = "which params lack" if path not in paths else f"of another shape than {paths[path]}"
-            raise ValueError(
-                f"opt_state holds an offset for {_name(path)} of shape {shape}, {what}: "
-                "pass the parameters that this state was made for; of an nnx module, "
-                "nnx.state(model, nnx.Param)"
-            )
-    return treedef.unflatten([readers[path][1](p) if path in readers else p for path, p in leaves])
+            iterate[i] = new
+    if followers:
+        raise ValueError(
+            f"opt_state has {type(followers[0]).__name__} after the accelerator in a chain: if that changes "
+            "the step, there is no iterate that the accelerator knows. Put accelerate, nag, fista … last; to "
+            "freeze parameters, use optax.partition"
+        )
+    return treedef.unflatten(iterate)
 
 
-def has_accelerator(opt_state: optax.OptState) -> bool:
-    """Whether `eval_params` finds an iterate in this state."""
-    return any(_is_accelerator(node) for node in jax.tree.leaves(opt_state, is_leaf=_is_accelerator))
+# A decay moves the iterate as it moves the parameters; a number is left as it is.
+_HARMLESS = DecayState | optax.ZeroNansState
 
 
-def _is_accelerator(node: Any) -> bool:
-    return isinstance(node, _Accelerator)
+def _knowing(node: Any, tails: tuple[list[Any], ...] = ()) -> Iterator[tuple[Any, list[Any]]]:
+    """Each state that knows its iterate, and the states of what changes its step afterwards.
 
-
-def _readers(
-    state: _Accelerator, learning_rate: jax.typing.ArrayLike | None
-) -> Iterator[tuple[Any, tuple[int, ...], _Reader]]:
-    """(path, shape, p ↦ x) for each leaf that this state holds; paths are those of the parameters."""
-    held = state.evaluated if isinstance(state, OuterState) else state
-    stored = isinstance(held, IterateState | StoredIterate)
-    buffers = _leaves_with_path(held.iterate if stored else held.offset)
-    if not buffers:
+    `tails` are those of the chains around this node, from the outermost on.
+    """
+    if callable(getattr(type(node), "eval_params", None)):
+        # In gradient units the learning rate must follow: all that stands in the same chain may.
+        known = tails[:-1] if isinstance(node, ScaleByNesterovState) else tails
+        yield node, [part for tail in known for part in tail]
         return
-    if stored:
-        (started,) = jax.tree.leaves(held.started)
-        for path, x in buffers:
-            yield path, x.shape, _stored(_lanes(started, x), x)
-        return
-    # nnx wraps every array of the state: its one leaf is the array.
-    (factor,) = jax.tree.leaves(held.evaluation)
-    if isinstance(state, ScaleByNesterovState):
-        if learning_rate is None:
-            raise ValueError(
-                "the offset of scale_by_nesterov (or nag with accumulate='gradients') is in gradient "
-                "units: pass learning_rate=, the learning rate of the latest step"
-            )
-        factor = -jnp.asarray(learning_rate, factor.dtype) * factor
-    for path, w in buffers:
-        dtype = wide(w.dtype, factor.dtype)
-        yield path, w.shape, _shifted(_lanes(factor, w).astype(dtype) * w.astype(dtype))
+    if isinstance(node, optax.MaskedState):
+        # The state does not say which leaves. Beside a masked accelerator they are taken to be others.
+        tails = tuple([part for part in tail if not isinstance(part, optax.MaskedState)] for tail in tails)
+    children = _children(node)
+    for i, child in enumerate(children):
+        # The state of a chain is a tuple; that of a named one, a dictionary, keeps no order.
+        tail = [part for later in children[i + 1 :] for part in _parts(later)] if type(node) is tuple else []
+        yield from _knowing(child, (*tails, tail) if tail else tails)
 
 
-def _lanes(scalar: jax.Array, leaf: jax.Array) -> jax.Array:
-    """A vmapped optimizer has one scalar for each lane."""
-    return jnp.reshape(scalar, scalar.shape + (1,) * (leaf.ndim - scalar.ndim))
+def _parts(node: Any) -> Iterator[Any]:
+    """The states of transformations that may change a step: named tuples, all of them in Optax."""
+    if type(node) in (tuple, list, dict):
+        for child in _children(node):
+            yield from _parts(child)
+    elif isinstance(node, tuple) and not isinstance(node, _HARMLESS):
+        yield node
 
 
-def _stored(started: jax.Array, x: jax.Array) -> _Reader:
-    return lambda p: jnp.where(started, x.astype(jnp.result_type(p)), p)
-
-
-def _shifted(shift: jax.Array) -> _Reader:
-    def read(p: jax.Array) -> jax.Array:
-        dtype = wide(jnp.result_type(p), shift.dtype)
-        return (jnp.asarray(p, dtype) + shift.astype(dtype)).astype(jnp.result_type(p))
-
-    return read
-
-
-def _leaves_with_path(tree: Any) -> list[tuple[Any, jax.Array]]:
-    """Leaves and their paths, less the `.value` with which an nnx tree ends each path."""
-    wrapper = jax.tree_util.GetAttrKey("value")
-    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return [(path[:-1] if path[-1:] == (wrapper,) else path, leaf) for path, leaf in flat]
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path) or "the root"
+def _children(node: Any) -> list[Any]:
+    """The nodes one level below; none of an array."""
+    return [
+        child for child in jax.tree.leaves(node, is_leaf=lambda child: child is not node) if child is not node
+    ]

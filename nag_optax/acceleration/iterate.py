@@ -2,14 +2,22 @@
 
 x itself where it must be exact: in floating point p − w is x only to rounding, and a prox makes zeros
 that must stay zeros; slow weights outlive the fast ones that are the parameters.
+
+A state that knows its iterate says so by a method, which `eval_params` looks for:
+
+    eval_params(params, *, learning_rate=None) -> params, x in place of the leaves that the state holds;
+    the others are handed back as they are
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from nag_optax._dtypes import wide
+
+Scalar = jax.typing.ArrayLike
 
 
 class IterateState(NamedTuple):
@@ -30,6 +38,10 @@ class IterateState(NamedTuple):
     restart_state: Any
     search: Any
 
+    def eval_params(self, params: Any, *, learning_rate: Scalar | None = None) -> Any:
+        """x."""
+        return StoredIterate(self.iterate, self.started).eval_params(params, learning_rate=learning_rate)
+
 
 class StoredIterate(NamedTuple):
     """x itself.
@@ -42,6 +54,16 @@ class StoredIterate(NamedTuple):
     iterate: Any
     started: jax.Array
 
+    def eval_params(self, params: Any, *, learning_rate: Scalar | None = None) -> Any:
+        """x."""
+        del learning_rate
+        (started,) = jax.tree.leaves(self.started)
+
+        def read(p: jax.Array, x: jax.Array) -> jax.Array:
+            return jnp.where(_lanes(started, x), x.astype(jnp.result_type(p)), p)
+
+        return with_buffers(read, params, self.iterate)
+
 
 class Lookahead(NamedTuple):
     """What leads to x = p + evaluation·offset.
@@ -53,6 +75,13 @@ class Lookahead(NamedTuple):
 
     offset: Any
     evaluation: jax.Array | None
+
+    def eval_params(self, params: Any, *, learning_rate: Scalar | None = None) -> Any:
+        """p + evaluation·offset, in parameter units."""
+        del learning_rate
+        # nnx wraps every array of the state: its one leaf is the array.
+        factors = jax.tree.leaves(self.evaluation)
+        return shifted(params, self.offset, *factors) if factors else params
 
 
 class OuterState(NamedTuple):
@@ -69,6 +98,10 @@ class OuterState(NamedTuple):
     method_state: Any
     inner_state: Any
 
+    def eval_params(self, params: Any, *, learning_rate: Scalar | None = None) -> Any:
+        """The iterate of the outer method."""
+        return self.evaluated.eval_params(params, learning_rate=learning_rate)
+
 
 def offset_of(state: IterateState, params: Any) -> Any:
     """w = p − x, at least in float32; zero before the first step."""
@@ -78,3 +111,48 @@ def offset_of(state: IterateState, params: Any) -> Any:
         return jnp.where(state.started, jnp.asarray(p, dtype) - x.astype(dtype), jnp.zeros([], dtype))
 
     return jax.tree.map(leaf, params, state.iterate)
+
+
+def shifted(params: Any, offset: Any, factor: jax.Array) -> Any:
+    """p + factor·w where there is a w, computed in the widest of the three and rounded once."""
+
+    def read(p: jax.Array, w: jax.Array) -> jax.Array:
+        dtype = wide(jnp.result_type(p), w.dtype, factor.dtype)
+        x = jnp.asarray(p, dtype) + _lanes(factor, w).astype(dtype) * w.astype(dtype)
+        return x.astype(jnp.result_type(p))
+
+    return with_buffers(read, params, offset)
+
+
+def with_buffers(read: Callable[[jax.Array, jax.Array], jax.Array], params: Any, buffers: Any) -> Any:
+    """The parameters, with read(p, buffer) in place of each for which there is a buffer at its path."""
+    leaves = _leaves_with_path(params)
+    shapes = {path: jnp.shape(p) for path, p in leaves}
+    held = dict(_leaves_with_path(buffers))
+    for path, buffer in held.items():
+        if shapes.get(path) != buffer.shape:
+            what = "which params lack" if path not in shapes else f"of another shape than {shapes[path]}"
+            raise ValueError(
+                f"opt_state holds an offset for {path_name(path)} of shape {buffer.shape}, {what}: "
+                "pass the parameters that this state was made for; of an nnx module, "
+                "nnx.state(model, nnx.Param)"
+            )
+    return jax.tree.structure(params).unflatten(
+        [read(p, held[path]) if path in held else p for path, p in leaves]
+    )
+
+
+def path_name(path: Any) -> str:
+    return jax.tree_util.keystr(path) or "the root"
+
+
+def _leaves_with_path(tree: Any) -> list[tuple[Any, jax.Array]]:
+    """Leaves and their paths, less the `.value` with which an nnx tree ends each path."""
+    wrapper = jax.tree_util.GetAttrKey("value")
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [(path[:-1] if path[-1:] == (wrapper,) else path, leaf) for path, leaf in flat]
+
+
+def _lanes(scalar: jax.Array, leaf: jax.Array) -> jax.Array:
+    """A vmapped optimizer has one scalar for each lane."""
+    return jnp.reshape(scalar, scalar.shape + (1,) * (leaf.ndim - scalar.ndim))

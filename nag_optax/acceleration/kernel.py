@@ -19,6 +19,7 @@ import optax
 from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, weighted_sum, zero_buffers
 from nag_optax._meshes import varying_with
 from nag_optax.acceleration import momentum as rules
+from nag_optax.acceleration.iterate import Lookahead, shifted
 from nag_optax.acceleration.restart import Restart, restart_test
 
 
@@ -37,6 +38,10 @@ class AccelerateState(NamedTuple):
     restart_state: Any
     evaluation: jax.Array | None
 
+    def eval_params(self, params: Any, *, learning_rate: jax.typing.ArrayLike | None = None) -> Any:
+        """x = p + e·w."""
+        return Lookahead(self.offset, self.evaluation).eval_params(params, learning_rate=learning_rate)
+
 
 class ScaleByNesterovState(NamedTuple):
     """State of `scale_by_nesterov`: the same fields, with the offset w in gradient units."""
@@ -45,6 +50,18 @@ class ScaleByNesterovState(NamedTuple):
     rule_state: Any
     restart_state: Any
     evaluation: jax.Array | None
+
+    def eval_params(self, params: Any, *, learning_rate: jax.typing.ArrayLike | None = None) -> Any:
+        """x = p − lr·e·w."""
+        if not jax.tree.leaves(self.offset):
+            return params
+        if learning_rate is None:
+            raise ValueError(
+                "the offset of scale_by_nesterov (or nag with accumulate='gradients') is in gradient "
+                "units: pass learning_rate=, the learning rate of the latest step"
+            )
+        (factor,) = jax.tree.leaves(self.evaluation)
+        return shifted(params, self.offset, -jnp.asarray(learning_rate, factor.dtype) * factor)
 
 
 def accelerate(

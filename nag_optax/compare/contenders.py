@@ -7,7 +7,6 @@ import jax
 import optax
 
 import nag_optax
-from nag_optax.acceleration.evaluation import eval_params, has_accelerator
 from nag_optax.compare.config import ContenderName
 from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.config import TrainConfig
@@ -33,10 +32,6 @@ class Contender(NamedTuple):
     def learning_rate(self, dataset: str, model: str) -> float:
         """Centre of the grid on data: the trainer's default."""
         return OPTIMIZERS[self.name].learning_rates[dataset, model]
-
-    def iterate(self, opt_state: optax.OptState, params: optax.Params) -> optax.Params:
-        """The parameters to evaluate."""
-        return eval_params(opt_state, params) if has_accelerator(opt_state) else params
 
     def state_bytes(self, params: optax.Params) -> float:
         """Bytes of optimizer state for each parameter."""

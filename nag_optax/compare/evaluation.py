@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from nag_optax.compare.contenders import Contender
+from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.train.config import ModelName
 from nag_optax.train.data import Split, Statistics
 from nag_optax.train.loop import EVALUATION_BATCH, TrainState
@@ -19,13 +19,12 @@ def evaluate(
     model: ModelName,
     graphdef: Any,
     statistics: Statistics,
-    contender: Contender,
     state: TrainState,
     split: Split,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Loss and accuracy (lanes,) at the iterate to evaluate."""
     lanes = state.step.ndim > 0
-    weights = (_iterate(contender, lanes, state.opt_state, state.params), state.model_state)
+    weights = (_iterate(lanes, state.opt_state, state.params), state.model_state)
     # The activations of all lanes of a cnn at once could be too large.
     loss, accuracy = _metrics(graphdef, lanes, model == "cnn", weights, statistics, split)
     return np.atleast_1d(loss), np.atleast_1d(accuracy)
@@ -65,7 +64,7 @@ def _metrics(
     return jax.lax.map(of_lane, weights) if one_by_one else jax.vmap(of_lane)(weights)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _iterate(contender: Contender, lanes: bool, opt_state: Any, params: Any) -> Any:
+@partial(jax.jit, static_argnums=0)
+def _iterate(lanes: bool, opt_state: Any, params: Any) -> Any:
     """The parameters to evaluate."""
-    return (jax.vmap(contender.iterate) if lanes else contender.iterate)(opt_state, params)
+    return (jax.vmap(eval_params) if lanes else eval_params)(opt_state, params)

@@ -129,9 +129,9 @@ class LaneRunner:
             for length in self._chunks:
                 state = self._chunk(contender, state, lanes, orders, length)
                 loss = np.atleast_1d(state.loss_sum) / (length * self._batch_size)
-                curves.append((loss, *self._evaluate(contender, state, self._test)))
+                curves.append((loss, *self._evaluate(state, self._test)))
                 report()
-        train_loss, train_accuracy = self._evaluate(contender, state, self._train)
+        train_loss, train_accuracy = self._evaluate(state, self._train)
         loss, test_loss, test_accuracy = (np.stack(curve) for curve in zip(*curves, strict=True))
         return [
             LaneResult(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.compare.config import ProblemName
 from nag_optax.compare.contenders import Contender
 from nag_optax.compare.search import Trial
@@ -57,7 +58,7 @@ def descend(
             value, grads = jax.value_and_grad(problem.objective)(params)
             updates, state = optimizer.update(grads, state, params, value=value)
             params = jnp.asarray(optax.apply_updates(params, updates))
-            return (params, state), contender.iterate(state, params)
+            return (params, state), eval_params(state, params)
 
         _, path = jax.lax.scan(body, (params, optimizer.init(params)), None, length=num_steps)
         path = jnp.concatenate([params[None], jnp.asarray(path)])

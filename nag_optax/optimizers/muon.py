@@ -89,7 +89,7 @@ def muon(
     Returns:
         A transformation with one buffer a matrix, none when momentum is 0, and the fallback's state
         for the others. A matrix is evaluated as it is: `eval_params` returns matrices as they
-        are where the fallback is an accelerator, as `nag`, and is not needed where it is none.
+        are, also where the fallback is an accelerator, as `nag`.
 
     Raises:
         ValueError: if a Python number is out of range, an option is unknown, or `matrices` chooses

@@ -20,7 +20,7 @@ import optax
 from nag_optax._dtypes import wide
 from nag_optax._meshes import varying_with
 from nag_optax._trees import norm
-from nag_optax.acceleration.evaluation import eval_params, has_accelerator
+from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.acceleration.iterate import IterateState
 from nag_optax.optimizers.backtracking import BacktrackingState
 from nag_optax.prox.apply import penalty, proximal_point
@@ -107,7 +107,7 @@ def run(
             grads, carry.opt_state, carry.params, value=value, grad=grads, value_fn=value_fn
         )
         params = optax.apply_updates(carry.params, updates)
-        iterate = eval_params(opt_state, params) if has_accelerator(opt_state) else params
+        iterate = eval_params(opt_state, params)
         search, steps, gradient_norm = _search_of(opt_state), carry.steps + 1, norm(grads)
         if search is not None:
             taken, mapping = search.step_size, search.mapping_norm

@@ -143,8 +143,8 @@ def minimize(
         restart: "gradient", "speed", "value" or None, as in `fista`.
         optimizer: takes the place of `fista`. Its updates are applied, and it has to take the prox
             itself (`proximal`); `prox` and `learning_rate` then serve the stopping test, which needs
-            both or neither. `value`, `grad` and `value_fn`, those of f alone, are passed to it. If it
-            holds an accelerator, x is `eval_params`.
+            both or neither. `value`, `grad` and `value_fn`, those of f alone, are passed to it, and x
+            is its `eval_params`.
         tol: relative tolerance, a number in [0, 1).
         max_steps: the largest number of steps, at least 1.
         has_aux: whether `fun` returns more than its value.

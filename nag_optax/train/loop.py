@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nag_optax.acceleration.evaluation import eval_params, has_accelerator
+from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.train.config import ModelName, TrainConfig
 from nag_optax.train.data import Dataset, Split, Statistics
 from nag_optax.train.devices import Device
@@ -124,10 +124,7 @@ class Loop:
 
     def eval_state(self, state: TrainState) -> tuple[Any, Any]:
         """The parameters to evaluate and the batch statistics."""
-        params = state.params
-        if has_accelerator(state.opt_state):
-            params = jax.jit(eval_params)(state.opt_state, params)
-        return params, state.model_state
+        return jax.jit(eval_params)(state.opt_state, state.params), state.model_state
 
     def is_finite(self, state: TrainState) -> bool:
         """Whether every parameter is a finite number."""
