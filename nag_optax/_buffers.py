@@ -56,6 +56,14 @@ def zero_buffers(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates
     return jax.tree_util.tree_map_with_path(zeros, params)
 
 
+def owned(tree: Any) -> Any:
+    """The same values in arrays of the state's own; in a compiled program this is nothing.
+
+    A state is given away to the next step. Were the user's array in it, it would go with the state.
+    """
+    return jax.tree.map(jnp.copy, tree)
+
+
 def check_tree(updates: optax.Updates, offset: optax.Updates) -> None:
     """A tree or shape that is not that of `init` would broadcast, or fail far from its cause."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(updates, is_leaf=is_none)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_tree, zero_buffers
+from nag_optax._buffers import buffer_dtype, check_tree, owned, zero_buffers
 from nag_optax._dtypes import wide
 from nag_optax._trees import is_none
 from nag_optax.acceleration.iterate import Lookahead, OuterState
@@ -52,7 +52,7 @@ def around(
         return Lookahead(offset, jnp.asarray(recursion.evaluation(scalars), float))
 
     def init_fn(params: optax.Params) -> OuterState:
-        scalars = () if recursion is None else recursion.init()
+        scalars = () if recursion is None else owned(recursion.init())
         offset = None if recursion is None else zero_buffers(params, dtype)
         return OuterState(lookahead(offset, scalars), scalars, inner.init(params))
 
@@ -64,7 +64,7 @@ def around(
         step, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         (b, k, a, c), scalars = recursion.coefficients(state.method_state)
         step, offset = linear_step(b, k, widened(step, updates), state.evaluated.offset, a, c)
-        step = in_dtypes_of(updates, step)
+        step, scalars = in_dtypes_of(updates, step), owned(scalars)
         return step, OuterState(lookahead(offset, scalars), scalars, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

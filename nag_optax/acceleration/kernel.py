@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, weighted_sum, zero_buffers
+from nag_optax._buffers import buffer_dtype, check_tree, owned, step_buffers, weighted_sum, zero_buffers
 from nag_optax._meshes import varying_with
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.iterate import Lookahead, shifted
@@ -180,10 +180,10 @@ def nesterov_kernel(
 
     def evaluation(rule_state: Any) -> jax.Array:
         factor = rule.evaluation
-        return jnp.asarray(factor(rule_state) if callable(factor) else factor, float)
+        return owned(jnp.asarray(factor(rule_state) if callable(factor) else factor, float))
 
     def init_fn(params: optax.Params):
-        rule_state, restart_state = rule.init(), ()
+        rule_state, restart_state = owned(rule.init()), ()
         if test is not None:
             rule_state, restart_state = varying_with((rule_state, test.init()), params)
         return state_type(
@@ -204,6 +204,7 @@ def nesterov_kernel(
             beta, gamma = jnp.where(flag, 0.0, beta), jnp.where(flag, 0.0, gamma)
             if isinstance(momentum, rules.MomentumRule):
                 rule_state = _select(flag, rule.init(), rule_state)
+        rule_state = owned(rule_state)
         updates, offset = linear_step(beta, beta + gamma, updates, state.offset)
         # A constant is handed on: written anew, it would be one more copy in the program.
         factor = evaluation(rule_state) if callable(rule.evaluation) else state.evaluation

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, zero_buffers
+from nag_optax._buffers import buffer_dtype, check_tree, owned, step_buffers, zero_buffers
 from nag_optax._moments import average, by_parts, complement, root
 from nag_optax._schedules import at_step
 from nag_optax._validate import check_number, check_schedule
@@ -161,8 +161,7 @@ def _scale_by_adan(
             v = average(beta2, d, v)
             n = average(beta3, jnp.square(g + own(beta2) * d), n)
             u = (own(c1) * m + own(beta2 * c2) * v) / (root(own(c3) * n) + own(eps))
-            # Not g itself: without jit the state would hold the caller's array. In a program it is free.
-            return u, m, v, n, jnp.copy(g)
+            return u, m, v, n, owned(g)
 
         updates, *buffers = step_buffers(
             leaf, updates, state.first_moment, state.difference, state.second_moment, state.previous

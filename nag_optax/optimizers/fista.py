@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_tree, zero_buffers
+from nag_optax._buffers import buffer_dtype, check_tree, owned, zero_buffers
 from nag_optax._dtypes import wide
 from nag_optax._meshes import varying_with
 from nag_optax._schedules import scheduled_value
@@ -156,7 +156,7 @@ def fista(
 
     def next_state(target: Any, state: Any, momentum_state: Any, search: Any) -> IterateState:
         iterate = jax.tree.map(
-            lambda z, x: x if z is None else z.astype(x.dtype), target, state.iterate, is_leaf=is_none
+            lambda z, x: x if z is None else owned(z.astype(x.dtype)), target, state.iterate, is_leaf=is_none
         )
         started = jnp.ones_like(state.started)
         return IterateState(iterate, started, momentum_state.rule_state, momentum_state.restart_state, search)

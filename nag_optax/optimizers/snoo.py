@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_tree, zero_buffers
+from nag_optax._buffers import buffer_dtype, check_tree, owned, zero_buffers
 from nag_optax._dtypes import wide
 from nag_optax._schedules import at_step
 from nag_optax._trees import is_none
@@ -123,7 +123,7 @@ def snoo(
         slow = StoredIterate(zero_buffers(params, dtype), jnp.zeros([], bool))
         offset = None if plain else zero_buffers(params, dtype)
         steps, outer_steps = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
-        momentum = SnooMomentum(offset, () if plain else rule.init(), steps, outer_steps)
+        momentum = SnooMomentum(offset, () if plain else owned(rule.init()), steps, outer_steps)
         return OuterState(slow, momentum, inner.init(params))
 
     def update_fn(updates, state, params=None, **extra_args):
