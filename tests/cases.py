@@ -115,10 +115,12 @@ def gradient_norm_nag(
     momentum: nag_optax.momentum.Momentum,
     decay: jax.typing.ArrayLike,
     max_scale: jax.typing.ArrayLike,
+    exponent: jax.typing.ArrayLike = 1.0,
+    min_scale: jax.typing.ArrayLike = 0.1,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformation:
     return optax.chain(
-        nag_optax.scale_by_gradient_norm(decay, max_scale=max_scale),
+        nag_optax.scale_by_gradient_norm(decay, exponent, min_scale, max_scale),
         nag_optax.nag(learning_rate, momentum, accumulator_dtype=accumulator_dtype),
     )
 

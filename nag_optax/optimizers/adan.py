@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._buffers import buffer_dtype, check_tree, owned, step_buffers, zero_buffers
-from nag_optax._moments import average, by_parts, complement, root
+from nag_optax._moments import Decay, average, by_parts, root
 from nag_optax._schedules import at_step
 from nag_optax._validate import check_number, check_schedule
 from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate, shrink
@@ -22,7 +22,7 @@ class AdanState(NamedTuple):
         difference: v, the average of g − g_prev.
         second_moment: n, the average of (g + b2·(g − g_prev))².
         previous: g_prev.
-        log_decays: logs of ∏ b1, ∏ b2 and ∏ b3 over the steps since the last restart.
+        decays: ∏ b1, ∏ b2 and ∏ b3 over the steps since the last restart, each with 1 − ∏.
     """
 
     step: jax.Array
@@ -30,7 +30,7 @@ class AdanState(NamedTuple):
     difference: optax.Updates
     second_moment: optax.Updates
     previous: optax.Updates
-    log_decays: tuple[jax.Array, ...]
+    decays: tuple[Decay, ...]
 
 
 def adan(
@@ -132,8 +132,7 @@ def _scale_by_adan(
     def init_fn(params: optax.Params) -> AdanState:
         # Four buffers of their own: donated, one zero cannot stand for all.
         m, v, n, previous = (zero_buffers(params, dtype) for _ in range(4))
-        logs = tuple(jnp.zeros([], float) for _ in decays)
-        return AdanState(jnp.zeros([], jnp.int32), m, v, n, previous, log_decays=logs)
+        return AdanState(jnp.zeros([], jnp.int32), m, v, n, previous, tuple(Decay.start() for _ in decays))
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
@@ -141,11 +140,11 @@ def _scale_by_adan(
         updates = jax.tree.map(jnp.asarray, updates)
         beta1, beta2, beta3 = betas = [at_step(*item, state.step) for item in decays.items()]
         first = (state.step if restart_every is None else state.step % restart_every) == 0
-        logs = tuple(
-            jnp.where(first, 0.0, log) + jnp.log(beta)
-            for beta, log in zip(betas, state.log_decays, strict=True)
+        begun = jax.tree.map(
+            lambda start, now: jnp.where(first, start, now), (Decay.start(),) * len(decays), state.decays
         )
-        c1, c2, c3 = (1 / complement(log) for log in logs)
+        gone = tuple(decay.times(beta) for decay, beta in zip(begun, betas, strict=True))
+        c1, c2, c3 = (1 / decay.complement for decay in gone)
 
         @by_parts
         def leaf(g: jax.Array, m: jax.Array, v: jax.Array, n: jax.Array, previous: jax.Array):
@@ -167,6 +166,6 @@ def _scale_by_adan(
             leaf, updates, state.first_moment, state.difference, state.second_moment, state.previous
         )
         count = jnp.asarray(optax.safe_increment(state.step))
-        return updates, AdanState(count, *buffers, log_decays=logs)
+        return updates, AdanState(count, *buffers, decays=gone)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

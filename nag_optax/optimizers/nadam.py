@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, weighted_sum, zero_buffers
-from nag_optax._moments import average, by_parts, complement, root
+from nag_optax._moments import Decay, average, by_parts, root
 from nag_optax._schedules import at_step
 from nag_optax._validate import check_number, check_schedule, is_python_number
 from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate
@@ -22,15 +22,15 @@ class NAdamState(NamedTuple):
         step: steps taken, int32.
         lookahead: w = β1·m, the kernel's offset in units of the gradient's average m.
         second_moment: v, the average of g².
-        log_momentum: log of ∏ μ over the steps taken.
-        log_b2: log of ∏ b2 over the steps taken.
+        momentum_decay: ∏ μ over the steps taken, and 1 − ∏ μ.
+        b2_decay: ∏ b2 over the steps taken, and 1 − ∏ b2.
     """
 
     step: jax.Array
     lookahead: optax.Updates
     second_moment: optax.Updates
-    log_momentum: jax.Array
-    log_b2: jax.Array
+    momentum_decay: Decay
+    b2_decay: Decay
 
 
 def nadam(
@@ -198,8 +198,8 @@ def _scale_by_nadam(
             step=jnp.zeros([], jnp.int32),
             lookahead=zero_buffers(params, dtype),
             second_moment=zero_buffers(params, dtype),
-            log_momentum=jnp.zeros([], float),
-            log_b2=jnp.zeros([], float),
+            momentum_decay=Decay.start(),
+            b2_decay=Decay.start(),
         )
 
     def update_fn(updates, state, params=None, **extra_args):
@@ -210,13 +210,13 @@ def _scale_by_nadam(
         beta, next_beta = at_step("b1", b1, count), at_step("b1", b1, following)
         beta2 = at_step("b2", b2, count)
         mu, next_mu = beta * share(count), next_beta * share(following)
-        log_momentum = state.log_momentum + jnp.log(mu)
-        log_b2 = state.log_b2 + jnp.log(beta2)
+        momentum = state.momentum_decay.times(mu)
+        decay2 = state.b2_decay.times(beta2)
         # n = a·w⁺ + b·u with w⁺ = b1·m⁺, u = (1 − b1)·g. The ratios of μ are 1 where μ is b1.
-        log_next = log_momentum + jnp.log(next_mu)
-        a = share(following) / complement(log_momentum if variant == "algoperf" else log_next)
-        b = (1 - mu) / (1 - beta) / complement(log_momentum)
-        c = 1 / complement(log_b2)
+        ahead = momentum if variant == "algoperf" else momentum.times(next_mu)
+        a = share(following) / ahead.complement
+        b = (1 - mu) / (1 - beta) / momentum.complement
+        c = 1 / decay2.complement
 
         @by_parts
         def leaf(g: jax.Array, w: jax.Array, v: jax.Array):
@@ -229,6 +229,6 @@ def _scale_by_nadam(
             return (own(a) * w + own(b) * u) / (root(own(c) * v) + own(eps)), w, v
 
         updates, w, v = step_buffers(leaf, updates, state.lookahead, state.second_moment)
-        return updates, NAdamState(following, w, v, log_momentum, log_b2)
+        return updates, NAdamState(following, w, v, momentum, decay2)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

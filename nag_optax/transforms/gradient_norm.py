@@ -111,11 +111,15 @@ def scale_by_gradient_norm(
         d, power, low, high = (jnp.asarray(x, norm.dtype) for x in (decay, exponent, min_scale, max_scale))
 
         comparable = positive & (state.num_norms > 0)
-        scale = jnp.clip(jnp.where(comparable, average / norm, 1.0) ** power, low, high)
+        ratio = jnp.where(comparable, average / norm, 1.0) ** power
+        scale = jnp.where(comparable, jnp.clip(ratio, low, high), 1.0)
 
         count = jnp.asarray(optax.safe_increment(state.num_norms))
         rate = (1.0 - d) / (1.0 - d ** count.astype(norm.dtype))
-        entering = jnp.where(comparable, jnp.minimum(norm, average * low ** (-1.0 / power)), norm)
+        # Where low and power are above 0. Elsewhere no norm is too large, and the power has no derivative.
+        spike = ratio < low
+        smallest = average * jnp.where(spike, low, 1.0) ** (-1.0 / jnp.where(spike, power, 1.0))
+        entering = jnp.where(spike, smallest, norm)
         enters = positive & jnp.isfinite(norm)
         average = jnp.where(enters, (1.0 - rate) * average + rate * entering, average)
         state = ScaleByGradientNormState(jnp.where(enters, count, state.num_norms), average)

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from nag_optax import adan, eval_params
+from nag_optax import adan
 from tests import reference
 from tests.helpers import (
     START,
@@ -231,12 +231,6 @@ def test_before_its_first_gradient_a_leaf_has_those_of_zero():
         return optimizer.update(gradient, state)[0]
 
     assert_trees_equal(second_update(None), second_update(jnp.zeros(2)))
-
-
-def test_there_is_no_iterate_to_recover():
-    params = jnp.ones(2)
-    with pytest.raises(ValueError, match="found no accelerator"):
-        eval_params(adan(0.1).init(params), params)
 
 
 @pytest.mark.parametrize(

@@ -280,11 +280,6 @@ class TestEvalParams:
         np.testing.assert_allclose(x["bias"], eval_params(alone_state, alone), rtol=1e-5)
         assert not np.allclose(x["bias"], trained["bias"], rtol=0.02)
 
-    def test_nothing_to_evaluate_without_an_accelerator(self):
-        params = {"kernel": model()["kernel"]}
-        with pytest.raises(ValueError, match="no accelerator"):
-            eval_params(muon(0.1, fallback=optax.sgd(0.1)).init(params), params)
-
 
 class TestDecay:
     @pytest.mark.parametrize("scaling", ["original", "match_rms_adamw", None])

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from nag_optax import eval_params, nadam, nadamw
+from nag_optax import nadam, nadamw
 from tests import reference
 from tests.helpers import (
     START,
@@ -233,11 +233,11 @@ class TestPublishedNumbers:
             params = jnp.ones(1)
             state = optimizer.init(params)
             update = jax.jit(optimizer.update)
-            logs = [0.0]
+            products = [1.0]
             for _ in range(steps):
                 _, state = update(params, state, params)
-                logs.append(float(state[0].log_momentum))
-            return float(np.exp(logs[-1] - logs[-2]))
+                products.append(float(state[0].momentum_decay.product))
+            return products[-1] / products[-2]
 
         np.testing.assert_allclose(mu(20, momentum_decay=0.0), 0.45, rtol=1e-12)
         assert 0.998 < mu(152, variant="keras") / 0.9 < 0.999 <= mu(153, variant="keras") / 0.9
@@ -350,14 +350,6 @@ class TestWeightDecay:
         optimizer = nadamw(1.0)
         updates, _ = optimizer.update(jnp.zeros(1), optimizer.init(params), params)
         np.testing.assert_allclose(updates, -1e-4, rtol=1e-6)
-
-
-def test_there_is_no_iterate_to_recover():
-    """The parameters are what to evaluate, though the state holds a lookahead."""
-    optimizer = nadam(0.1)
-    params = jnp.ones(2)
-    with pytest.raises(ValueError, match="found no accelerator"):
-        eval_params(optimizer.init(params), params)
 
 
 @pytest.mark.parametrize("factory", [nadam, nadamw])

@@ -111,7 +111,7 @@ def gfista(step_size: Scalar, strong_convexity: Scalar, prox_strong_convexity: S
         prox_strong_convexity: μ_g of at least 0; 0 without a prox.
 
     Returns:
-        A `MomentumRule`. Its state is t, a scalar. A restart sends it back to t = 1.
+        A `MomentumRule`. Its state is (t − 1)/(1 − q), a scalar. A restart sends it back to t = 1.
 
     Raises:
         ValueError: if one is a Python number out of its range, or τμ_f is above 1.
@@ -141,12 +141,14 @@ def gfista(step_size: Scalar, strong_convexity: Scalar, prox_strong_convexity: S
     tau, mu_f, mu_g = as_float(step_size), as_float(strong_convexity), as_float(prox_strong_convexity)
     ratio: Any = tau * (mu_f + mu_g) / (1 + tau * mu_g)
 
-    def coefficients(t: jax.Array) -> tuple[tuple[Scalar, Scalar], jax.Array]:
-        q = jnp.minimum(jnp.asarray(ratio, float), 1)
-        rest = 1 - q * t**2
-        following = (rest + jnp.sqrt(rest**2 + 4 * t**2)) / 2
-        # The second factor of β in terms of q alone. At q = 1, t stays 1 and β is 0.
-        damping = (1 - q * following) / jnp.where(q < 1, 1 - q, 1)
-        return ((t - 1) / following * damping, 0.0), following
+    # With t = 1 + (1 − q)·s nothing is divided by 1 − q: t⁺(t⁺ − 1) = t²(1 − q·t⁺) is
+    # (1 − q)·s⁺² + (1 + q·t²)·s⁺ = t², and the same identity makes β of the second factor.
+    def coefficients(s: jax.Array) -> tuple[tuple[Scalar, Scalar], jax.Array]:
+        q = jnp.asarray(ratio, float)
+        q = jnp.where(q > 1, 1.0, q)
+        square = (1 + (1 - q) * s) ** 2
+        linear = 1 + q * square
+        following = 2 * square / (linear + jnp.sqrt(linear**2 + 4 * (1 - q) * square))
+        return ((1 - q) * s * following / square, 0.0), following
 
-    return MomentumRule(lambda: jnp.ones([], float), coefficients)
+    return MomentumRule(lambda: jnp.zeros([], float), coefficients)
