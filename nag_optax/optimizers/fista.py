@@ -75,13 +75,15 @@ def fista(
 
     Returns:
         A transformation for `optax.apply_updates`. Without a learning rate it is called as Optax's
-        line searches are, `update(grad, state, params, value=, grad=, value_fn=)`, and must come
-        first in a chain; arguments that value_fn takes by name are handed on to it.
+        line searches are, `update(grad, state, params, value=, grad=, value_fn=)`, with the same arrays
+        as the update and as grad. So it must come first in a chain, outside of `optax.MultiSteps`, and
+        see all parameters of value_fn; one whose update is None stays. Arguments that value_fn takes by
+        name are handed on to it.
 
     Raises:
         ValueError: if a Python number is out of range, an option is unknown, restart is "value" and
             the prox has no `value`, the rule's iterate is not p − w, the parameters or `value`, `grad`
-            or `value_fn` are missing, or the prox changes the tree or a shape.
+            or `value_fn` are missing, the update is not `grad`, or the prox changes the tree or a shape.
         TypeError: if an argument is of the wrong kind, a parameter is not of floating or complex
             dtype, or the prox changes a dtype.
 
@@ -154,9 +156,17 @@ def fista(
         # p may lie outside a set that x is in.
         return jnp.asarray(value).astype(float) + jnp.where(jnp.isfinite(g), g, 0.0)
 
-    def next_state(target: Any, state: Any, momentum_state: Any, search: Any) -> IterateState:
+    def next_state(target: Any, state: Any, params: Any, momentum_state: Any, search: Any) -> IterateState:
+        def stays(x: jax.Array, p: jax.Array) -> jax.Array:
+            return jnp.where(state.started, x, p.astype(x.dtype))
+
+        # A parameter may be None as well, and has then neither.
         iterate = jax.tree.map(
-            lambda z, x: x if z is None else owned(z.astype(x.dtype)), target, state.iterate, is_leaf=is_none
+            lambda z, x, p: jax.tree.map(stays, x, p) if z is None else owned(z.astype(x.dtype)),
+            target,
+            state.iterate,
+            params,
+            is_leaf=is_none,
         )
         started = jnp.ones_like(state.started)
         return IterateState(iterate, started, momentum_state.rule_state, momentum_state.restart_state, search)
@@ -171,14 +181,19 @@ def fista(
         offset = offset_of(state, params)
         value = objective(value, target, params)
         step, new = accelerated(step, offset, state.rule_state, state.restart_state, value)
-        return step, next_state(target, state, new, search)
+        return step, next_state(target, state, params, new, search)
 
-    def update_with_search(updates, state, params, value, grad, value_fn, extra_args):
-        _check_search_arguments(value, grad, value_fn)
+    def update_with_search(updates, state, params, value, value_fn, extra_args):
         arguments = _arguments_of(value_fn, extra_args)
-        grad = jax.tree.map(lambda u, g: g, updates, grad, is_leaf=is_none)
+        # What has no gradient stays: the lookahead to another step size leaves it where it is, too.
+        offset = jax.tree.map(
+            lambda g, w: jax.tree.map(jnp.zeros_like, w) if g is None else w,
+            updates,
+            offset_of(state, params),
+            is_leaf=is_none,
+        )
         start = backtracking.Point(
-            params, jnp.asarray(value).astype(float), grad, offset_of(state, params), state.rule_state
+            params, jnp.asarray(value).astype(float), updates, offset, state.rule_state
         )
         point, target, search = backtracking.search(
             state.search, start, prox, lambda p: value_fn(p, **arguments), rule
@@ -203,15 +218,17 @@ def fista(
             offset,
             is_leaf=is_none,
         )
-        return step, next_state(target, state, new, search)
+        return step, next_state(target, state, params, new, search)
 
     def update_fn(updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra_args):
         if params is None:
             raise ValueError("fista needs the parameters: call update(grads, state, params)")
         check_tree(updates, state.iterate)
+        if learning_rate is None:
+            _check_search_arguments(updates, value, grad, value_fn)
         updates, params = jax.tree.map(jnp.asarray, (updates, params))
         if learning_rate is None:
-            step, state = update_with_search(updates, state, params, value, grad, value_fn, extra_args)
+            step, state = update_with_search(updates, state, params, value, value_fn, extra_args)
         else:
             step, state = update_with_rate(updates, state, params, value)
         step = jax.tree.map(
@@ -244,7 +261,7 @@ def _difference(target: optax.Params, params: optax.Params) -> optax.Updates:
     return jax.tree.map(leaf, target, params, is_leaf=is_none)
 
 
-def _check_search_arguments(value: Any, grad: Any, value_fn: Any) -> None:
+def _check_search_arguments(updates: Any, value: Any, grad: Any, value_fn: Any) -> None:
     arguments = {"value": value, "grad": grad, "value_fn": value_fn}
     missing = [name for name, argument in arguments.items() if argument is None]
     if missing:
@@ -256,6 +273,24 @@ def _check_search_arguments(value: Any, grad: Any, value_fn: Any) -> None:
         raise TypeError(f"value_fn must be callable; got {value_fn!r} of type {type(value_fn).__name__}")
     if jnp.shape(value) != ():
         raise ValueError(f"value must be a scalar; got shape {jnp.shape(value)}")
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(updates, is_leaf=is_none)
+    try:
+        grads = treedef.flatten_up_to(grad)
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(
+            "fista without a learning rate evaluates value_fn, which takes all parameters; got an update of "
+            "another tree than grad, as from optax.masked or optax.partition: give it a learning_rate, or "
+            "leave what is frozen out of the parameters and let value_fn close over it"
+        ) from None
+    for (path, u), g in zip(leaves, grads, strict=True):
+        # Not by their numbers, which may be traced: the same array is the gradient of the same function.
+        if u is not None and u is not g:
+            raise ValueError(
+                "fista without a learning rate takes the gradient of value_fn itself, the same array as the "
+                f"update and as grad; got two at {jax.tree_util.keystr(path) or 'the root'}, as after "
+                "optax.MultiSteps or another transformation: put the mean over micro-batches into value_fn "
+                "and grad, or give it a learning_rate"
+            )
 
 
 def _arguments_of(value_fn: Callable, extra_args: Mapping[str, Any]) -> dict[str, Any]:
