@@ -61,7 +61,7 @@ class Checkpoints:
                 "notes": notes,
             }
             partial = self._record(step).with_suffix(".partial")
-            partial.write_text(json.dumps(record))
+            partial.write_text(json.dumps({**record, "digest": _digest(_canonical(record))}))
             os.replace(partial, self._record(step))
             self._remove_others(step, folder)
         except (OSError, ValueError) as error:  # TensorStore makes a ValueError of what the disk refuses.
@@ -97,8 +97,8 @@ class Checkpoints:
     def data_facts(self) -> dict[str, Any] | None:
         """What the newest notes that can be read say of the data, which is the same in all of a run."""
         for step in self.steps():
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                return json.loads(self._record(step).read_text())["notes"]["data"]
+            with suppress(OSError, ValueError):
+                return self._recorded(step)["notes"]["data"]
         return None
 
     def steps(self) -> list[int]:
@@ -108,14 +108,22 @@ class Checkpoints:
 
     def _verified(self, step: int) -> tuple[Path, dict[str, Any]]:
         """Folder and record of a checkpoint whose files are as they were written."""
-        record = json.loads(self._record(step).read_text())
-        if not isinstance(record, dict) or not record.keys() >= {"files", "notes"}:
-            raise ValueError("its record is not what was written")
-        # The first version of these records names neither folder nor versions.
+        record = self._recorded(step)
         folder = self._folder / record.get("folder", str(step))
         if _digests(folder) != record["files"]:
             raise ValueError("its files are not those that were written")
         return folder, record
+
+    def _recorded(self, step: int) -> dict[str, Any]:
+        record = json.loads(self._record(step).read_text())
+        # The first version of these records has neither digest nor folder nor versions.
+        if (
+            not isinstance(record, dict)
+            or not record.keys() >= {"files", "notes"}
+            or record.pop("digest", None) not in (None, _digest(_canonical(record)))
+        ):
+            raise ValueError("its record is not what was written")
+        return record
 
     def _record(self, step: int) -> Path:
         return self._folder / f"{step}.json"
@@ -194,10 +202,18 @@ def _check_same(stored: dict[str, str], here: dict[str, str]) -> None:
 def _digests(folder: Path) -> dict[str, str]:
     """A digest of each file below the folder, by its relative path."""
     return {
-        str(path.relative_to(folder)): hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        str(path.relative_to(folder)): _digest(path.read_bytes())
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _canonical(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, sort_keys=True).encode()
 
 
 def _reason(error: BaseException) -> str:

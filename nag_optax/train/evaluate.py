@@ -1,6 +1,7 @@
 """`nag-optax evaluate`: the accuracy of a finished run, and predictions for other images."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,21 @@ def _evaluate(config: EvaluateConfig, console: Console, interrupts: list[int]) -
         path = config.predict.with_name(config.predict.stem + "-predictions.npy")
         labels = np.array(dataset.classes, np.int32)
         predictions = labels[np.asarray(loop.logits(restored.state, images).argmax(-1))]
-        try:
-            np.save(path, predictions)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error})") from None
+        _write(path, predictions)
         say(f"{len(predictions)} predictions written to {path}")
         results["predictions"] = str(path)
     return results
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    """Complete, or not at all: a file of an earlier run stays until then."""
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("wb") as file:
+            np.save(file, array)
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error})") from None
 
 
 def _read_images(path: Path) -> np.ndarray:

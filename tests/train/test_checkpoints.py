@@ -22,11 +22,15 @@ def state(value: float):
     return {"params": {"w": jnp.full((50, 40), value), "b": jnp.zeros(3)}, "none": None, "empty": ()}
 
 
+def notes(step: int):
+    return {"seconds": float(step), "data": {"mean": float(step)}}
+
+
 @pytest.fixture
 def checkpoints(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     for step in (10, 20, 30, 40):
-        checkpoints.save(step, state(float(step)), {"seconds": float(step)})
+        checkpoints.save(step, state(float(step)), notes(step))
     return checkpoints
 
 
@@ -38,7 +42,7 @@ def restore(checkpoints: Checkpoints):
 def test_the_newest_comes_back_to_the_bit_and_the_last_three_are_kept(checkpoints):
     restored, said = restore(checkpoints)
     assert restored is not None and said == []
-    assert (restored.step, restored.notes) == (40, {"seconds": 40.0})
+    assert (restored.step, restored.notes) == (40, notes(40))
     jax.tree.map(np.testing.assert_array_equal, restored.state, state(40.0))
     assert checkpoints.steps() == [40, 30, 20]
 
@@ -63,6 +67,17 @@ def test_a_flipped_bit_in_any_file_is_noticed(checkpoints, tmp_path):
         assert len(said) == 1 and str(newest) in said[0] and "using the one before, of step 30" in said[0]
         path.write_bytes(content)
     assert restore(checkpoints)[0].step == 40  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_a_flipped_bit_in_the_record_is_noticed(checkpoints, tmp_path):
+    path = tmp_path / "checkpoints" / "40.json"
+    content = path.read_bytes()
+    for name in (b'"notes"', b'"seconds": 40', b'"files"', b'"folder": "40'):
+        end = content.index(name) + len(name) - 1
+        path.write_bytes(content[:end] + bytes([content[end] ^ 1]) + content[end + 1 :])
+        restored, said = restore(checkpoints)
+        assert restored is not None and restored.step == 30 and len(said) == 1, name
+        assert checkpoints.data_facts() == {"mean": 30.0}
 
 
 def test_a_missing_file_and_a_damaged_record_are_noticed(checkpoints, tmp_path):

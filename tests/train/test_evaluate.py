@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 
@@ -37,6 +38,19 @@ def test_predictions_are_written_beside_the_file(finished_run, tmp_path, console
     correct = 1437 * summary["train_accuracy"] + 360 * summary["test_accuracy"]
     assert (predictions == labels).sum() == round(correct)
     assert "1797 predictions written to" in output(console)
+
+
+def test_predictions_that_cannot_be_written_leave_the_ones_before(finished_run, tmp_path, console):
+    np.save(tmp_path / "x.npy", np.zeros((3000, 8, 8), np.uint8))
+    np.save(tmp_path / "x-predictions.npy", np.arange(3))
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, unlimited[1]))  # a disk that fills up
+    try:
+        with pytest.raises(InputError, match="x-predictions.npy: cannot be written"):
+            evaluate(EvaluateConfig(finished_run, predict=tmp_path / "x.npy"), console)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    np.testing.assert_array_equal(np.load(tmp_path / "x-predictions.npy"), np.arange(3))
 
 
 @pytest.mark.parametrize(
