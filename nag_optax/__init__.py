@@ -61,10 +61,14 @@ _HOMES = {
     "scale_by_nesterov": "nag_optax.acceleration.kernel",
     "snoo": "nag_optax.optimizers.snoo",
 }
+__version__: str
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] (the names above)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        globals()[name] = value = import_module("importlib.metadata").version("nag_optax")
+        return value
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(_HOMES[name])

@@ -37,14 +37,11 @@ def zero_buffers(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates
         own = jnp.result_type(p)
         if not jnp.issubdtype(own, jnp.inexact):
             raise TypeError(
-                f"parameter {name} has dtype {own}, which cannot carry momentum: exclude it with "
-                "optax.masked, or convert it to a float"
+                f"parameter {name} has dtype {own}, which cannot move: leave it out of the tree that is "
+                "trained (None in its place will do), or convert it to a float"
             )
-        wanted = own if dtype is None else dtype
-        # A real accumulator of a complex parameter is the complex dtype of that precision.
-        if jnp.issubdtype(own, jnp.complexfloating):
-            wanted = wide(wanted, jnp.complex64)
-        elif jnp.issubdtype(wanted, jnp.complexfloating):
+        wanted = _dtype_for(own, own if dtype is None else dtype)
+        if not jnp.issubdtype(own, jnp.complexfloating) and jnp.issubdtype(wanted, jnp.complexfloating):
             raise ValueError(
                 f"accumulator_dtype {wanted} is for complex parameters; parameter {name} has dtype {own}"
             )
@@ -64,20 +61,38 @@ def owned(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 
 
-def check_tree(updates: optax.Updates, offset: optax.Updates) -> None:
-    """A tree or shape that is not that of `init` would broadcast, or fail far from its cause."""
+def _dtype_for(own: jnp.dtype, wanted: jnp.dtype) -> jnp.dtype:
+    """A real accumulator of a complex parameter is the complex dtype of that precision."""
+    return wide(wanted, jnp.complex64) if jnp.issubdtype(own, jnp.complexfloating) else wanted
+
+
+def check_buffers(updates: optax.Updates, dtype: jnp.dtype | None, *buffers: optax.Updates) -> None:
+    """A tree, shape or dtype that is not that of `init` would broadcast, or fail far from its cause."""
+    for buffer in buffers:
+        _check_buffer(updates, dtype, buffer)
+
+
+def _check_buffer(updates: optax.Updates, dtype: jnp.dtype | None, buffer: optax.Updates) -> None:
     leaves, treedef = jax.tree_util.tree_flatten_with_path(updates, is_leaf=is_none)
     try:
-        offsets = treedef.flatten_up_to(offset)
+        offsets = treedef.flatten_up_to(buffer)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"the updates' tree is not that of the parameters given to init: {error}") from None
     for (path, u), w in zip(leaves, offsets, strict=True):
+        if u is None:
+            continue
         name = jax.tree_util.keystr(path) or "at the root"
-        if u is not None and not jax.tree_util.all_leaves([w]):
+        if not jax.tree_util.all_leaves([w]):
             raise ValueError(f"update {name} is an array where the parameters given to init had none: {w}")
-        if u is not None and jnp.shape(u) != jnp.shape(w):
+        if jnp.shape(u) != jnp.shape(w):
             raise ValueError(
                 f"update {name} has shape {jnp.shape(u)}, but its parameter had shape {jnp.shape(w)} at init"
+            )
+        # As of a checkpoint from before accumulator_dtype was asked for.
+        if dtype is not None and w.dtype != jax.dtypes.canonicalize_dtype(_dtype_for(w.dtype, dtype)):
+            raise ValueError(
+                f"accumulator_dtype is {dtype}, but opt_state has {w.dtype} for update {name}: cast it, "
+                "jax.tree.map(lambda s, like: s.astype(like.dtype), opt_state, optimizer.init(params))"
             )
 
 
@@ -106,5 +121,5 @@ def weighted_sum(
     """a·old + b·new: the next value of a buffer, in its dtype."""
     # XLA writes equal powers of two as a·(old + new), a product that it computes again wherever it is
     # read: the old buffer is then read after its end, and copied. It cannot join what it does not know.
-    a = jax.lax.optimization_barrier(jnp.asarray(a, old.dtype))
-    return a * old + jnp.asarray(b, old.dtype) * new
+    kept = jax.lax.optimization_barrier(jnp.asarray(a, old.dtype))
+    return kept * old + jnp.asarray(b, old.dtype) * new

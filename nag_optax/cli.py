@@ -29,9 +29,9 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str], interrupts: list[int]) -> int:
     if arguments == ["--version"]:
-        import importlib.metadata
+        import nag_optax
 
-        print(f"nag-optax {importlib.metadata.version('nag_optax')}")
+        print(f"nag-optax {nag_optax.__version__}")
         return 0
     if missing := [name for name in _NEEDED if not _installed(name)]:
         return _fail(

@@ -327,6 +327,21 @@ def test_orbax_saves_and_restores_the_state(optimizer: optax.GradientTransformat
     assert_trees_equal(update(params, restored["state"], restored["params"]), update(params, state, params))
 
 
+@pytest.mark.parametrize("factory", WITH_BUFFERS)
+def test_restored_state_of_another_dtype_is_named(factory: Any):
+    """And cast by the line that the message gives; the state would stay in bfloat16 without a word."""
+    given = {"learning_rate": 0.1, "inner": optax.sgd(0.1)}
+    given = {k: v for k, v in given.items() if k in inspect.signature(factory).parameters}
+    params: Any = {"w": jnp.ones((2, 2), jnp.bfloat16), "z": jnp.ones(2, jnp.complex64)}
+    opt_state: Any = optax.with_extra_args_support(factory(**given)).init(params)
+    optimizer = optax.with_extra_args_support(factory(**given, accumulator_dtype=jnp.float32))
+    with pytest.raises(ValueError, match="is float32, but opt_state has bfloat16.*cast it") as error:
+        jax.eval_shape(optimizer.update, params, opt_state, params)
+    line = str(error.value).split("cast it, ")[1]
+    cast = eval(line, {"jax": jax, "opt_state": opt_state, "optimizer": optimizer, "params": params})
+    assert dtypes(jax.eval_shape(optimizer.update, params, cast, params)[1]) == dtypes(optimizer.init(params))
+
+
 @pytest.mark.parametrize("restart", [None, "gradient"])
 def test_export_of_a_jitted_step(restart: Any):
     optimizer = optax.chain(optax.sgd(0.1), accelerate(nag_optax.momentum.sutskever(0.9), restart=restart))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import nag_optax
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -62,6 +64,7 @@ def test_no_name_of_the_core_loads_what_only_an_extra_brings():
 def test_versions_agree():
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"version: {PROJECT['version']}\n" in citation
+    assert nag_optax.__version__ == PROJECT["version"]
 
 
 def test_the_references_do_not_import_what_they_check():

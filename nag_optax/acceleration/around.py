@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_tree, owned, zero_buffers
+from nag_optax._buffers import buffer_dtype, check_buffers, owned, zero_buffers
 from nag_optax._dtypes import wide
 from nag_optax._trees import is_none
 from nag_optax.acceleration.iterate import Lookahead, OuterState
@@ -60,7 +60,7 @@ def around(
         if recursion is None:
             step, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
             return step, state._replace(inner_state=inner_state)
-        check_tree(updates, state.evaluated.offset)
+        check_buffers(updates, dtype, state.evaluated.offset)
         step, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         (b, k, a, c), scalars = recursion.coefficients(state.method_state)
         step, offset = linear_step(b, k, widened(step, updates), state.evaluated.offset, a, c)

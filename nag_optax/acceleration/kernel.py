@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_tree, owned, step_buffers, weighted_sum, zero_buffers
+from nag_optax._buffers import buffer_dtype, check_buffers, owned, step_buffers, weighted_sum, zero_buffers
 from nag_optax._meshes import varying_with
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.iterate import Lookahead, shifted
@@ -195,7 +195,7 @@ def nesterov_kernel(
 
     def update_fn(updates, state, params=None, *, value=None, **extra_args):
         del params, extra_args
-        check_tree(updates, state.offset)
+        check_buffers(updates, dtype, state.offset)
         updates = jax.tree.map(jnp.asarray, updates)
         (beta, gamma), rule_state = rule.coefficients(state.rule_state)
         restart_state = state.restart_state

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_tree, owned, step_buffers, zero_buffers
+from nag_optax._buffers import buffer_dtype, check_buffers, owned, step_buffers, zero_buffers
 from nag_optax._moments import Decay, average, by_parts, root
 from nag_optax._schedules import at_step
 from nag_optax._validate import check_number, check_schedule
@@ -136,7 +136,8 @@ def _scale_by_adan(
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
-        check_tree(updates, state.previous)
+        buffers = state.first_moment, state.difference, state.second_moment, state.previous
+        check_buffers(updates, dtype, *buffers)
         updates = jax.tree.map(jnp.asarray, updates)
         beta1, beta2, beta3 = betas = [at_step(*item, state.step) for item in decays.items()]
         first = (state.step if restart_every is None else state.step % restart_every) == 0
@@ -162,9 +163,7 @@ def _scale_by_adan(
             u = (own(c1) * m + own(beta2 * c2) * v) / (root(own(c3) * n) + own(eps))
             return u, m, v, n, owned(g)
 
-        updates, *buffers = step_buffers(
-            leaf, updates, state.first_moment, state.difference, state.second_moment, state.previous
-        )
+        updates, *buffers = step_buffers(leaf, updates, *buffers)
         count = jnp.asarray(optax.safe_increment(state.step))
         return updates, AdanState(count, *buffers, decays=gone)
 

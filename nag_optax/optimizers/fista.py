@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_tree, owned, zero_buffers
+from nag_optax._buffers import buffer_dtype, check_buffers, owned, zero_buffers
 from nag_optax._dtypes import wide
 from nag_optax._meshes import varying_with
 from nag_optax._schedules import scheduled_value
@@ -223,7 +223,7 @@ def fista(
     def update_fn(updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra_args):
         if params is None:
             raise ValueError("fista needs the parameters: call update(grads, state, params)")
-        check_tree(updates, state.iterate)
+        check_buffers(updates, dtype, state.iterate)
         if learning_rate is None:
             _check_search_arguments(updates, value, grad, value_fn)
         updates, params = jax.tree.map(jnp.asarray, (updates, params))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, weighted_sum, zero_buffers
+from nag_optax._buffers import buffer_dtype, check_buffers, step_buffers, weighted_sum, zero_buffers
 from nag_optax._moments import Decay, average, by_parts, root
 from nag_optax._schedules import at_step
 from nag_optax._validate import check_number, check_schedule, is_python_number
@@ -204,7 +204,7 @@ def _scale_by_nadam(
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
-        check_tree(updates, state.lookahead)
+        check_buffers(updates, dtype, state.lookahead, state.second_moment)
         updates = jax.tree.map(jnp.asarray, updates)
         count, following = state.step, jnp.asarray(optax.safe_increment(state.step))
         beta, next_beta = at_step("b1", b1, count), at_step("b1", b1, following)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_tree, owned, zero_buffers
+from nag_optax._buffers import buffer_dtype, check_buffers, owned, zero_buffers
 from nag_optax._dtypes import wide
 from nag_optax._schedules import at_step
 from nag_optax._trees import is_none
@@ -129,7 +129,8 @@ def snoo(
     def update_fn(updates, state, params=None, **extra_args):
         if params is None:
             raise ValueError("snoo needs the parameters: call update(grads, state, params)")
-        check_tree(updates, state.evaluated.iterate)
+        buffers = [state.evaluated.iterate, *([] if plain else [state.method_state.offset])]
+        check_buffers(updates, dtype, *buffers)
         step, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         steps = jnp.asarray(optax.safe_increment(state.method_state.steps))
         # Not ==: a period that is injected may shrink.

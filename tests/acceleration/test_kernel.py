@@ -204,10 +204,24 @@ class TestErrors:
 
     @pytest.mark.parametrize("dtype", [jnp.int32, bool, jnp.uint8])
     def test_integer_parameters(self, dtype: Any):
-        with pytest.raises(TypeError, match=r"parameter \['steps'\] has dtype .*optax.masked"):
+        with pytest.raises(TypeError, match=r"parameter \['steps'\] has dtype .*None in its place.*float"):
             accelerate(0.9).init({"steps": jnp.ones(2, dtype), "w": jnp.ones(2)})
         with pytest.raises(TypeError, match="parameter at the root has dtype"):
             accelerate(0.9).init(jnp.ones(2, dtype))
+
+    @pytest.mark.parametrize("steps", [None, jnp.ones(2)], ids=["None", "float"])
+    def test_what_is_advised_for_them_works(self, steps: Any):
+        whole = {"steps": jnp.ones(2, jnp.int32), "w": jnp.ones(2)}
+        trained = {**whole, "steps": steps}
+
+        def loss(trained: dict[str, Any]) -> jax.Array:
+            kept = whole["steps"] if trained["steps"] is None else trained["steps"]
+            return jnp.sum(kept.astype(float) * trained["w"] ** 2)
+
+        optimizer = nag_optax.nag(0.1)
+        state = optimizer.init(trained)
+        updates, state = optimizer.update(jax.grad(loss)(trained), state, trained)
+        assert loss(nag_optax.eval_params(state, optax.apply_updates(trained, updates))) < loss(trained)
 
     @pytest.mark.parametrize("value", ["abc", "float32", object()], ids=["text", "dtype", "object"])
     def test_parameters_that_are_no_array(self, value: Any):
