@@ -87,21 +87,26 @@ def search(
         point, s = trial.point, trial.step_size
         target = _target(prox, point, s)
         verdict = _judge(point, target, s, value_fn)
+        # Outside of the domain of f there is nothing to judge, and x is inside.
+        outside = ~jnp.isfinite(verdict.slope + point.value)
+        returns = outside & ~trial.at_iterate
         measures = first & (trial.trials == 0) & verdict.clear & (verdict.curvature > 0)
-        growing = trial.growing & (measures | verdict.accepted)
-        hopeless = ~jnp.isfinite(verdict.slope + point.value)
-        done = (verdict.accepted & ~growing) | hopeless | (verdict.length == 0)
+        # A larger step size that goes no further, or that no clear difference tests, is worth nothing.
+        useful = verdict.clear & ((trial.trials < 2) | (verdict.length > GROWTH * trial.verdict.length))
+        growing = trial.growing & (measures | (verdict.accepted & useful))
+        done = ((verdict.accepted & ~growing) | outside | (verdict.length == 0)) & ~returns
         other = jnp.where(growing, s / SHRINK, SHRINK * s)
         # A little less than the equality, which rounding would decide.
         other = jnp.where(measures, 0.99 / verdict.curvature, other)
-        other = jnp.where(done, s, other)
-        point, gradients = _moved(point, s / other, done | growing, rule, value_fn)
+        other = jnp.where(done | returns, s, other)
+        point, gradients = _moved(point, s / other, done | growing, returns, rule, value_fn)
         return _Trial(
             point,
             other,
             target,
             verdict,
             growing,
+            trial.at_iterate | returns,
             done,
             trial.trials + 1,
             trial.gradients + verdict.gradients + gradients,
@@ -115,6 +120,7 @@ def search(
         target=jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: _target(prox, point, start))),
         verdict=_Verdict(zero, zero, zero, zero, no, no, count),
         growing=state.free,
+        at_iterate=state.free,
         done=no,
         trials=count,
         gradients=count,
@@ -156,6 +162,7 @@ class _Trial(NamedTuple):
     target: Any
     verdict: _Verdict
     growing: jax.Array
+    at_iterate: jax.Array
     done: jax.Array
     trials: jax.Array
     gradients: jax.Array
@@ -198,13 +205,16 @@ def _judge(point: Point, target: Any, s: jax.Array, value_fn: Value) -> _Verdict
 
 
 def _moved(
-    point: Point, ratio: jax.Array, stays: jax.Array, rule: MomentumRule, value_fn: Value
+    point: Point, ratio: jax.Array, stays: jax.Array, returns: jax.Array, rule: MomentumRule, value_fn: Value
 ) -> tuple[Point, jax.Array]:
-    """The point that belongs to another step size, and how many gradients that took."""
+    """The point that belongs to another step size, or x; and how many gradients that took."""
     if rule.retime is None:
         # A smaller step from the same point keeps the bound of a rule for one step size.
-        return point, jnp.zeros([], jnp.int32)
-    factor, rule_state = rule.retime(point.rule_state, ratio)
+        factor, rule_state = 1.0, point.rule_state
+    else:
+        # At x the sequence begins again, as it does for a step size without bound.
+        factor, rule_state = rule.retime(point.rule_state, jnp.where(returns, 0.0, ratio))
+    factor = jnp.where(returns, 0.0, factor)
 
     def move() -> Point:
         offset = jax.tree.map(lambda w: jnp.asarray(factor, w.dtype) * w, point.offset)
@@ -223,7 +233,7 @@ def _moved(
         )
         return Point(params, value.astype(float), grad, offset, rule_state)
 
-    stays = stays | (jnp.asarray(factor) == 1)
+    stays = stays | (factor == 1)
     return jax.lax.cond(stays, lambda: point, move), (~stays).astype(jnp.int32)
 
 

@@ -59,7 +59,8 @@ def fista(
     holds on every step, whatever the step sizes did; the last form if no s is below 1/(2L). With
     another rule s never grows, and a bound that allows steps to shrink, as Chambolle and Dossal's
     does, holds with the latest s. Where the values of f differ by less than their rounding the test is
-    ⟨∇f(x⁺) − ∇f(p), d⟩ ≤ ‖d‖²/s, which takes a gradient, and s does not grow.
+    ⟨∇f(x⁺) − ∇f(p), d⟩ ≤ ‖d‖²/s, which takes a gradient, and s does not grow. Where f(p) or ∇f(p) is not
+    finite, since the lookahead left the domain of f, the step starts from x and the rule begins again.
 
     Args:
         learning_rate: the step size s, a number ≥ 0 or an Optax schedule; None to backtrack.
@@ -198,7 +199,8 @@ def fista(
         point, target, search = backtracking.search(
             state.search, start, prox, lambda p: value_fn(p, **arguments), rule
         )
-        step = _difference(target, point.params)
+        # Without a prox the step is known better than the difference of two rounded points.
+        step = _scaled(point.grad, search.step_size) if prox is None else _difference(target, point.params)
         value = objective(point.value, target, point.params)
         _, new = accelerated(step, point.offset, point.rule_state, state.restart_state, value)
         offset = new.offset

@@ -12,13 +12,14 @@ from nag_optax._validate import check_number
 from nag_optax.prox.apply import check_prox, proximal_point
 
 
-def check_options(fun, prox, learning_rate, optimizer, tol, max_steps, args) -> None:
+def check_options(fun, prox, learning_rate, optimizer, tol, gradient_scale, max_steps, args) -> None:
     """Everything that the arguments alone can tell."""
     if not callable(fun):
         raise TypeError(f"fun must be callable; got {fun!r} of type {type(fun).__name__}")
     if prox is not None:
         check_prox(prox)
     check_number("tol", tol, minimum=0, below=1)
+    check_number("gradient_scale", gradient_scale, minimum=0)
     if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer):
         raise TypeError(f"max_steps must be an integer in [1, 2147483647]; got {max_steps!r}")
     if not 1 <= max_steps <= 2**31 - 1:

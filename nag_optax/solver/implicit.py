@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from nag_optax._meshes import varying_with
 from nag_optax._trees import norm
-from nag_optax.solver.loop import Problem, Report, forward_backward, gradient_of, run
+from nag_optax.solver.loop import Limits, Problem, Report, forward_backward, gradient_of, run
 
 # Krylov vectors held at once: this many numbers in all, but 50 vectors at least and no more than there
 # are unknowns; and products with the matrix until GMRES gives up.
@@ -18,7 +18,7 @@ _ROUNDINGS = 100
 
 
 def solve(
-    problem: Problem, init_params: Any, tol: jax.Array, max_steps: Any, history_length: int | None
+    problem: Problem, init_params: Any, limits: Limits, history_length: int | None
 ) -> tuple[Any, Report]:
     """x and the report; x has the derivatives of the fixed point x = prox(x − s·∇f(x), s).
 
@@ -33,7 +33,7 @@ def solve(
         return jax.tree.map(jnp.subtract, x, image), s - fixed
 
     def find(_: Callable, root: tuple[Any, jax.Array]) -> tuple[Any, Report]:
-        x, s, report = run(problem, root[0], tol, max_steps, history_length)
+        x, s, report = run(problem, root[0], limits, history_length)
         # The loop's counters as bits: custom_root gives integers no tangent that JAX accepts.
         return (x, s), _with_counters(report, jnp.float32)
 

@@ -3,13 +3,21 @@
 Everything that is compared is in the same units, so that multiplying f by a number, or rescaling x,
 changes no decision:
 
-    converged   M(x) ≤ tol·max(‖∇f(x₀)‖, ‖∇f(x)‖), with M evaluated anew at the x that is returned
-                plus what the rounding of x may add to M, and with the latest s > 0
-    stalled     s·M²/2 below the rounding of f, or s·M below that of x, and no smaller M in 100 steps
-                and in a quarter of all;
-                or M = 0, a fixed point of the arithmetic, where that is not within the tolerance
+    converged   M(x) ≤ tol·max(scale, ‖∇f(x)‖), with M evaluated anew at the x that is returned plus
+                what the rounding of x may add to M, with the latest s > 0. With a prox s is within 4/L
+                along x⁺ − x, because a larger one makes M small anywhere in a bounded set. Looked for
+                when x is at rest: its steps, momentum included, are below 100·s·tol·scale
+    scale       max(‖∇f(x₀)‖, ‖∇²f(x₀)·x₀‖): where x₀ is near the solution the second is what the start
+                at zero would have for the first
+    stalled     for 100 steps and a quarter of all the descent of a step was below the rounding of f, or
+                the step below that of x; M reached no new low, and x went no further than steps in
+                random directions do. Or M = 0 and x does not move, a fixed point of the arithmetic
+
+A step is cheap and a check is not, so steps run in an inner loop that ends where there is something to
+check: a small M, or any other reason to stop.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +27,7 @@ import optax
 
 from nag_optax._dtypes import wide
 from nag_optax._meshes import varying_with
-from nag_optax._trees import norm
+from nag_optax._trees import dot, norm
 from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.acceleration.iterate import IterateState
 from nag_optax.optimizers.backtracking import BacktrackingState
@@ -27,10 +35,14 @@ from nag_optax.prox.apply import penalty, proximal_point
 from nag_optax.prox.base import ProxLike
 
 RUNNING, CONVERGED, MAX_STEPS, STALLED, NAN = -1, 0, 1, 2, 3
+# Why the inner loop pauses: M may be small enough at x.
+_CHECK = -2
 
-# Steps without a smaller gradient mapping, in the noise, until the run has stalled; a quarter of all
+# Steps without a gain, in the noise, until the run has stalled; a quarter of all
 # where that is more, because a slow problem is slow there too.
 _PATIENCE = 100
+# How many steps of descent a step with its momentum may be worth where x is said to be at rest.
+_MOMENTUM = 100
 
 
 class Problem(NamedTuple):
@@ -42,10 +54,19 @@ class Problem(NamedTuple):
     learning_rate: Any
 
 
+class Limits(NamedTuple):
+    """When to stop: the relative tolerance, the least scale that it is relative to, the most steps."""
+
+    tol: jax.Array
+    scale: jax.Array
+    max_steps: jax.Array
+
+
 class Report(NamedTuple):
     """The loop's results beside the parameters, all arrays; evaluations without those of the value at x."""
 
     gradient_mapping_norm: jax.Array
+    gradient_scale: jax.Array
     steps: jax.Array
     value_evaluations: jax.Array
     gradient_evaluations: jax.Array
@@ -58,14 +79,32 @@ class _Carry(NamedTuple):
     opt_state: Any
     iterate: Any
     step_size: jax.Array
-    mapping_norm: jax.Array
-    gradient_scale: jax.Array
+    scale: jax.Array
     least_norm: jax.Array
     idle_steps: jax.Array
     steps: jax.Array
-    checks: jax.Array
     reason: jax.Array
     history: tuple[jax.Array, jax.Array] | None
+
+
+class _Checked(NamedTuple):
+    carry: _Carry
+    mapping_norm: jax.Array
+    gradients: jax.Array
+    since: jax.Array
+
+
+class _Look(NamedTuple):
+    """∇f `here`, at x, and `there`, at another point."""
+
+    point: Any
+    here: Any
+    there: Any
+    mapping: jax.Array
+    largest: jax.Array
+    small: jax.Array
+    looks: jax.Array
+    again: jax.Array
 
 
 def gradient_of(value_fn: Callable, params: Any) -> Any:
@@ -80,27 +119,26 @@ def forward_backward(prox: ProxLike | None, params: Any, grads: Any, step_size: 
     return jax.tree.map(lambda z, p: z.astype(p.dtype), target, params)
 
 
-def mapping_norm(prox: ProxLike | None, params: Any, grads: Any, step_size) -> jax.Array:
-    """‖p − prox(p − s·g, s)‖/s, which is ‖g‖ without a prox."""
-    if prox is None:
-        return norm(grads)
-    target = forward_backward(prox, params, grads, step_size)
-    return norm(jax.tree.map(jnp.subtract, target, params)) / step_size
-
-
 def run(
-    problem: Problem,
-    init_params: Any,
-    tol: jax.Array,
-    max_steps: jax.Array,
-    history_length: int | None,
+    problem: Problem, init_params: Any, limits: Limits, history_length: int | None
 ) -> tuple[Any, jax.Array, Report]:
     """x, the step size of the latest step, and the report."""
-    value_fn, prox, optimizer, _ = problem
+    value_fn, prox, optimizer, rate = problem
+    tol, least_scale, max_steps = limits
     eps = max(float(jnp.finfo(p.dtype).eps) for p in jax.tree.leaves(init_params))
     tiny = max(float(jnp.finfo(wide(p.dtype)).tiny) for p in jax.tree.leaves(init_params))
+    # For a difference of gradients: balances its rounding and its curvature, and 1 + h is exact.
+    h = 2.0 ** round(math.log2(eps) / 3)
 
-    def body(carry: _Carry) -> _Carry:
+    def is_small(mapping: jax.Array, largest: jax.Array, x_norm: jax.Array, step_size: jax.Array):
+        # What the difference in M may owe to the rounding of x: nothing below it can be claimed.
+        blur = 0.0 if prox is None else eps * x_norm / step_size
+        # Where f is flat nothing was added to x. Below the smallest normal number every mapping is 0.
+        flat, comparable = largest == 0, jnp.where(tol > 0, tol, 1.0) * largest >= tiny
+        small = comparable & jnp.isfinite(mapping) & (mapping + blur <= tol * largest)
+        return small | (flat & (mapping == 0))
+
+    def step(carry: _Carry) -> _Carry:
         value, grads = jax.value_and_grad(value_fn)(carry.params)
         grads = jax.tree.map(jnp.conj, grads)
         updates, opt_state = optimizer.update(
@@ -108,104 +146,140 @@ def run(
         )
         params = optax.apply_updates(carry.params, updates)
         iterate = eval_params(opt_state, params)
-        search, steps, gradient_norm = _search_of(opt_state), carry.steps + 1, norm(grads)
+        search, steps = _search_of(opt_state), carry.steps + 1
+        moved = _difference(iterate, carry.iterate)
+        gradient_norm, x_norm, speed = norm(grads), norm(iterate), norm(moved)
         if search is not None:
-            taken, mapping = search.step_size, search.mapping_norm
-            step_size = jnp.where(taken > 0, taken, carry.step_size)
+            taken, value = search.step_size, search.value
+            finite = jnp.isfinite(value) & jnp.isfinite(x_norm)
         else:
             taken = _step_size(problem, carry.steps, updates, gradient_norm)
-            # A schedule may reach 0, where nothing moves and the mapping is 0/0.
-            step_size = jnp.where(taken > 0, taken, carry.step_size)
-            mapping = mapping_norm(prox, carry.params, grads, step_size)
+            finite = jnp.isfinite(value) & jnp.isfinite(gradient_norm) & jnp.isfinite(x_norm)
+        # A schedule may reach 0, where nothing moves and the mapping is 0/0.
+        step_size = jnp.where(taken > 0, taken, carry.step_size)
+        if prox is None:
+            mapping = gradient_norm
+        elif search is not None:
+            mapping = search.mapping_norm
+        else:
+            mapping = norm(_step_from(prox, carry.params, grads, step_size)) / step_size
 
-        scale = jnp.where(carry.steps == 0, gradient_norm, carry.gradient_scale)
-        finite = jnp.isfinite(value) & _all_finite(grads) & _all_finite(iterate)
-        # What the difference in M may owe to the rounding of x: nothing below it can be claimed.
-        blur = 0.0 if prox is None else eps * norm(iterate) / step_size
-
-        def small(mapping: jax.Array, gradient_norm: jax.Array) -> jax.Array:
-            largest = jnp.maximum(scale, gradient_norm)
-            # Below the smallest normal number every mapping is 0.
-            comparable = (jnp.where(tol > 0, tol, 1.0) * largest >= tiny) | (largest == 0)
-            return comparable & jnp.isfinite(mapping) & (mapping + blur <= tol * largest)
-
-        candidate = finite & small(mapping, gradient_norm)
-
-        def verify() -> tuple[jax.Array, jax.Array]:
-            there = gradient_of(value_fn, iterate)
-            at_iterate = mapping_norm(prox, iterate, there, step_size)
-            return at_iterate, small(at_iterate, norm(there))
-
-        verified, converged = jax.lax.cond(candidate, verify, lambda: (mapping, candidate))
-
-        in_noise = 0.5 * (taken * mapping) * mapping <= 10 * eps * jnp.abs(value.astype(float))
-        in_noise |= taken * mapping <= 4 * eps * norm(iterate)
-        improved = mapping < 0.99 * carry.least_norm
-        idle = jnp.where(in_noise & ~improved, carry.idle_steps + 1, 0)
+        scale = jnp.where(carry.steps == 0, jnp.maximum(carry.scale, gradient_norm), carry.scale)
+        # Momentum that has built up along a flat direction tells of a gain that M does not show.
+        at_rest = jnp.maximum(mapping, speed / (_MOMENTUM * step_size))
+        candidate = is_small(at_rest, jnp.maximum(scale, gradient_norm), x_norm, step_size)
+        in_noise = speed * mapping <= 10 * eps * jnp.abs(value.astype(float))
+        in_noise |= speed <= 4 * eps * x_norm
+        # Steps of noise add up as a random walk does; a direction that is kept takes x further.
+        gains = speed > 2 * jnp.sqrt(steps.astype(float)) * (taken * mapping)
+        gains |= (mapping < carry.least_norm) | ~in_noise
+        idle = jnp.where(gains & (taken > 0), 0, carry.idle_steps + 1)
+        stalled = (idle >= jnp.maximum(_PATIENCE, steps // 4)) | ((mapping == 0) & (speed == 0))
         reason = jnp.where(steps >= max_steps, MAX_STEPS, RUNNING)
-        stalled = idle >= jnp.maximum(_PATIENCE, steps // 4)
-        reason = jnp.where(stalled | (mapping == 0), STALLED, reason)
-        reason = jnp.where(converged, CONVERGED, reason)
+        reason = jnp.where(stalled, STALLED, reason)
+        reason = jnp.where(candidate & (reason == RUNNING), _CHECK, reason)
         reason = jnp.where(finite, reason, NAN)
 
         history = carry.history
         if history is not None:
-            at_x = value_fn(iterate).astype(float) if search is None else search.value
+            at_x = (value_fn(iterate) if search is None else value).astype(float)
             entries = at_x + penalty(prox, iterate), mapping
             history = jax.tree.map(lambda h, e: h.at[carry.steps].set(e), history, entries)
 
         kept = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
-            (iterate, step_size, verified),
-            (carry.iterate, carry.step_size, carry.mapping_norm),
+            (iterate, step_size),
+            (carry.iterate, carry.step_size),
         )
         return _Carry(
             params,
             opt_state,
             *kept,
-            gradient_scale=scale,
+            scale=scale,
             least_norm=jnp.minimum(mapping, carry.least_norm),
             idle_steps=idle,
             steps=steps,
-            checks=carry.checks + candidate.astype(jnp.int32),
             reason=reason.astype(jnp.int32),
             history=history,
         )
 
-    zero, count = jnp.zeros([], float), jnp.zeros([], jnp.int32)
+    count, no = jnp.zeros([], jnp.int32), jnp.zeros([], bool)
+
+    def check(state: _Checked) -> _Checked:
+        carry = jax.lax.while_loop(lambda carry: carry.reason == RUNNING, step, state.carry)
+        x, s, starting = carry.iterate, carry.step_size, carry.steps == 0
+        x_norm = norm(x)
+
+        # ∇f at x, and where it matters at a second point, from one program for both.
+        def look(at: _Look) -> _Look:
+            value, there = jax.value_and_grad(value_fn)(at.point)
+            # No gradient where there is no value, so that nothing is claimed there.
+            there = jax.tree.map(lambda g: jnp.where(jnp.isfinite(value), jnp.conj(g), jnp.nan), there)
+            here = _where(at.looks == 0, there, at.here)
+            target, largest = forward_backward(prox, x, here, s), jnp.maximum(carry.scale, norm(here))
+            mapping = norm(here) if prox is None else norm(_difference(target, x)) / s
+            small = is_small(mapping, largest, x_norm, s)
+            point = _where(starting, jax.tree.map(lambda p: p * jnp.asarray(1 + h, p.dtype), x), target)
+            again = (at.looks == 0) & (starting | (small & (prox is not None)))
+            return _Look(point, here, there, mapping, largest, small, at.looks + 1, again)
+
+        zero = jnp.zeros([], float)
+        at = varying_with(_Look(x, x, x, zero, zero, no, count, ~no), x)
+        at = jax.lax.while_loop(lambda at: at.again, look, at)
+        change, along = _difference(at.there, at.here), _difference(at.point, x)
+        length, response = norm(along), norm(change) / h
+        steepest = 4 * at.mapping + 10 * eps * at.largest
+        plausible = dot(change, along) / jnp.where(length > 0, length, 1.0) <= steepest
+        converged = at.small & plausible & ~starting
+        scale = jnp.where(starting & jnp.isfinite(response), jnp.maximum(at.largest, response), carry.scale)
+        reason = jnp.where(carry.reason == _CHECK, RUNNING, carry.reason)
+        reason = jnp.where(converged, CONVERGED, reason)
+        since = state.since
+        if not (rate is None or callable(rate)):
+            # The lookahead may leave the domain of f where x does not: once more from x, without momentum.
+            left = (reason == NAN) & jnp.isfinite(at.mapping) & (carry.steps > since + 1)
+            again = x, optimizer.init(x)
+            params, opt_state = _where(left, again, (carry.params, carry.opt_state))
+            carry = carry._replace(params=params, opt_state=opt_state)
+            reason, since = jnp.where(left, RUNNING, reason), jnp.where(left, carry.steps, since)
+        carry = carry._replace(scale=scale, reason=reason.astype(jnp.int32))
+        return _Checked(carry, at.mapping, state.gradients + at.looks, since)
+
     blank = jnp.full(history_length or 0, jnp.nan, float)
-    start = _Carry(
+    # A start at zero has no scale of its own.
+    at_zero = jnp.all(jnp.stack([jnp.all(p == 0) for p in jax.tree.leaves(init_params)]))
+    carry = _Carry(
         params=init_params,
         opt_state=optimizer.init(init_params),
         iterate=init_params,
         step_size=jnp.ones([], float),
-        mapping_norm=zero,
-        gradient_scale=zero,
+        scale=jnp.asarray(least_scale, float),
         least_norm=jnp.full([], jnp.inf, float),
         idle_steps=count,
         steps=count,
-        checks=count,
-        reason=jnp.full([], RUNNING, jnp.int32),
+        reason=jnp.where(at_zero, RUNNING, _CHECK).astype(jnp.int32),
         history=None if history_length is None else (blank, blank),
     )
+    start = _Checked(carry, mapping_norm=jnp.zeros([], float), gradients=count, since=count)
     start = varying_with(start, init_params)
-    end = jax.lax.while_loop(lambda carry: carry.reason == RUNNING, body, start)
-    x, s, search = end.iterate, end.step_size, _search_of(end.opt_state)
-    converged = end.reason == CONVERGED
-    at_x = jax.lax.cond(
-        converged, lambda: end.mapping_norm, lambda: mapping_norm(prox, x, gradient_of(value_fn, x), s)
-    )
+    end = jax.lax.while_loop(lambda state: state.carry.reason < 0, check, start)
+    carry, search = end.carry, _search_of(end.carry.opt_state)
     searched = (count, count) if search is None else (search.values, search.gradients)
-    traced = end.steps if end.history is not None and search is None else count
+    traced = carry.steps if carry.history is not None and search is None else count
     report = Report(
-        gradient_mapping_norm=at_x,
-        steps=end.steps,
-        value_evaluations=end.steps + searched[0] + traced,
-        gradient_evaluations=end.steps + searched[1] + end.checks + (~converged).astype(jnp.int32),
-        reason=end.reason,
-        history=end.history,
+        gradient_mapping_norm=end.mapping_norm,
+        gradient_scale=carry.scale,
+        steps=carry.steps,
+        value_evaluations=carry.steps + searched[0] + traced,
+        gradient_evaluations=carry.steps + searched[1] + end.gradients,
+        reason=carry.reason,
+        history=carry.history,
     )
-    return x, s, report
+    return carry.iterate, carry.step_size, report
+
+
+def _step_from(prox: ProxLike | None, params: Any, grads: Any, step_size: jax.Array) -> Any:
+    return _difference(forward_backward(prox, params, grads, step_size), params)
 
 
 def _search_of(opt_state: Any) -> BacktrackingState | None:
@@ -222,6 +296,9 @@ def _step_size(problem: Problem, count: jax.Array, updates: Any, gradient_norm: 
     return jnp.asarray(rate(count) if callable(rate) else rate).astype(float)
 
 
-def _all_finite(tree: Any) -> jax.Array:
-    flags = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
-    return jnp.all(jnp.stack(flags)) if flags else jnp.ones([], bool)
+def _where(flag: jax.Array, if_true: Any, if_false: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), if_true, if_false)
+
+
+def _difference(new: Any, old: Any) -> Any:
+    return jax.tree.map(jnp.subtract, new, old)
