@@ -38,7 +38,7 @@ def eval_params(
         opt_state: the optimizer's state, however nested: chain, masked, partition, MultiSteps,
             inject_hyperparams, apply_if_finite, or `nnx.Optimizer.opt_state` as it is. The
             accelerator must be the last part of its chain; a masked one may be followed by masked
-            parts for the other leaves.
+            parts for the other leaves. (The state of a named chain keeps no order to check.)
         params: the parameters that go with it, any tree, `nnx.state(model, nnx.Param)` included.
         learning_rate: the learning rate of the latest step, a scalar. Needed where the state is in
             gradient units, and exact there while the learning rate is constant; else not used.

@@ -42,7 +42,8 @@ def ema_nesterov(
             gradient at p, and all extra arguments; its own decay, clipping and schedules stay in it.
         lookahead: β in [0, 1), a number or an Optax schedule; in a schedule, that of the gradient
             that comes next. The paper has it 0 in warm-up and in the last part of the decay. A
-            number 0 allocates no buffer.
+            number 0 allocates no buffer. Under `optax.inject_hyperparams`, which would evaluate a
+            schedule one step late, name it in `static_args`.
         decay: γ in [0, 1), a number or an Optax schedule.
         accumulator_dtype: dtype of m; None takes each parameter's. bfloat16 loses increments of 1 %:
             use `jnp.float32` with bfloat16 parameters.

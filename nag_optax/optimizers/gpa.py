@@ -54,6 +54,8 @@ def gpa(
             the step, from 0. The authors take 0.9^(1/K) to replace DiLoCo with a period of K = 32.
             A number 0 allocates no buffer, since then x = y = z.
         mu_y: μ_y in [0, 1], the weight of x in y; a number or an Optax schedule of the gradient's step.
+            Under `optax.inject_hyperparams`, which would evaluate it one step late, name it in
+            `static_args`.
         accumulator_dtype: dtype of v; None takes each parameter's. Use `jnp.float32` with bfloat16
             parameters.
 

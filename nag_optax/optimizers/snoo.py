@@ -80,7 +80,9 @@ def snoo(
         outer_learning_rate: η ≥ 0, a number or an Optax schedule of the outer step. Published: SNOO
             0.68, DiLoCo 0.7.
         outer_momentum: m, a number in [0, 1), an Optax schedule of the outer step, or a rule, as the
-            momentum of `accelerate`. Published: SNOO 0.37, DiLoCo 0.9. 0 allocates no buffer.
+            momentum of `accelerate`. Published: SNOO 0.37, DiLoCo 0.9. 0 allocates no buffer. Under
+            `optax.inject_hyperparams`, which would follow inner steps, name both schedules in
+            `static_args`.
         accumulator_dtype: dtype of slow and b; None takes each parameter's. Use `jnp.float32` with
             bfloat16 parameters.
 

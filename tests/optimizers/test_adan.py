@@ -174,6 +174,8 @@ class TestNumbers:
 
         # One pass over the leaf is 262 144 bytes; scalars of the state are a few.
         assert bytes_accessed(adan(0.1)) <= bytes_accessed(optax.adan(0.1)) + 256
+        # A restart happens where the buffers are read and written anyway.
+        assert bytes_accessed(adan(0.1, restart_every=9)) <= bytes_accessed(optax.adan(0.1)) + 256
         decayed = adan(0.1, weight_decay=0.1)
         assert bytes_accessed(decayed) <= bytes_accessed(optax.adan(0.1, weight_decay=0.1)) + 256
 
