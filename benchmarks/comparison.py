@@ -11,16 +11,6 @@ from typing import Any
 
 from benchmarks.options import Parser, writable_file
 
-KEPT = (
-    "learning_rate",
-    "diverged",
-    "train_loss",
-    "train_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "steps_to_target",
-)
-
 
 def parse(args: list[str] | None) -> argparse.Namespace:
     parser = Parser(
@@ -55,12 +45,13 @@ def command(config: dict[str, Any]) -> str:
 
 
 def without_curves(found: dict[str, Any]) -> dict[str, Any]:
-    """The content of a comparison.json, each trial with the numbers of its end alone."""
-    optimizers = [
-        {**result, "trials": [{key: trial[key] for key in KEPT} for trial in result["trials"]]}
-        for result in found["optimizers"]
-    ]
+    """The content of a comparison.json, of the chosen runs the numbers of their end alone."""
+    optimizers = [{**result, "chosen": ends(result["chosen"])} for result in found["optimizers"]]
     return {**found, "optimizers": optimizers}
+
+
+def ends(chosen: dict[str, Any] | None) -> dict[str, Any] | None:
+    return chosen and {name: value for name, value in chosen.items() if name != "curves"}
 
 
 def overview(results: Sequence[dict[str, Any]]) -> str:

@@ -133,8 +133,9 @@ def of_comparison(result: dict[str, Any]) -> Section:
         ],
         [markdown_table(head, body)],
         [
-            "learning rate: that of the lowest training loss; the test split chooses nothing.",
-            f"±: mean and standard deviation over {table.counted(config.seeds or 0, 'seed')}.",
+            tuning.RULE.format("learning rate"),
+            f"Other columns: trained on all of them, mean ± standard deviation over "
+            f"{table.counted(config.seeds or 0, 'seed')}.",
             *table.notes(result["optimizers"]),
         ],
     )

@@ -34,6 +34,8 @@ class Comparison(ABC):
     """Runs at one learning rate."""
     grid_size: int
     """Learning rates to begin with."""
+    runs_at_best = 0
+    """Further runs at the best of them."""
     data: str | None = None
     """Digest of the training data, kept with each result."""
 
@@ -66,7 +68,7 @@ class Comparison(ABC):
         if config.learning_rates != "auto":
             self.grid_size = len(config.learning_rates)
         with CompareProgress(
-            self._console, len(missing) * self.grid_size * self.runs_a_rate
+            self._console, len(missing) * (self.grid_size * self.runs_a_rate + self.runs_at_best)
         ) as self.progress:
             for position, name in enumerate(missing, 1):
                 self.check_interrupts()
@@ -92,8 +94,8 @@ class Comparison(ABC):
         """The ladder of learning rates, around the middle of the grid."""
 
     @abstractmethod
-    def about(self, contender: Contender) -> dict[str, Any]:
-        """What is known of an optimizer without running it."""
+    def at_best(self, contender: Contender, best: Trial | None) -> dict[str, Any]:
+        """What is said of an optimizer beside its trials, once the best of them is known."""
 
     @abstractmethod
     def measure(self, results: list[dict[str, Any]]) -> None:
@@ -134,7 +136,7 @@ class Comparison(ABC):
             "best": found.best,
             "note": found.note,
             **({} if self.data is None else {"data": self.data}),
-            **self.about(contender),
+            **self.at_best(contender, None if found.best is None else found.trials[found.best]),
             "trials": found.trials,
         }
 

@@ -83,7 +83,8 @@ class CompareConfig:
         Literal["auto"] | tuple[float, ...],
         tyro.conf.arg(metavar="auto|FLOAT ...", help_behavior_hint="(default: auto)"),
     ] = "auto"
-    """Peak learning rates to try. auto: a grid of each optimizer's own, extended while its edge is best."""
+    """Peak learning rates to try; a sixth of the training images, held out, chooses.
+    auto: a grid of each optimizer's own, extended while its edge is best."""
     schedule: Annotated[
         Schedule | None,
         tyro.conf.arg(

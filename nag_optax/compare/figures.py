@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from nag_optax.compare.problems import GAPS, Problem
-from nag_optax.compare.search import LEAST_LOSS
 from nag_optax.compare.sensitivity import draw_sensitivity
 from nag_optax.compare.styles import STYLES
+from nag_optax.compare.table import LEAST_LOSS
 from nag_optax.plot import style
 from nag_optax.plot.contours import draw_landscape, draw_path, draw_start, landscape, limits_of
 from nag_optax.plot.curves import draw_runs
@@ -21,13 +21,13 @@ _LEAST_GAP = 1e-12  # that is drawn
 def draw_data(
     results: Sequence[dict[str, Any]], steps: np.ndarray, steps_per_epoch: int, title: str, path: Path
 ) -> None:
-    """Training loss and test error by epoch, and the final loss over the learning rate."""
+    """Training loss and test error by epoch, and the validation loss over the learning rate."""
     figure, (loss, error, sensitivity) = _figure((13, 5.0), title, 3)
     epochs = _thinned((steps / steps_per_epoch)[None])[0]
     for result in results:
-        if result["best"] is None:
+        if result["chosen"] is None:
             continue
-        curves = result["trials"][result["best"]]["curves"]
+        curves = result["chosen"]["curves"]
         _runs(loss, epochs, _thinned(_array(curves["loss"])), result)
         _runs(error, epochs, _thinned(100 * (1 - _array(curves["test_accuracy"]))), result)
     loss.set_title("loss while training")
@@ -41,10 +41,12 @@ def draw_data(
     draw_sensitivity(
         sensitivity,
         results,
-        lambda trial: None if trial["diverged"] else max(float(np.mean(trial["train_loss"])), LEAST_LOSS),
+        lambda trial: (
+            None if trial["diverged"] else max(float(np.mean(trial["validation_loss"])), LEAST_LOSS)
+        ),
         missing="diverged",
     )
-    sensitivity.set_title("training loss at the end (floor 1e-8)")
+    sensitivity.set_title("validation loss at the end")
     _save(figure, results, path)
 
 

@@ -23,7 +23,7 @@ from nag_optax.compare.memory import lanes_that_fit
 from nag_optax.train.config import ModelName
 from nag_optax.train.data import Dataset, Split, Statistics
 from nag_optax.train.devices import Device
-from nag_optax.train.loop import TrainState, chunk_lengths, epoch_order, step_key, train_step
+from nag_optax.train.loop import Metrics, TrainState, chunk_lengths, epoch_order, step_key, train_step
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizer import make_schedule
 
@@ -39,28 +39,35 @@ class Lane(NamedTuple):
 
 
 class LaneResult(NamedTuple):
-    """Curves (evaluations,) of one run, and where it ended."""
+    """Curves of one run, and where it ended."""
 
     lane: Lane
-    loss: np.ndarray  # mean over the training batches since the evaluation before
-    test_loss: np.ndarray
+    loss: np.ndarray  # (chunks,), mean over the training batches of each
+    test_loss: np.ndarray  # (chunks,), or (1,) if the end alone was evaluated
     test_accuracy: np.ndarray
-    final_train_loss: float  # of the whole training split, without dropout
-    final_train_accuracy: float
+    final_train: Metrics | None  # on the whole training split, without dropout; None if not evaluated
 
     @property
     def diverged(self) -> bool:
-        return not np.isfinite([*self.loss, *self.test_loss, self.final_train_loss]).all()
+        end = [] if self.final_train is None else [self.final_train.loss]
+        return not np.isfinite([*self.loss, *self.test_loss, *end]).all()
 
 
 class LaneRunner:
-    """The compiled programs of one model and dataset, for one optimizer after the other."""
+    """The compiled programs of one model and dataset, for one optimizer after the other.
 
-    def __init__(self, config: CompareConfig, dataset: Dataset, device: Device):
+    Args:
+        config: what to compare.
+        dataset: what to train on, and what to evaluate on.
+        device: where.
+        curves: whether runs are evaluated along the way, and on the training split; or at the end alone.
+    """
+
+    def __init__(self, config: CompareConfig, dataset: Dataset, device: Device, *, curves: bool = True):
         train = config.train_config()
         assert train.model is not None and train.batch_size is not None and train.num_epochs is not None
         self._model: ModelName = train.model
-        self._dataset, self._device = dataset, device
+        self._dataset, self._device, self._curves = dataset, device, curves
         self.num_epochs, self._batch_size = train.num_epochs, train.batch_size
         self._num_examples = len(dataset.train.labels)
         self.steps_per_epoch = -(-self._num_examples // train.batch_size)
@@ -123,24 +130,25 @@ class LaneRunner:
         self, contender: Contender, lanes: list[Lane], report: Callable[[], None]
     ) -> list[LaneResult]:
         state = self._begin(contender, lanes)
-        curves: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        losses: list[np.ndarray] = []
+        looks: list[tuple[np.ndarray, np.ndarray]] = []
         for epoch in range(self.num_epochs):
             orders = self._orders(lanes, epoch)
             for length in self._chunks:
                 state = self._chunk(contender, state, lanes, orders, length)
-                loss = np.atleast_1d(state.loss_sum) / (length * self._batch_size)
-                curves.append((loss, *self._evaluate(state, self._test)))
+                losses.append(np.atleast_1d(state.loss_sum) / (length * self._batch_size))
+                if self._curves or len(losses) == self.num_chunks:
+                    looks.append(self._evaluate(state, self._test))
                 report()
-        train_loss, train_accuracy = self._evaluate(state, self._train)
-        loss, test_loss, test_accuracy = (np.stack(curve) for curve in zip(*curves, strict=True))
+        loss, (test_loss, test_accuracy) = np.stack(losses), np.stack(looks, 1)
+        train = self._evaluate(state, self._train) if self._curves else None
         return [
             LaneResult(
                 lane,
                 loss[:, i],
                 test_loss[:, i],
                 test_accuracy[:, i],
-                float(train_loss[i]),
-                float(train_accuracy[i]),
+                None if train is None else Metrics(*(float(values[i]) for values in train)),
             )
             for i, lane in enumerate(lanes)
         ]

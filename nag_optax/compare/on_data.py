@@ -1,4 +1,8 @@
-"""The comparison on images: the same models, batches and dropout for every optimizer."""
+"""The comparison on images: the same models, batches and dropout for every optimizer.
+
+A part of the training images, held out from the search, chooses the learning rate of each optimizer. With
+that rate it trains on all of them, and those runs alone see the test split.
+"""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -11,8 +15,9 @@ from nag_optax.compare.comparison import Comparison
 from nag_optax.compare.contenders import CONTENDERS, Contender
 from nag_optax.compare.figures import draw_data
 from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
-from nag_optax.compare.search import LEAST_LOSS, Trial, decade_rung
+from nag_optax.compare.search import Trial, decade_rung
 from nag_optax.compare.table import counted
+from nag_optax.compare.validation import PARTS, hold_out
 from nag_optax.train.data import load_dataset
 
 _TIMING_ROUNDS = 7
@@ -20,7 +25,7 @@ _TIMING_SECONDS = 0.1  # of steps in one round of one optimizer
 
 
 class OnData(Comparison):
-    """Every learning rate with every seed; the best has the lowest mean training loss at the end."""
+    """Every learning rate with every seed; the best has the lowest mean validation loss at the end."""
 
     grid_size = 5
 
@@ -29,9 +34,10 @@ class OnData(Comparison):
         config = self.config
         assert config.seeds is not None
         self.seeds = range(config.seed, config.seed + config.seeds)
-        self.runs_a_rate = len(self.seeds)
+        self.runs_a_rate = self.runs_at_best = len(self.seeds)
         dataset = load_dataset(config.train_config())
         self.data = dataset.digest
+        self._searcher = LaneRunner(config, hold_out(dataset), self.device, curves=False)
         self.runner = LaneRunner(config, dataset, self.device)
         self.title = (
             f"{config.dataset}, {config.model}: {counted(self.runner.num_epochs, 'epoch')}, "
@@ -40,25 +46,26 @@ class OnData(Comparison):
 
     def run(self, contender: Contender, learning_rates: Sequence[float]) -> list[Trial]:
         lanes = [Lane(rate, seed) for rate in learning_rates for seed in self.seeds]
-
-        def report(runs: float) -> None:
-            self.progress.advance(runs)
-            self.check_interrupts()
-
-        results = self.runner.run(contender, lanes, report)
+        results = self._searcher.run(contender, lanes, self._report_runs)
         count = len(self.seeds)
-        return [self._trial(results[i : i + count]) for i in range(0, len(results), count)]
+        return [_trial(results[i : i + count]) for i in range(0, len(results), count)]
 
     def score(self, trial: Trial) -> float | None:
-        return None if trial["diverged"] else max(statistics.fmean(trial["train_loss"]), LEAST_LOSS)
+        return None if trial["diverged"] else statistics.fmean(trial["validation_loss"])
 
     def rung(self, contender: Contender) -> Callable[[int], float]:
         assert self.config.dataset is not None and self.config.model is not None
         return decade_rung(contender.learning_rate(self.config.dataset, self.config.model))
 
-    def about(self, contender: Contender) -> dict[str, Any]:
+    def at_best(self, contender: Contender, best: Trial | None) -> dict[str, Any]:
+        chosen = None
+        if best is None:
+            self.progress.advance(self.runs_at_best)
+        else:
+            lanes = [Lane(best["learning_rate"], seed) for seed in self.seeds]
+            chosen = self._chosen(self.runner.run(contender, lanes, self._report_runs))
         params = self.runner.params(self.seeds[0])
-        return {"state_bytes_per_parameter": contender.state_bytes(params)}
+        return {"state_bytes_per_parameter": contender.state_bytes(params), "chosen": chosen}
 
     def measure(self, results: list[dict[str, Any]]) -> None:
         """Seconds of a step of one run by itself, in rounds over all optimizers."""
@@ -86,11 +93,11 @@ class OnData(Comparison):
         label = f"{result['label']:<20}"
         if result["best"] is None:
             return f"{label} {result['note']}"
-        best = result["trials"][result["best"]]
+        best, chosen = result["trials"][result["best"]], result["chosen"]
         return (
             f"{label} learning rate {best['learning_rate']:<7g} "
-            f"loss {statistics.fmean(best['train_loss']):.1e}  "
-            f"test {statistics.fmean(best['test_accuracy']):7.2%}"
+            f"validation loss {statistics.fmean(best['validation_loss']):.1e}  "
+            f"test {statistics.fmean(chosen['test_accuracy']):7.2%}"
         )
 
     def facts(self) -> dict[str, Any]:
@@ -102,8 +109,9 @@ class OnData(Comparison):
 
     def explanation(self) -> str:
         return (
-            "Mean ± standard deviation over the seeds, at the learning rate with the lowest mean training "
-            f"loss (of losses below {LEAST_LOSS:g}, the lower rate); the test split chooses nothing. "
+            f"The learning rate is the one with the lowest mean loss on a fixed 1/{PARTS} of the training "
+            "images, the validation part, when it trains on the others. With that rate it then trains on all "
+            "of them, and the other columns are means ± standard deviation over the seeds of these runs. "
             "Accuracy and loss are those of the last step, without dropout. "
             f"The target {self.config.target:g} is a test accuracy, looked at every "
             f"{self.runner.steps[0]} steps; (2/3) would say that two seeds of three reach it, which the "
@@ -115,13 +123,17 @@ class OnData(Comparison):
     def draw(self, results: list[dict[str, Any]], path: Path) -> None:
         draw_data(results, self.runner.steps, self.runner.steps_per_epoch, self.title, path)
 
-    def _trial(self, results: list[LaneResult]) -> Trial:
+    def _report_runs(self, runs: float) -> None:
+        self.progress.advance(runs)
+        self.check_interrupts()
+
+    def _chosen(self, results: list[LaneResult]) -> dict[str, Any]:
         assert self.config.target is not None
+        ends = [r.final_train for r in results if r.final_train is not None]
         return {
-            "learning_rate": results[0].lane.learning_rate,
             "diverged": any(r.diverged for r in results),
-            "train_loss": [r.final_train_loss for r in results],
-            "train_accuracy": [r.final_train_accuracy for r in results],
+            "train_loss": [end.loss for end in ends],
+            "train_accuracy": [end.accuracy for end in ends],
             "test_loss": [float(r.test_loss[-1]) for r in results],
             "test_accuracy": [float(r.test_accuracy[-1]) for r in results],
             "steps_to_target": [
@@ -132,6 +144,16 @@ class OnData(Comparison):
                 for name in ("loss", "test_loss", "test_accuracy")
             },
         }
+
+
+def _trial(results: list[LaneResult]) -> Trial:
+    """Of one learning rate in the search, whose test split is the part that was held out."""
+    return {
+        "learning_rate": results[0].lane.learning_rate,
+        "diverged": any(r.diverged for r in results),
+        "validation_loss": [float(r.test_loss[-1]) for r in results],
+        "validation_accuracy": [float(r.test_accuracy[-1]) for r in results],
+    }
 
 
 def first_reaching(steps: np.ndarray, accuracy: np.ndarray, target: float) -> int | None:

@@ -37,7 +37,7 @@ class OnProblem(Comparison):
     def rung(self, contender: Contender) -> Callable[[int], float]:
         return doubling_rung(self.problem.learning_rate(contender))
 
-    def about(self, contender: Contender) -> dict[str, Any]:
+    def at_best(self, contender: Contender, best: Trial | None) -> dict[str, Any]:
         return {}
 
     def measure(self, results: list[dict[str, Any]]) -> None:

@@ -7,9 +7,6 @@ from typing import Any, NamedTuple
 Trial = dict[str, Any]
 """What one learning rate gave: at least `learning_rate`, and what the score reads."""
 
-LEAST_LOSS = 1e-8
-"""Mean losses below are equal: of one example, 6e-8 is the least in float32 above 0."""
-
 _WIDTH = 2  # rungs on each side of the centre
 _EXTENSION = 4  # more rungs on each side, at most
 

@@ -12,19 +12,21 @@ from rich.table import Table
 
 from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.problems import GAPS
-from nag_optax.compare.search import LEAST_LOSS
 
 Row = list[str]
+LEAST_LOSS = 1e-8
+"""Mean losses below are not told apart: of one example, 6e-8 is the least in float32 above 0."""
+
 _NONE = "–"
 
 
 def rows(config: CompareConfig, results: Sequence[dict[str, Any]]) -> tuple[Row, list[Row]]:
-    """Head and rows; numbers are those at the best learning rate of each optimizer."""
+    """Head and rows; numbers are those at the chosen learning rate of each optimizer."""
     if config.problem is None:
         assert config.target is not None
         goal = f"{config.target:.4g}"
-        head = ["optimizer", "learning rate", "test accuracy, %", "training loss", f"steps to {goal}"]
-        head += [f"seconds to {goal}", "ms a step", "state, bytes a parameter"]
+        head = ["optimizer", "learning rate", "validation loss", "test accuracy, %", "training loss"]
+        head += [f"steps to {goal}", f"seconds to {goal}", "ms a step", "state, bytes a parameter"]
         return head, [_data_row(result) for result in results]
     head = ["optimizer", "learning rate", *(f"steps to {share:g}" for share in GAPS), "gap at the end"]
     return head, [_problem_row(result) for result in results]
@@ -34,7 +36,7 @@ def rich_table(title: str, config: CompareConfig, results: Sequence[dict[str, An
     """The same within a terminal of 80 columns."""
     head, body = rows(config, results)
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
-    shown = [i for i, column in enumerate(head) if column != "ms a step"]
+    shown = [i for i, column in enumerate(head) if column not in ("validation loss", "ms a step")]
     for i in shown:
         # Steps may wrap, where some seeds miss the target; nothing else may be cut.
         wraps = head[i].startswith("steps")
@@ -76,9 +78,14 @@ def spread(values: Sequence[float | None], digits: str) -> str:
     return f"{mean} ± {statistics.stdev(finite):{'.0e' if 'e' in digits else digits}}"
 
 
-def steps_to_target(trial: dict[str, Any]) -> float | None:
+def shown_loss(losses: Sequence[float]) -> str:
+    """Mean ± standard deviation, or the bound below which losses are not told apart."""
+    return "< 1e-8" if statistics.fmean(losses) < LEAST_LOSS else spread(losses, ".1e")
+
+
+def steps_to_target(chosen: dict[str, Any]) -> float | None:
     """Mean over the seeds that reach the target; None if none does."""
-    reached = [steps for steps in trial["steps_to_target"] if steps is not None]
+    reached = [steps for steps in chosen["steps_to_target"] if steps is not None]
     return statistics.fmean(reached) if reached else None
 
 
@@ -92,18 +99,22 @@ def _data_row(result: dict[str, Any]) -> Row:
     seconds_per_step = result["seconds_per_step"]
     cost = f"{1e3 * seconds_per_step:.3g}"
     if result["best"] is None:
-        return [result["label"], _NONE, "diverged", "diverged", _NONE, _NONE, cost, state]
-    best = result["trials"][result["best"]]
-    steps = steps_to_target(best)
-    reached = sum(s is not None for s in best["steps_to_target"])
-    count = len(best["steps_to_target"])
+        return [result["label"], _NONE, _NONE, "diverged", "diverged", _NONE, _NONE, cost, state]
+    best, chosen = result["trials"][result["best"]], result["chosen"]
+    rate, validation = f"{best['learning_rate']:g}", shown_loss(best["validation_loss"])
+    if chosen["diverged"]:
+        return [result["label"], rate, validation, "diverged", "diverged", _NONE, _NONE, cost, state]
+    steps = steps_to_target(chosen)
+    reached = sum(s is not None for s in chosen["steps_to_target"])
+    count = len(chosen["steps_to_target"])
     missing = f" ({reached}/{count})" if 0 < reached < count else ""
     return [
         result["label"],
-        f"{best['learning_rate']:g}",
-        spread([100 * share for share in best["test_accuracy"]], ".2f"),
-        "< 1e-8" if statistics.fmean(best["train_loss"]) < LEAST_LOSS else spread(best["train_loss"], ".1e"),
-        spread(best["steps_to_target"], ".0f") + missing,
+        rate,
+        validation,
+        spread([100 * share for share in chosen["test_accuracy"]], ".2f"),
+        shown_loss(chosen["train_loss"]),
+        spread(chosen["steps_to_target"], ".0f") + missing,
         _NONE if steps is None else f"{steps * seconds_per_step:.2g}",
         cost,
         state,

@@ -90,10 +90,14 @@ def load_dataset(config: TrainConfig, classes: Sequence[int] | None = None) -> D
             f"--batch-size {config.batch_size}: must be at most {len(train.labels)}, "
             f"the number of training images of --dataset {config.dataset}"
         )
+    return Dataset(train, test, classes, *statistics_of(train.images), digest)
+
+
+def statistics_of(images: np.ndarray) -> Statistics:
     # In float64: a float32 sum over millions of pixels is wrong in the third digit.
-    mean = train.images.mean((0, 1, 2), dtype=np.float64).astype(np.float32)
-    std = train.images.std((0, 1, 2), dtype=np.float64).astype(np.float32)
-    return Dataset(train, test, classes, mean, np.maximum(std, 1e-6), digest)
+    mean = images.mean((0, 1, 2), dtype=np.float64).astype(np.float32)
+    std = images.std((0, 1, 2), dtype=np.float64).astype(np.float32)
+    return Statistics(mean, np.maximum(std, 1e-6))
 
 
 def source_of(config: TrainConfig) -> str:

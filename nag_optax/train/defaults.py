@@ -26,7 +26,7 @@ DEFAULTS: dict[tuple[str, str], Defaults] = {
     ("digits", "cnn"): Defaults(
         num_epochs=12,
         batch_size=32,
-        schedule="cosine",
+        schedule="linear",
         warmup_epochs=1.0,
         steps_per_report=25,
     ),

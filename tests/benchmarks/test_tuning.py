@@ -3,15 +3,20 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import tuning
 from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.defaults import DEFAULTS
+from nag_optax.train.idx import read_idx_pair
+from tests.train.conftest import write_idx
 
-# What the search found, and the default is not; tuning.md says why.
-EXCEPTIONS = {"tuning-digits-cnn": {"nag": 0.1}}
 STORED = sorted(tuning.RESULTS.glob("tuning-*.json"))
+
+
+def default_rates(dataset: str, model: str) -> dict[str, float]:
+    return {name: row.learning_rates[dataset, model] for name, row in OPTIMIZERS.items()}
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
@@ -22,17 +27,19 @@ def test_the_defaults_are_the_best_of_the_search(path):
         name: trials["trials"][trials["best"]]["learning_rate"]
         for name, trials in result["optimizers"].items()
     }
-    rates = {name: row.learning_rates[result["dataset"], result["model"]] for name, row in OPTIMIZERS.items()}
-    rates |= EXCEPTIONS.get(path.stem, {})
-    assert found == rates
-    # An epoch of MNIST's cnn takes half a minute on two cores: it is searched with one.
-    epochs = 1 if path.stem == "tuning-mnist-cnn" else defaults.num_epochs
-    assert (result["num_epochs"], result["batch_size"]) == (epochs, defaults.batch_size)
+    assert found == default_rates(result["dataset"], result["model"])
+    assert (result["num_epochs"], result["batch_size"]) == (defaults.num_epochs, defaults.batch_size)
     assert result["schedule"] == defaults.schedule
 
 
+def test_what_was_not_searched_has_the_rates_of_digits_cnn():
+    results = [json.loads(path.read_text()) for path in STORED]
+    searched = {(result["dataset"], result["model"]) for result in results}
+    assert ("mnist", "cnn") in set(DEFAULTS) - searched
+    assert default_rates("mnist", "cnn") == default_rates("digits", "cnn")
+
+
 def test_the_tables_are_those_of_the_results():
-    assert len(STORED) == len(DEFAULTS)
     written = (tuning.RESULTS / "tuning.md").read_text()
     assert written == tuning.markdown([json.loads(path.read_text()) for path in STORED])
 
@@ -45,22 +52,39 @@ def test_a_search_adds_its_optimizers_to_those_that_are_there(tmp_path: Path, ca
     assert set(result["optimizers"]) == {"nadam", "sgd"} and result["seeds"] == 1
     nadam = result["optimizers"]["nadam"]
     assert nadam["best"] == 0 and [t["diverged"] for t in nadam["trials"]] == [False, True]
-    (loss,) = nadam["trials"][0]["train_loss"]
+    (loss,) = nadam["trials"][0]["validation_loss"]
     table = (tmp_path / "tuning.md").read_text()
+    assert len(nadam["test_accuracy"]) == 1 and f" {100 * nadam['test_accuracy'][0]:.2f} |" in table
     assert (
-        f"0.01: {loss:.2g}, 1e+30: diverged" in table
+        f"0.01: {loss:.3g}, 1e+30: diverged" in table
         and "--optimizers nadam --learning-rates 0.01 1e+30" in table
     )
     assert "--optimizers sgd --learning-rates 0.1 --num-epochs 1 --seeds 1\n" in table
     assert "| sgd " in capsys.readouterr().out
 
 
+def test_the_first_images_are_those_of_the_files(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "train": rng.integers(0, 256, (5, 3, 4), np.uint8),
+        "t10k": rng.integers(0, 256, (2, 3, 4), np.uint8),
+    }
+    for split, images in arrays.items():
+        write_idx(tmp_path / f"{split}-images-idx3-ubyte", images)
+        write_idx(tmp_path / f"{split}-labels-idx1-ubyte", np.arange(len(images), dtype=np.uint8))
+    folder = tuning.first_images(tmp_path, 3, tmp_path / "first")
+    for split, count in (("train", 3), ("t10k", 2)):
+        images, labels = read_idx_pair(folder, split)
+        np.testing.assert_array_equal(images[..., 0], arrays[split][:count])
+        np.testing.assert_array_equal(labels, np.arange(count))
+
+
 def test_a_comparison_that_was_made_serves_as_a_search(tmp_path: Path, capsys):
-    trial = {"diverged": False, "curves": {"loss": [[1.0]]}, "test_accuracy": [0.9, 0.8]}
     trials = [
-        trial | {"learning_rate": 0.1, "train_loss": [0.5, 0.7]},
-        trial | {"learning_rate": 0.3, "train_loss": [0.4, 0.4]},
+        {"diverged": False, "learning_rate": 0.1, "validation_loss": [0.5, 0.7]},
+        {"diverged": False, "learning_rate": 0.3, "validation_loss": [0.4, 0.4]},
     ]
+    chosen = {"curves": {"loss": [[1.0]]}, "test_accuracy": [0.9, 0.8]}
     config = {"dataset": "mnist", "model": "cnn", "problem": None, "data_dir": "/secret/place"}
     config |= {"optimizers": ["nag-restart", "nag"], "num_epochs": 1, "batch_size": 64, "seeds": 2}
     found = {
@@ -69,14 +93,16 @@ def test_a_comparison_that_was_made_serves_as_a_search(tmp_path: Path, capsys):
         "machine": {"device": "a CPU", "cores": 2},
         "versions": {"python": "3"},
         "optimizers": [
-            {"name": name, "best": 1, "note": "", "trials": trials} for name in config["optimizers"]
+            {"name": name, "best": 1, "note": "", "trials": trials, "chosen": chosen}
+            for name in config["optimizers"]
         ],
     }
     (tmp_path / "comparison.json").write_text(json.dumps(found))
     tuning.main(["--results", str(tmp_path), "--comparison", str(tmp_path)])
     result = json.loads((tmp_path / "tuning-mnist-cnn.json").read_text())
     assert set(result["optimizers"]) == {"nag"}  # the trainer names no optimizer nag-restart
-    assert result["optimizers"]["nag"]["trials"][1]["train_loss"] == [0.4, 0.4]
+    assert result["optimizers"]["nag"]["trials"][1]["validation_loss"] == [0.4, 0.4]
+    assert result["optimizers"]["nag"]["test_accuracy"] == [0.9, 0.8]
     table = (tmp_path / "tuning.md").read_text()
     assert (
         "nag-optax compare --dataset mnist --data-dir DIR --model cnn --optimizers nag-restart nag" in table

@@ -35,18 +35,20 @@ def saved(monkeypatch):
 
 
 def trial(rate, diverged=False):
-    curve = None if diverged else 0.25
-    return {
-        "learning_rate": rate,
-        "diverged": diverged,
-        "train_loss": [0.1, 0.3],
-        "curves": {"loss": [[1.0, 0.5], [3.0, 0.5]], "test_accuracy": [[0.5, curve], [0.5, curve]]},
-    }
+    return {"learning_rate": rate, "diverged": diverged, "validation_loss": [0.1, 0.3]}
+
+
+def curves(loss, test_accuracy):
+    return {"curves": {"loss": loss, "test_accuracy": test_accuracy}}
+
+
+CURVES = curves([[1.0, 0.5], [3.0, 0.5]], [[0.5, 0.25], [0.5, 0.25]])
 
 
 def test_curves_are_means_over_the_seeds_and_rows_above_mark_divergence(drawn, tmp_path):
     nag = {"name": "nag", "label": "NAG", "best": 0, "trials": [trial(0.1), trial(1.0, diverged=True)]}
     lost = {"name": "sgd", "label": "GD", "best": None, "trials": [trial(1.0, diverged=True)]}
+    nag["chosen"], lost["chosen"] = CURVES, None
     draw_data([nag, lost], np.array([10, 20]), 10, "a title", tmp_path / "a.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     loss, error, sensitivity, cross, best, other = drawn
@@ -56,9 +58,9 @@ def test_curves_are_means_over_the_seeds_and_rows_above_mark_divergence(drawn, t
 
 
 def test_a_loss_of_zero_has_its_place_on_the_logarithmic_axis(drawn, tmp_path):
-    zero = trial(0.1) | {"train_loss": [0.0, 0.0]}
+    zero = trial(0.1) | {"validation_loss": [0.0, 0.0]}
     draw_data(
-        [{"name": "muon", "label": "Muon", "best": 0, "trials": [zero, trial(1.0)]}],
+        [{"name": "muon", "label": "Muon", "best": 0, "trials": [zero, trial(1.0)], "chosen": CURVES}],
         np.array([10, 20]),
         10,
         "a title",
@@ -68,20 +70,17 @@ def test_a_loss_of_zero_has_its_place_on_the_logarithmic_axis(drawn, tmp_path):
 
 
 def test_long_curves_are_thinned_to_means_of_neighbours_and_end_at_the_last(drawn, tmp_path):
-    long = trial(0.1)
-    long["curves"] = {"loss": [list(range(1, 91))], "test_accuracy": [[0.5] * 90]}
-    result = {"name": "nag", "label": "NAG", "best": 0, "trials": [long]}
+    long = curves([list(range(1, 91))], [[0.5] * 90])
+    result = {"name": "nag", "label": "NAG", "best": 0, "trials": [trial(0.1)], "chosen": long}
     draw_data([result], np.arange(1, 91), 1, "a title", tmp_path / "a.png")
     # Means of four, that of the 89th alone, the last.
     assert drawn[0][0] == drawn[0][1] == [*np.arange(2.5, 88, 4), 89.0, 90.0]
 
 
 def test_a_single_evaluation_is_seen(saved, tmp_path):
-    short = trial(0.1)
-    short["curves"] = {"loss": [[0.7], [0.8]], "test_accuracy": [[0.9], [0.8]]}
-    draw_data(
-        [{"name": "nag", "label": "NAG", "best": 0, "trials": [short]}], np.array([7]), 7, "a", tmp_path / "a"
-    )
+    short = curves([[0.7], [0.8]], [[0.9], [0.8]])
+    result = {"name": "nag", "label": "NAG", "best": 0, "trials": [trial(0.1)], "chosen": short}
+    draw_data([result], np.array([7]), 7, "a", tmp_path / "a")
     for title, value in (("loss while training", 0.75), ("test error in %", 15.0)):
         (line,) = saved[0][title].get_lines()
         assert line.get_marker() == "o"

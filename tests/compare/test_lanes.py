@@ -12,7 +12,7 @@ from nag_optax.compare.contenders import CONTENDERS
 from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
 from nag_optax.train.config import TrainConfig
 from nag_optax.train.data import load_dataset
-from nag_optax.train.loop import Loop
+from nag_optax.train.loop import Loop, Metrics
 
 
 def make_runner(**fields) -> LaneRunner:
@@ -54,15 +54,15 @@ def test_a_lane_is_the_run_of_the_trainer(model, accuracy, mlp, nag_lanes):
     for _ in range(epochs):
         state = loop.run_chunk(state, loop.steps_per_epoch)
         losses.append(float(state.loss_sum) / (loop.steps_per_epoch * batch))
-    assert result.lane == (0.05, 5) and not result.diverged
+    assert result.lane == (0.05, 5) and not result.diverged and result.final_train is not None
     per_epoch = result.loss.reshape(epochs, -1)
     weights = np.diff(runner.steps[: per_epoch.shape[1]], prepend=0) / loop.steps_per_epoch
     np.testing.assert_allclose(per_epoch @ weights, losses, rtol=1e-4)
     test, train = (loop.evaluate(state, split) for split in (loop.dataset.test, loop.dataset.train))
     np.testing.assert_allclose(result.test_loss[-1], test.loss, rtol=1e-4)
-    np.testing.assert_allclose(result.final_train_loss, train.loss, rtol=1e-4)
+    np.testing.assert_allclose(result.final_train.loss, train.loss, rtol=1e-4)
     np.testing.assert_allclose(result.test_accuracy[-1], test.accuracy, atol=accuracy + 1e-6)
-    np.testing.assert_allclose(result.final_train_accuracy, train.accuracy, atol=accuracy + 1e-6)
+    np.testing.assert_allclose(result.final_train.accuracy, train.accuracy, atol=accuracy + 1e-6)
 
 
 def test_a_runner_is_freed_with_its_data():
@@ -109,10 +109,10 @@ def test_a_stopwatch_times_single_steps(mlp):
     assert all(0 < seconds(count) < 1 for count in (1, 3, mlp.steps_per_epoch))
 
 
-@pytest.mark.parametrize("field", ["loss", "test_loss", "final_train_loss"])
+@pytest.mark.parametrize("field", ["loss", "test_loss", "final_train"])
 def test_one_number_that_is_not_finite_is_divergence(field):
     curve = np.array([1.0, 0.5])
-    result = LaneResult(Lane(0.1, 0), curve, curve, curve, 0.5, 0.9)
-    assert not result.diverged
-    broken = np.inf if field == "final_train_loss" else np.array([1.0, np.inf])
+    result = LaneResult(Lane(0.1, 0), curve, curve, curve, Metrics(0.5, 0.9))
+    assert not result.diverged and not result._replace(final_train=None).diverged
+    broken = Metrics(np.inf, 0.9) if field == "final_train" else np.array([1.0, np.inf])
     assert result._replace(**{field: broken}).diverged

@@ -43,11 +43,11 @@ def test_the_folder_holds_table_figure_and_every_curve(finished):
     nag, adam = comparison["optimizers"]
     assert (nag["name"], nag["best"], adam["name"]) == ("nag", 0, "adam")
     kept, diverged = nag["trials"]
-    assert diverged["diverged"] and diverged["train_loss"] == [None, None]
+    assert diverged["diverged"] and diverged["validation_loss"] == [None, None]
     assert not kept["diverged"] and kept["learning_rate"] == 0.03
-    for curve in kept["curves"].values():
+    for curve in nag["chosen"]["curves"].values():
         assert len(curve) == 2 and all(len(seed) == len(comparison["steps"]) for seed in curve)
-    assert kept["curves"]["test_accuracy"][0][-1] == kept["test_accuracy"][0] > 0.5
+    assert nag["chosen"]["curves"]["test_accuracy"][0][-1] == nag["chosen"]["test_accuracy"][0] > 0.5
     assert nag["seconds_per_step"] > 0 and nag["state_bytes_per_parameter"] == pytest.approx(4, abs=0.01)
     assert adam["state_bytes_per_parameter"] == pytest.approx(8, abs=0.01)
     assert "NAG" in printed and "best at the lowest learning rate tried" in printed
@@ -159,16 +159,27 @@ def test_the_first_evaluation_at_the_target_counts():
     assert first_reaching(steps, accuracy, 0.98) is None
 
 
-def test_the_training_loss_chooses_the_learning_rate():
+def test_the_validation_loss_chooses_the_learning_rate():
     on_data = object.__new__(OnData)
-    trial = {
-        "diverged": False,
-        "train_loss": [0.1, 0.3],
-        "test_loss": [5.0, 6.0],
-        "test_accuracy": [0.1, 0.2],
-    }
+    trial = {"diverged": False, "validation_loss": [0.1, 0.3], "validation_accuracy": [0.1, 0.2]}
     assert on_data.score(trial) == pytest.approx(0.2)
     assert on_data.score(trial | {"diverged": True}) is None
-    # Less than a rounding of one example: equal, so that the lower learning rate is best.
-    nothing, little = (on_data.score(trial | {"train_loss": [loss, loss]}) for loss in (0.0, 4e-9))
-    assert nothing == little == 1e-8
+
+
+def test_the_test_split_chooses_nothing(finished, tmp_path, monkeypatch):
+    """With other test images the trials and the learning rates are the same to the bit."""
+    load = on_data.load_dataset
+
+    def with_noise_to_test(config):
+        dataset = load(config)
+        noise = np.random.default_rng(1).permuted(dataset.test.images)
+        return dataset._replace(test=dataset.test._replace(images=noise))
+
+    monkeypatch.setattr(on_data, "load_dataset", with_noise_to_test)
+    other = compare(dataclasses.replace(SMALL, optimizers=("nag",), run_dir=tmp_path / "run"), silent())
+    a, b = (
+        found["optimizers"][0] for found in (json.loads((finished[0] / "comparison.json").read_text()), other)
+    )
+    assert (a["best"], a["trials"]) == (b["best"], b["trials"])
+    assert a["chosen"]["train_loss"] == b["chosen"]["train_loss"]
+    assert min(a["chosen"]["test_accuracy"]) > 2 * max(b["chosen"]["test_accuracy"])

@@ -11,8 +11,8 @@ from nag_optax.compare import table
 from nag_optax.compare.config import CompareConfig
 from nag_optax.train.markdown import markdown_table
 
-BEST = {
-    "learning_rate": 0.1,
+BEST = {"learning_rate": 0.1, "diverged": False, "validation_loss": [0.1, 0.2, 0.3]}
+CHOSEN = {
     "diverged": False,
     "train_loss": [1e-3, 3e-3, 2e-3],
     "test_accuracy": [0.97, 0.98, 0.99],
@@ -26,6 +26,7 @@ RESULT = {
     "state_bytes_per_parameter": 4.00083,
     "seconds_per_step": 5e-4,
     "trials": [BEST],
+    "chosen": CHOSEN,
 }
 CONFIG = CompareConfig(seeds=3).resolved()
 
@@ -39,6 +40,7 @@ def test_a_row_holds_means_deviations_and_costs():
     assert row() == {
         "optimizer": "NAG",
         "learning rate": "0.1",
+        "validation loss": "2.0e-01 ± 1e-01",
         "test accuracy, %": "98.00 ± 1.00",
         "training loss": "2.0e-03 ± 1e-03",
         "steps to 0.97": "200 ± 100",
@@ -49,19 +51,21 @@ def test_a_row_holds_means_deviations_and_costs():
 
 
 def test_a_loss_within_rounding_is_a_bound():
-    assert row(trials=[BEST | {"train_loss": [0.0, 0.0, 1e-9]}])["training loss"] == "< 1e-8"
+    assert row(chosen=CHOSEN | {"train_loss": [0.0, 0.0, 1e-9]})["training loss"] == "< 1e-8"
 
 
 def test_seeds_that_miss_the_target_are_counted():
-    cells = row(trials=[BEST | {"steps_to_target": [100, None, 300]}])
+    cells = row(chosen=CHOSEN | {"steps_to_target": [100, None, 300]})
     assert cells["steps to 0.97"] == "200 ± 141 (2/3)" and cells["seconds to 0.97"] == "0.1"
-    cells = row(trials=[BEST | {"steps_to_target": [None, None, None]}])
+    cells = row(chosen=CHOSEN | {"steps_to_target": [None, None, None]})
     assert cells["steps to 0.97"] == cells["seconds to 0.97"] == "–"
 
 
 def test_what_diverged_is_said():
-    cells = row(best=None, note="diverged at every learning rate tried")
+    cells = row(best=None, chosen=None, note="diverged at every learning rate tried")
     assert cells["training loss"] == "diverged" and cells["learning rate"] == "–"
+    cells = row(chosen=CHOSEN | {"diverged": True, "train_loss": [None, 1.0, 1.0]})
+    assert cells["training loss"] == "diverged" and cells["learning rate"] == "0.1"
     assert table.notes([RESULT, RESULT | {"note": "it diverged"}]) == ["NAG: it diverged."]
 
 
