@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import pytest
 
 import nag_optax
 from tests.helpers import float_count, rising
@@ -31,6 +32,7 @@ class Case:
         gram_reduces: sums over devices of a Gram matrix (2, 2) of a leaf (8, 2), in the program's text, where
             a loop stands once: a function of the whole matrix cannot be computed row by row.
         rounding: what float32 rounding may leave in a parameter, for an update that magnifies it.
+        exhaustive: other rows run its code; it has a place in the exhaustive run alone.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Case:
     all_reduces: int = 0
     gram_reduces: int = 0
     rounding: float = 0.0
+    exhaustive: bool = False
 
     def make(self, **changed: Any) -> optax.GradientTransformationExtraArgs:
         return optax.with_extra_args_support(self.factory(**{**self.hyperparameters, **changed}))
@@ -185,22 +188,30 @@ def _no_penalty(params: optax.Params, step_size: jax.typing.ArrayLike) -> optax.
 
 
 _RESTART = {"lean": False, "all_reduces": 1}
+_EXHAUSTIVE = {"exhaustive": True}
 
 CASES = (
-    _case("accelerate", accelerated_sgd, learning_rate=0.05, momentum=0.9),
-    _case("accelerate-schedule", accelerated_sgd, learning_rate=0.05, momentum=_rising_momentum),
+    _case("accelerate", accelerated_sgd, _EXHAUSTIVE, learning_rate=0.05, momentum=0.9),
+    _case("accelerate-schedule", accelerated_sgd, _EXHAUSTIVE, learning_rate=0.05, momentum=_rising_momentum),
     _case(
         "accelerate-sutskever",
         accelerated_sgd,
+        _EXHAUSTIVE,
         learning_rate=0.05,
         momentum=nag_optax.momentum.sutskever(0.95),
     ),
-    _case("accelerate-fista", accelerated_sgd, learning_rate=0.05, momentum=nag_optax.momentum.fista()),
+    _case(
+        "accelerate-fista",
+        accelerated_sgd,
+        _EXHAUSTIVE,
+        learning_rate=0.05,
+        momentum=nag_optax.momentum.fista(),
+    ),
     # Its steps may not exceed 1/L at all; a restart forgives those that do.
     _case(
         "accelerate-ogm",
         accelerated_sgd,
-        _RESTART,
+        _RESTART | _EXHAUSTIVE,
         learning_rate=0.05,
         momentum=nag_optax.momentum.ogm(),
         restart="gradient",
@@ -208,6 +219,7 @@ CASES = (
     _case(
         "accelerate-triple_momentum",
         conditioned_sgd(nag_optax.momentum.triple_momentum),
+        _EXHAUSTIVE,
         learning_rate=0.05,
         condition_number=20.0,
     ),
@@ -218,7 +230,12 @@ CASES = (
         condition_number=20.0,
     ),
     _case(
-        "accelerate-gradient", accelerated_sgd, _RESTART, learning_rate=0.05, momentum=0.9, restart="gradient"
+        "accelerate-gradient",
+        accelerated_sgd,
+        _RESTART | _EXHAUSTIVE,
+        learning_rate=0.05,
+        momentum=0.9,
+        restart="gradient",
     ),
     _case("accelerate-speed", accelerated_sgd, _RESTART, learning_rate=0.05, momentum=0.9, restart="speed"),
     _case(
@@ -237,11 +254,13 @@ CASES = (
         learning_rate=optax.exponential_decay(0.05, 1000, 0.5),
         momentum=_rising_momentum,
     ),
-    _case("nag-gradients", nag_optax.nag, learning_rate=0.05, momentum=0.9, accumulate="gradients"),
+    _case(
+        "nag-gradients", nag_optax.nag, _EXHAUSTIVE, learning_rate=0.05, momentum=0.9, accumulate="gradients"
+    ),
     _case(
         "nag-gradients-restart",
         nag_optax.nag,
-        _RESTART,
+        _RESTART | _EXHAUSTIVE,
         learning_rate=0.05,
         momentum=0.9,
         accumulate="gradients",
@@ -250,7 +269,7 @@ CASES = (
     _case(
         "nag-decay",
         nag_optax.nag,
-        {"lean": False},
+        {"lean": False, "exhaustive": True},
         learning_rate=0.05,
         momentum=0.9,
         weight_decay=1e-4,
@@ -259,7 +278,7 @@ CASES = (
     _case(
         "nag-gradients-decay",
         nag_optax.nag,
-        {"lean": False},
+        {"lean": False, "exhaustive": True},
         learning_rate=0.05,
         momentum=0.9,
         weight_decay=1e-4,
@@ -270,6 +289,7 @@ CASES = (
     _case(
         "nag-float32-buffer",
         nag_optax.nag,
+        _EXHAUSTIVE,
         learning_rate=0.05,
         momentum=0.9,
         accumulator_dtype=jnp.float32,
@@ -278,7 +298,7 @@ CASES = (
     _case(
         "nadam",
         nag_optax.nadam,
-        {"lean": False, "buffers": 2},
+        {"lean": False, "buffers": 2, "exhaustive": True},
         learning_rate=0.05,
         b2=0.99,
         momentum_decay=4e-3,
@@ -306,7 +326,7 @@ CASES = (
     _case(
         "adan-restart",
         nag_optax.adan,
-        {"lean": False, "buffers": 4, "copies": 2},
+        {"lean": False, "buffers": 4, "copies": 2, "exhaustive": True},
         learning_rate=0.05,
         b1=0.9,
         restart_every=100,
@@ -322,7 +342,7 @@ CASES = (
     _case(
         "fista-prox-plain",
         nag_optax.fista,
-        {"lean": False, "copies": 2},
+        {"lean": False, "copies": 2, "exhaustive": True},
         learning_rate=0.05,
         prox=_no_penalty,
         momentum=0.0,
@@ -356,4 +376,12 @@ CASES = (
     ),
     _case("ema_nesterov", ema_nesterov_sgd, learning_rate=0.05, lookahead=0.5, decay=0.9),
     _case("gpa", gpa_sgd, learning_rate=0.1, mu_x=0.9, mu_y=0.7),
+)
+
+over_cases = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=[pytest.mark.exhaustive] if case.exhaustive else [])
+        for case in CASES
+    ],
 )

@@ -7,8 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import nag_optax
+
+
+def exhaustive(*values: Any) -> Any:
+    """Values of a parametrised test whose code other values run as well."""
+    return pytest.param(*values, marks=pytest.mark.exhaustive)
 
 
 def step_function(optimizer: optax.GradientTransformation, loss: Callable, unknown: float = 0.0) -> Callable:

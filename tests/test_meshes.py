@@ -14,6 +14,8 @@ from nag_optax import prox
 from tests.cases import CASES
 from tests.helpers import arrays_like, assert_trees_close, sphere
 
+pytestmark = pytest.mark.four_devices
+
 P = PartitionSpec
 SPLIT, SAME = P("d"), P()
 

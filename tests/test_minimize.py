@@ -194,6 +194,7 @@ def test_compiles_once():
     np.testing.assert_allclose(again.params, 2.0 - 0.15, rtol=1e-5)
 
 
+@pytest.mark.four_devices
 def test_sharded_parameters():
     mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
     start = jax.device_put(jnp.zeros(8), NamedSharding(mesh, PartitionSpec("data")))

@@ -9,14 +9,14 @@ import pytest
 
 import nag_optax
 from nag_optax import momentum
-from tests.cases import CASES, Case
+from tests.cases import Case, over_cases
 
 
 def addresses(*trees: Any) -> list[int]:
     return [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(trees)]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@over_cases
 def test_of_hyperparameters_and_arguments(case: Case):
     numbers = {name: jnp.asarray(number, float) for name, number in case.numbers.items()}
     optimizer, params, grads = case.make(**numbers), {"a": jnp.ones((3, 2))}, {"a": jnp.full((3, 2), 2.0)}

@@ -230,6 +230,7 @@ def test_none_masked_and_empty(prox: Prox):
     assert float(prox.value(nothing)) == 0.0
 
 
+@pytest.mark.four_devices
 def test_sharded_parameters_stay_where_they_are():
     sharding = NamedSharding(Mesh(np.array(jax.devices()[:4]), ("data",)), PartitionSpec("data"))
     p = jnp.linspace(-1.0, 1.0, 16).reshape(8, 2)

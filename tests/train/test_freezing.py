@@ -9,6 +9,7 @@ import pytest
 from nag_optax.train.errors import InputError
 from nag_optax.train.freezing import frozen_mask
 from nag_optax.train.models import HIDDEN_LAYERS
+from tests.helpers import exhaustive
 from tests.train.test_loop import make_loop, numbers
 from tests.train.test_pruning import units_of
 
@@ -49,11 +50,11 @@ def test_a_pattern_that_names_nothing_or_everything_is_refused():
     "fields",
     [
         {"weight_decay": 0.1, "clip_norm": 0.1},
-        {"optimizer": "adamw", "smoothing": 0.5},
-        {"optimizer": "momentum", "weight_decay": 0.1},
+        exhaustive({"optimizer": "adamw", "smoothing": 0.5}),
+        exhaustive({"optimizer": "momentum", "weight_decay": 0.1}),
         {"prune": "group_l2=0.1"},
         {"optimizer": "muon", "weight_decay": 0.1},
-        {"optimizer": "snoo", "adaptive_step": True},
+        exhaustive({"optimizer": "snoo", "adaptive_step": True}),
     ],
 )
 def test_frozen_parameters_stay_to_the_bit_and_have_no_state(fields):

@@ -18,6 +18,7 @@ from nag_optax.train.config import TrainConfig
 from nag_optax.train.data import load_dataset
 from nag_optax.train.loop import Loop, chunk_lengths
 from nag_optax.train.models import make_model
+from tests.helpers import exhaustive
 
 
 def make_loop(devices: int = 1, **fields) -> Loop:
@@ -31,7 +32,8 @@ def numbers(state: Any) -> dict[str, np.ndarray]:
 
 
 # Rounding flips a maximum of the cnn's pooling now and then, and the next steps enlarge that.
-@pytest.mark.parametrize(("model", "steps"), [("mlp", 10), ("cnn", 1)])
+@pytest.mark.four_devices
+@pytest.mark.parametrize(("model", "steps"), [("mlp", 10), exhaustive("cnn", 1)])
 def test_four_devices_give_the_numbers_of_one(model, steps):
     one, four = make_loop(model=model), make_loop(4, model=model)
     a, b = one.run_chunk(one.init(), steps), four.run_chunk(four.init(), steps)
@@ -43,6 +45,7 @@ def test_four_devices_give_the_numbers_of_one(model, steps):
     np.testing.assert_allclose(metrics[0].loss, metrics[1].loss, rtol=1e-4)
 
 
+@pytest.mark.four_devices
 def test_the_batch_is_split_over_the_devices():
     loop = make_loop(4, batch_size=32)
     loop.run_chunk(loop.init(), 2)
@@ -132,7 +135,9 @@ def test_statistics_that_are_assigned_later_are_those_of_every_program():
     np.testing.assert_allclose([float(first.loss_sum) / 64, loss], np.log(10), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", [name if name in {"nag", "muon", "gpa"} else exhaustive(name) for name in OPTIMIZERS]
+)
 def test_every_optimizer_trains_and_is_evaluated_at_its_own_iterate(name):
     loop = make_loop(optimizer=name)
     state = loop.init()
@@ -178,7 +183,7 @@ def test_evaluation_is_at_x_without_dropout():
     np.testing.assert_allclose(metrics.loss, (log_z - logits[np.arange(360), test.labels]).mean(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("count", [1, 499, 500, 501])
+@pytest.mark.parametrize("count", [exhaustive(1), exhaustive(499), exhaustive(500), 501])
 def test_logits_of_any_number_of_images(count):
     loop = make_loop()
     images = np.resize(loop.dataset.test.images, (count, 8, 8, 1))

@@ -8,10 +8,11 @@ from flax import nnx
 
 from nag_optax.train.errors import InputError
 from nag_optax.train.models import MIN_IMAGE_SIZE, make_model
+from tests.helpers import exhaustive
 
 
 @pytest.mark.parametrize("name", MIN_IMAGE_SIZE)
-@pytest.mark.parametrize("shape", [(8, 8, 1), (13, 9, 3), (28, 28, 1)])
+@pytest.mark.parametrize("shape", [exhaustive((8, 8, 1)), (13, 9, 3), exhaustive((28, 28, 1))])
 def test_any_size_and_channel_count(name, shape):
     model = make_model(name, shape, 7, seed=0)
     logits = model(jnp.ones((2, *shape)), train=False)

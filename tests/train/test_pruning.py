@@ -15,6 +15,7 @@ from nag_optax.train.evaluate import evaluate
 from nag_optax.train.models import HIDDEN_LAYERS, WIDTHS, make_model
 from nag_optax.train.pruning import units_prox, widths_without, without_units, zero_units
 from nag_optax.train.run import train
+from tests.helpers import exhaustive
 from tests.train.conftest import SMALL, output
 from tests.train.test_loop import make_loop
 from tests.train.test_run import assert_same_run
@@ -62,7 +63,7 @@ def test_the_prox_shrinks_units_and_nothing_else(name):
 
 
 @pytest.mark.parametrize("name", WIDTHS)
-@pytest.mark.parametrize("share", [0.6, 1.0])
+@pytest.mark.parametrize("share", [0.6, exhaustive(1.0)])
 def test_the_logits_without_the_zero_units_are_the_same(name, share):
     graphdef, params, rest = random_weights(name)
     rng = np.random.default_rng(1)

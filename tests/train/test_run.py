@@ -21,6 +21,7 @@ from nag_optax.train.idx import read_idx_pair
 from nag_optax.train.loop import Loop, Metrics, train_step
 from nag_optax.train.progress import shown
 from nag_optax.train.run import train
+from tests.helpers import exhaustive
 from tests.train.conftest import SMALL, output, write_idx
 
 
@@ -118,7 +119,7 @@ class Signals:
     ("number", "fields"),
     [
         (signal.SIGTERM, {}),
-        (signal.SIGINT, {"optimizer": "snoo", "inner": "muon", "adaptive_step": True}),
+        exhaustive(signal.SIGINT, {"optimizer": "snoo", "inner": "muon", "adaptive_step": True}),
     ],
 )
 def test_a_signal_within_an_epoch_saves_and_the_resumed_run_is_bit_equal(
@@ -181,7 +182,10 @@ def test_resuming_a_finished_run_changes_nothing(finished_run, tmp_path, console
         ({"resume": True, "overwrite": True}, "--overwrite: goes without --resume"),
         ({"batch_size": 5000, "overwrite": True}, "--batch-size 5000: must be at most 1437"),
         ({"image_size": 3, "model": "cnn", "overwrite": True}, "needs images of at least 4 pixels"),
-        ({"num_devices": 64, "overwrite": True}, "--num-devices 64: JAX finds 4 on this machine's cpu"),
+        (
+            {"num_devices": 64, "overwrite": True},
+            "--num-devices 64: JAX finds ",
+        ),
         ({"device": "tpu", "overwrite": True}, "--device tpu: JAX finds none here"),
     ],
 )
