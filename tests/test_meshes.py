@@ -24,6 +24,14 @@ SEARCHES = {
     for restart in ("gradient", "speed", "value", None)
 }
 OPTIMIZERS = {case.name: case.make() for case in CASES} | SEARCHES
+EXHAUSTIVE = {case.name for case in CASES if case.exhaustive}
+
+
+def over(names: Any) -> Any:
+    return pytest.mark.parametrize(
+        "name",
+        [pytest.param(n, marks=[pytest.mark.exhaustive] if n in EXHAUSTIVE else []) for n in names],
+    )
 
 
 def mesh() -> Mesh:
@@ -43,7 +51,7 @@ def train(optimizer: Any, loss: Any, params: Any, steps: int = 4) -> Any:
     return jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[0][0]
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@over(OPTIMIZERS)
 @pytest.mark.parametrize("spec", [SPLIT, SAME], ids=["split", "same"])
 def test_the_types_of_a_state_stay(name: str, spec: PartitionSpec):
     params = {"a": jnp.ones((8, 2)), "b": jnp.ones(4)}
@@ -144,7 +152,7 @@ MUON = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS | MUON)
+@over(OPTIMIZERS | MUON)
 def test_shardings_stay_on_explicit_axes(name: str):
     params = split(tensors(), SPECS["both"])
     optimizer = optax.with_extra_args_support((OPTIMIZERS | MUON)[name])
