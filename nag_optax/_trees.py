@@ -27,15 +27,23 @@ def dot(first: Any, second: Any) -> jax.Array:
 
 def norm(tree: Any) -> jax.Array:
     """‖a‖, which over- and underflows only where it is no number of the dtype itself."""
-    leaves = [leaf.astype(wide(leaf.dtype)) for leaf in jax.tree.leaves(tree)]
-    # Beside this sum, the squares that underflowed are rounding; the others take a second pass.
-    least = max((float(jnp.finfo(leaf.dtype).tiny / jnp.finfo(leaf.dtype).eps) for leaf in leaves), default=0)
-    square = dot(leaves, leaves)
-    return jax.lax.cond(
-        (square >= least) & (square < jnp.inf),
-        lambda: jnp.sqrt(square),
-        lambda: array_norm(jnp.asarray([array_norm(leaf).astype(float) for leaf in leaves], float)),
-    )
+    return norms(tree)[0]
+
+
+def norms(*trees: Any) -> tuple[jax.Array, ...]:
+    """`norm` of each, with one branch for all: what a compiled loop costs is the number of its parts."""
+    rows = [[leaf.astype(wide(leaf.dtype)) for leaf in jax.tree.leaves(tree)] for tree in trees]
+    # Beside such a sum, the squares that underflowed are rounding; the others take a second pass.
+    smallest = (float(jnp.finfo(leaf.dtype).tiny / jnp.finfo(leaf.dtype).eps) for row in rows for leaf in row)
+    squares, least = jnp.stack([dot(row, row) for row in rows]), max(smallest, default=0)
+
+    def again() -> jax.Array:
+        return jnp.stack(
+            [array_norm(jnp.asarray([array_norm(leaf).astype(float) for leaf in row], float)) for row in rows]
+        )
+
+    fits = jnp.all((squares >= least) & (squares < jnp.inf))
+    return tuple(jax.lax.cond(fits, lambda: jnp.sqrt(squares), again))
 
 
 def array_norm(a: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:

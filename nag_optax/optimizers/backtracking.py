@@ -112,7 +112,7 @@ def search(
             trial.gradients + verdict.gradients + gradients,
         )
 
-    start = jnp.where(first, _first_guess(point), state.next_step_size)
+    start = jax.lax.cond(first, lambda: _first_guess(point), lambda: state.next_step_size)
     zero, count, no = jnp.zeros([], float), jnp.zeros([], jnp.int32), jnp.zeros([], bool)
     trial = _Trial(
         point=point,

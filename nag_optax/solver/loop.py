@@ -27,7 +27,7 @@ import optax
 
 from nag_optax._dtypes import wide
 from nag_optax._meshes import varying_with
-from nag_optax._trees import dot, norm
+from nag_optax._trees import dot, norm, norms
 from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.acceleration.iterate import IterateState
 from nag_optax.optimizers.backtracking import BacktrackingState
@@ -148,7 +148,7 @@ def run(
         iterate = eval_params(opt_state, params)
         search, steps = _search_of(opt_state), carry.steps + 1
         moved = _difference(iterate, carry.iterate)
-        gradient_norm, x_norm, speed = norm(grads), norm(iterate), norm(moved)
+        gradient_norm, x_norm, speed = norms(grads, iterate, moved)
         if search is not None:
             taken, value = search.step_size, search.value
             finite = jnp.isfinite(value) & jnp.isfinite(x_norm)
@@ -208,7 +208,6 @@ def run(
     def check(state: _Checked) -> _Checked:
         carry = jax.lax.while_loop(lambda carry: carry.reason == RUNNING, step, state.carry)
         x, s, starting = carry.iterate, carry.step_size, carry.steps == 0
-        x_norm = norm(x)
 
         # ∇f at x, and where it matters at a second point, from one program for both.
         def look(at: _Look) -> _Look:
@@ -216,8 +215,10 @@ def run(
             # No gradient where there is no value, so that nothing is claimed there.
             there = jax.tree.map(lambda g: jnp.where(jnp.isfinite(value), jnp.conj(g), jnp.nan), there)
             here = _where(at.looks == 0, there, at.here)
-            target, largest = forward_backward(prox, x, here, s), jnp.maximum(carry.scale, norm(here))
-            mapping = norm(here) if prox is None else norm(_difference(target, x)) / s
+            target = forward_backward(prox, x, here, s)
+            gradient_norm, length, x_norm = norms(here, _difference(target, x), x)
+            mapping = gradient_norm if prox is None else length / s
+            largest = jnp.maximum(carry.scale, gradient_norm)
             small = is_small(mapping, largest, x_norm, s)
             point = _where(starting, jax.tree.map(lambda p: p * jnp.asarray(1 + h, p.dtype), x), target)
             again = (at.looks == 0) & (starting | (small & (prox is not None)))
@@ -227,11 +228,13 @@ def run(
         at = varying_with(_Look(x, x, x, zero, zero, no, count, ~no), x)
         at = jax.lax.while_loop(lambda at: at.again, look, at)
         change, along = _difference(at.there, at.here), _difference(at.point, x)
-        length, response = norm(along), norm(change) / h
+        length, response = norms(along, change)
         steepest = 4 * at.mapping + 10 * eps * at.largest
         plausible = dot(change, along) / jnp.where(length > 0, length, 1.0) <= steepest
         converged = at.small & plausible & ~starting
-        scale = jnp.where(starting & jnp.isfinite(response), jnp.maximum(at.largest, response), carry.scale)
+        scale = jnp.where(
+            starting & jnp.isfinite(response), jnp.maximum(at.largest, response / h), carry.scale
+        )
         reason = jnp.where(carry.reason == _CHECK, RUNNING, carry.reason)
         reason = jnp.where(converged, CONVERGED, reason)
         since = state.since
