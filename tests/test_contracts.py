@@ -20,6 +20,7 @@ from tests.helpers import (
     assert_trees_close,
     assert_trees_equal,
     dtypes,
+    exhaustive,
     sphere,
     step_function,
     train,
@@ -333,7 +334,7 @@ def test_wide_gradients_of_narrow_parameters(case: Case):
 
 
 @over_cases
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bf16", "f16"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, exhaustive(jnp.float16)], ids=["bf16", "f16"])
 def test_low_precision_descends(case: Case, dtype: Any):
     start = tree(dtype)
     params, state = train(case.make(accumulator_dtype=jnp.float32), start, sphere, 100)
@@ -373,7 +374,12 @@ def test_none_parameter_has_no_state(case: Case):
 @over_cases
 @pytest.mark.parametrize(
     "params",
-    [{}, {"a": {}, "b": ()}, jnp.zeros((0, 3)), {"empty": jnp.zeros((2, 0)), "full": jnp.ones(2)}],
+    [
+        exhaustive({}),
+        {"a": {}, "b": ()},
+        exhaustive(jnp.zeros((0, 3))),
+        {"empty": jnp.zeros((2, 0)), "full": jnp.ones(2)},
+    ],
     ids=["tree", "subtrees", "array", "array-among-others"],
 )
 def test_empty_trees_and_arrays(case: Case, params: Any):
