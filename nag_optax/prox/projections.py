@@ -12,6 +12,7 @@ import optax
 
 from nag_optax._dtypes import wide
 from nag_optax._meshes import on_auto_axes
+from nag_optax._trees import array_norm
 from nag_optax._validate import check_numbers
 from nag_optax.prox.base import Leaf, Params, Prox, indicator, narrowed, widened
 from nag_optax.prox.constraints import box, nonnegative
@@ -33,7 +34,8 @@ def projection(fn: Callable[..., Params], *args: Any, **kwargs: Any) -> Prox:
     Args:
         fn: `fn(tree, *args, **kwargs) -> tree`, the Euclidean projection: any function of
             `optax.projections`, or your own. The whole tree is one vector; for one set a leaf, use
-            `separable`. It is called with all leaves in one dtype, float32 or wider.
+            `separable`. It is called with all leaves in one dtype, the widest of theirs and JAX's default
+            float.
         *args: its other arguments: numbers, arrays or trees of them. May be traced.
         **kwargs: those by name, likewise. An option that is no array belongs in a function of your
             own.
@@ -110,13 +112,18 @@ def _projected(
             raise TypeError(
                 f"{_name(fn)} is for real parameters; parameter {leaf.name} has dtype {leaf.dtype}"
             )
-    dtype = wide(*(leaf.array.dtype for leaf in leaves))
+    # With x64 enabled some of Optax's are float64 inside, and their derivatives then fail for float32.
+    dtype = wide(jnp.result_type(float), *(leaf.array.dtype for leaf in leaves))
     given = [leaf.array.astype(dtype) for leaf in leaves]
     if not any(a.size for a in given):
         return given, given
     args, kwargs = jax.tree.map(lambda a: _in_dtype(a, dtype), (args, kwargs))
-    tree, call = treedef.unflatten(given), functools.partial(_promoting, fn)
-    result = on_auto_axes(call, tree, tree, args, kwargs) if _is_optax(fn) else call(tree, args, kwargs)
+    tree = treedef.unflatten(given)
+    if _is_optax(fn):
+        call = functools.partial(_promoting, _OURS.get(fn, fn))
+        result = on_auto_axes(call, tree, tree, args, kwargs)
+    else:
+        result = _called(fn, tree, args, kwargs)
     if jax.tree.structure(result) != treedef:
         raise ValueError(f"{_name(fn)} must keep the tree {treedef}; got {jax.tree.structure(result)}")
     projected = jax.tree.leaves(result)
@@ -125,7 +132,6 @@ def _projected(
             raise ValueError(
                 f"{_name(fn)} must keep shapes: {leaf.name} had {leaf.array.shape}, got {a.shape}"
             )
-        # Some of Optax's widen float32 where float64 is enabled.
         if wide(a.dtype, dtype) != a.dtype or jnp.iscomplexobj(a) != jnp.iscomplexobj(leaf.array):
             raise TypeError(f"{_name(fn)} must keep dtypes: {leaf.name} had {dtype}, got {a.dtype}")
     return given, [jnp.asarray(a, dtype) for a in projected]
@@ -139,11 +145,13 @@ def _in_dtype(value: Any, dtype: jnp.dtype) -> Any:
     return jnp.asarray(value, dtype if jnp.issubdtype(own, jnp.complexfloating) else jnp.finfo(dtype).dtype)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _promoting(fn: Callable[..., Params], tree: Params, args: tuple, kwargs: dict) -> Params:
+def _called(fn: Callable[..., Params], tree: Params, args: tuple, kwargs: dict) -> Params:
     """fn(tree, *args, **kwargs), in which implicit promotion is allowed: functions of others use it."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         return fn(tree, *args, **kwargs)
+
+
+_promoting = jax.custom_jvp(_called, nondiff_argnums=(0,))
 
 
 @_promoting.defjvp
@@ -151,6 +159,17 @@ def _promoting_jvp(fn: Callable[..., Params], primals: tuple, tangents: tuple) -
     # A derivative rule of fn runs here, and after jit it does so outside of the call above.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         return jax.jvp(lambda tree, args, kwargs: fn(tree, *args, **kwargs), primals, tangents)
+
+
+def _l2_ball(tree: Params, scale: jax.typing.ArrayLike = 1.0) -> Params:
+    """As Optax's, whose derivative within the ball is not 0 but what rounding leaves of it."""
+    length = array_norm(jnp.stack([array_norm(leaf) for leaf in jax.tree.leaves(tree)]))
+    outside = length > scale
+    factor = jnp.where(outside, scale / jnp.where(outside, length, 1), 1)
+    return jax.tree.map(lambda leaf: factor.astype(leaf.dtype) * leaf, tree)
+
+
+_OURS = {optax.projections.projection_l2_ball: _l2_ball}
 
 
 def _is_optax(fn: Callable) -> bool:

@@ -1,6 +1,5 @@
 """Checks of what `minimize` is given."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -39,8 +38,7 @@ def check_options(fun, prox, learning_rate, optimizer, tol, gradient_scale, max_
         )
 
 
-def check_problem(fun: Callable, params: optax.Params, prox: Any, has_aux: bool, args: Any) -> Any:
-    """Everything that shapes alone can tell, before anything is compiled; the types of f and of the prox."""
+def check_params(params: optax.Params) -> None:
     if not jax.tree.leaves(params):
         raise ValueError("init_params must hold at least one array; got none")
     for path, p in jax.tree_util.tree_flatten_with_path(params)[0]:
@@ -49,7 +47,10 @@ def check_problem(fun: Callable, params: optax.Params, prox: Any, has_aux: bool,
             raise TypeError(
                 f"init_params must be of floating or complex dtype; parameter {name} has dtype {p.dtype}"
             )
-    result = jax.eval_shape(fun, params, *args)
+
+
+def check_result(result: Any, has_aux: bool) -> None:
+    """The types of what fun returns."""
     if has_aux:
         if not isinstance(result, tuple) or len(result) != 2:
             raise ValueError("with has_aux, fun must return (value, aux); got " + repr(result))
@@ -58,4 +59,8 @@ def check_problem(fun: Callable, params: optax.Params, prox: Any, has_aux: bool,
         raise ValueError(f"fun must return a scalar; got {result}")
     if not jnp.issubdtype(result.dtype, jnp.floating):
         raise TypeError(f"fun must return a real floating scalar; got dtype {result.dtype}")
-    return result, jax.eval_shape(lambda p: proximal_point(prox, p, p, 1.0), params)
+
+
+def check_operator(prox: Any, params: optax.Params) -> Any:
+    """The types of what the prox returns, checked."""
+    return jax.eval_shape(lambda p: proximal_point(prox, p, p, 1.0), params)

@@ -5,10 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
 
+from nag_optax._dtypes import wide
 from nag_optax._meshes import varying_with
-from nag_optax._trees import norm
-from nag_optax.solver.loop import Limits, Problem, Report, forward_backward, gradient_of, run
+from nag_optax._trees import array_norm
 
 # Krylov vectors held at once: this many numbers in all, but 50 vectors at least and no more than there
 # are unknowns; and products with the matrix until GMRES gives up.
@@ -17,68 +19,138 @@ _KRYLOV_NUMBERS, _LEAST_VECTORS, _PRODUCTS = 2**18, 50, 2500
 _ROUNDINGS = 100
 
 
-def solve(
-    problem: Problem, init_params: Any, limits: Limits, history_length: int | None
-) -> tuple[Any, Report]:
-    """x and the report; x has the derivatives of the fixed point x = prox(x − s·∇f(x), s).
+def with_derivative(
+    solve: Callable[[list[Any]], Any], tangent: Callable[[list[Any], Any, dict[int, Any]], Any]
+) -> Callable[[list[Any]], Any]:
+    """`solve`, whose derivative is `tangent(inputs, result, {number of an input: its tangent})`.
 
-    `custom_root` differentiates with respect to everything that f and the prox close over. s is part
-    of the root, because only the loop knows it; its own equation is s = s.
+    Inputs that do not move have no tangent. Nor has a result that is no real or complex number: for that
+    `tangent` has None.
     """
 
-    def residual(root: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
-        x, s = root
-        fixed = jax.lax.stop_gradient(s)
-        image = forward_backward(problem.prox, x, gradient_of(problem.value_fn, x), fixed)
-        return jax.tree.map(jnp.subtract, x, image), s - fixed
+    @jax.custom_jvp
+    def solution(inputs: list[Any]) -> Any:
+        return solve(inputs)
 
-    def find(_: Callable, root: tuple[Any, jax.Array]) -> tuple[Any, Report]:
-        x, s, report = run(problem, root[0], limits, history_length)
-        # The loop's counters as bits: custom_root gives integers no tangent that JAX accepts.
-        return (x, s), _with_counters(report, jnp.float32)
+    def rule(primals: Any, tangents: Any) -> Any:
+        (inputs,), (directions,) = primals, tangents
+        result = solution(inputs)
+        moving = {i: d for i, d in enumerate(directions) if not isinstance(d, SymbolicZero)}
+        found = tangent(inputs, result, moving)
+        return result, jax.tree.map(_tangent_of, result, found)
 
-    start = init_params, varying_with(jnp.ones([], float), init_params)
-    (x, _), report = jax.lax.custom_root(residual, start, find, _solve_linear, has_aux=True)
-    return x, _with_counters(report, jnp.int32)
-
-
-def _with_counters(report: Report, dtype: Any) -> Report:
-    names = ("steps", "value_evaluations", "gradient_evaluations", "reason")
-    bits = {name: jax.lax.bitcast_convert_type(getattr(report, name), dtype) for name in names}
-    return report._replace(**bits)
+    solution.defjvp(rule, symbolic_zeros=True)
+    return solution
 
 
-def _solve_linear(linear: Callable, right: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
-    """(I − ∂prox·(I − s·H))⁻¹ right. Not symmetric, so GMRES; its transpose serves reverse mode.
+def _tangent_of(value: jax.Array, tangent: Any) -> Any:
+    if not jnp.issubdtype(value.dtype, jnp.inexact):
+        return np.zeros(value.shape, jax.dtypes.float0)
+    return jnp.zeros_like(value) if tangent is None else tangent
 
-    NaN where GMRES does not get there: a number that is merely near would look like a derivative.
+
+def fixed_point_tangent(image: Callable[[Any], Any], x: Any, shift: Any) -> Any:
+    """dx of x = image(x), where its other arguments move the image by `shift`: (I − ∂image)⁻¹·shift.
+
+    Neither symmetric nor linear over the complex numbers, so that it is solved by GMRES for one real
+    vector. The transposed system serves reverse mode. NaN where GMRES does not get there: a number that is
+    merely near would look like a derivative.
     """
-    right_x, right_s = right
-    leaves = jax.tree.leaves(right_x)
-    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves)
-    size = sum(leaf.size for leaf in leaves)
-    vectors = min(size, max(_LEAST_VECTORS, _KRYLOV_NUMBERS // max(size, 1)))
-    cycles = -(-_PRODUCTS // max(vectors, 1))
+    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(x))
+    _, along = jax.linearize(image, x)
 
-    def gmres(matvec: Callable, b: Any) -> Any:
-        find = jax.scipy.sparse.linalg.gmres
+    def matvec(v: jax.Array) -> jax.Array:
+        return v - _as_vector(along(_as_tree(v, x)))
 
-        def cycle(state: Any) -> Any:
-            x, count, _ = state
-            x, _ = find(matvec, b, x, tol=10 * eps, restart=vectors, maxiter=1, solve_method="incremental")
-            residual = norm(jax.tree.map(jnp.subtract, b, matvec(x)))
-            length = norm(b)
-            # An x so long that its rounding exceeds b is that of a singular matrix, and solves nothing.
-            close = (residual <= _ROUNDINGS * eps * (length + norm(x))) & (residual <= 0.01 * length)
-            return x, count + 1, close
+    def gmres(matvec: Callable, b: jax.Array) -> jax.Array:
+        return _gmres(matvec, b, eps)
 
-        start = jax.tree.map(jnp.zeros_like, b), jnp.zeros([], jnp.int32), jnp.zeros([], bool)
-        x, _, solved = jax.lax.while_loop(lambda state: ~state[2] & (state[1] < cycles), cycle, start)
-        return jax.tree.map(lambda leaf: jnp.where(solved, leaf, jnp.asarray(jnp.nan, leaf.dtype)), x)
+    b = _as_vector(shift)
+    return _as_tree(jax.lax.custom_linear_solve(matvec, b, solve=gmres, transpose_solve=gmres), x)
 
-    # Once more around it, because the tolerance inside depends on the right-hand side, which has no
-    # transpose.
-    x = jax.lax.custom_linear_solve(
-        lambda dx: linear((dx, jnp.zeros_like(right_s)))[0], right_x, solve=gmres, transpose_solve=gmres
-    )
-    return x, right_s
+
+def _as_vector(tree: Any) -> jax.Array:
+    """All numbers of a tree in one real vector, which is wide enough for each."""
+    leaves = jax.tree.leaves(tree)
+    dtype = jnp.finfo(wide(*(leaf.dtype for leaf in leaves))).dtype
+    parts = []
+    for leaf in leaves:
+        numbers = [leaf.real, leaf.imag] if jnp.iscomplexobj(leaf) else [leaf]
+        parts += [number.astype(dtype).ravel() for number in numbers]
+    return jnp.concatenate(parts)
+
+
+def _as_tree(vector: jax.Array, like: Any) -> Any:
+    leaves, treedef = jax.tree.flatten(like)
+    taken = 0
+
+    def take(leaf: jax.Array) -> jax.Array:
+        nonlocal taken
+        taken += leaf.size
+        return vector[taken - leaf.size : taken].reshape(leaf.shape)
+
+    trees = [jax.lax.complex(take(v), take(v)) if jnp.iscomplexobj(v) else take(v) for v in leaves]
+    return treedef.unflatten([t.astype(v.dtype) for t, v in zip(trees, leaves, strict=True)])
+
+
+def _gmres(matvec: Callable, b: jax.Array, eps: float) -> jax.Array:
+    """x with matvec(x) = b, by GMRES with restarts; NaN if the residual says that it is none.
+
+    It is solved for b/‖b‖, because a derivative is linear in its direction, at every length.
+    """
+    if b.size == 0:
+        return b
+    vectors = min(b.size, max(_LEAST_VECTORS, _KRYLOV_NUMBERS // b.size))
+    cycles = -(-_PRODUCTS // vectors)
+    length = array_norm(b)
+    b = b / jnp.where(length > 0, length, 1)
+
+    def cycle(state: Any) -> Any:
+        x, residual, count, _ = state
+        x = x + _krylov_step(matvec, residual, vectors, 10 * eps)
+        residual = b - matvec(x)
+        rest = jnp.linalg.norm(residual)
+        # An x so long that its rounding exceeds b is that of a singular matrix, and solves nothing.
+        close = (rest <= _ROUNDINGS * eps * (1 + jnp.linalg.norm(x))) & (rest <= 0.01)
+        return x, residual, count + 1, close
+
+    start = varying_with((jnp.zeros_like(b), b, jnp.zeros([], jnp.int32), length == 0), b)
+    x, _, _, solved = jax.lax.while_loop(lambda state: ~state[3] & (state[2] < cycles), cycle, start)
+    return jnp.where(solved, length * x, jnp.nan)
+
+
+def _krylov_step(matvec: Callable, residual: jax.Array, vectors: int, tol: float) -> jax.Array:
+    """The x in the Krylov space of at most so many vectors that leaves the least of the residual.
+
+    `left` is orthogonal to the columns of H, the projected matrix, so that 1/‖left‖ is what remains of
+    the residual.
+    """
+    first = jnp.linalg.norm(residual)
+    product = lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)  # noqa: E731
+
+    def extend(state: Any) -> Any:
+        basis, projected, left, k = state
+        v = matvec(basis[k])
+        # Twice is enough to make it orthogonal.
+        once = product(basis, v)
+        v = v - product(once, basis)
+        again = product(basis, v)
+        v = v - product(again, basis)
+        column, rest = once + again, jnp.linalg.norm(v)
+        last = -product(left, column) / rest
+        basis = basis.at[k + 1].set(v / jnp.where(rest > 0, rest, 1))
+        projected = projected.at[:, k].set(column.at[k + 1].set(rest))
+        return basis, projected, left.at[k + 1].set(last), k + 1
+
+    def goes_on(state: Any) -> jax.Array:
+        _, _, left, k = state
+        return (k < vectors) & (jnp.linalg.norm(left) * tol < 1)
+
+    basis = jnp.zeros((vectors + 1, residual.size), residual.dtype).at[0].set(residual / first)
+    # Of a vector that is not reached the coefficient is 0.
+    projected = jnp.eye(vectors + 1, vectors, -1, residual.dtype)
+    left = jnp.zeros(vectors + 1, residual.dtype).at[0].set(1)
+    start = varying_with((basis, projected, left, jnp.zeros([], jnp.int32)), residual)
+    basis, projected, _, _ = jax.lax.while_loop(goes_on, extend, start)
+    q, r = jnp.linalg.qr(projected)
+    return product(jax.scipy.linalg.solve_triangular(r, first * q[0]), basis[:-1])

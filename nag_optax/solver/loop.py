@@ -248,7 +248,7 @@ def run(
         carry = carry._replace(scale=scale, reason=reason.astype(jnp.int32))
         return _Checked(carry, at.mapping, state.gradients + at.looks, since)
 
-    blank = jnp.full(history_length or 0, jnp.nan, float)
+    blank = jnp.zeros(history_length or 0, float)
     # A start at zero has no scale of its own.
     at_zero = jnp.all(jnp.stack([jnp.all(p == 0) for p in jax.tree.leaves(init_params)]))
     carry = _Carry(

@@ -1,102 +1,24 @@
 """`minimize`: F = f + g in one compiled loop, with a stopping test that can be believed; differentiable."""
 
-import enum
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from nag_optax._meshes import varying_with
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.restart import Restart
 from nag_optax.optimizers.fista import fista
-from nag_optax.prox.apply import penalty
-from nag_optax.prox.base import Prox, ProxLike
-from nag_optax.solver import loop
-from nag_optax.solver.checks import check_options, check_problem
-from nag_optax.solver.implicit import solve
-
-
-class Reason(enum.IntEnum):
-    """Why `minimize` stopped. `Reason(int(solution.reason)).name` reads the code of a solution."""
-
-    CONVERGED = loop.CONVERGED
-    """The gradient mapping at the returned parameters is within the tolerance."""
-    MAX_STEPS = loop.MAX_STEPS
-    """`max_steps` were taken."""
-    STALLED = loop.STALLED
-    """Nothing more is gained: the steps are lost in rounding, or a schedule of them has come to 0, and for
-    a hundred steps and a quarter of all neither did the gradient mapping fall nor did x move on."""
-    NAN = loop.NAN
-    """The objective, a gradient or a parameter is not finite; the last finite iterate is returned."""
-
-
-class History(NamedTuple):
-    """F(x) and the norm of the gradient mapping after each step; NaN beyond the last."""
-
-    value: jax.Array
-    gradient_mapping_norm: jax.Array
-
-
-class Solution(NamedTuple):
-    """What `minimize` returns: arrays, so that it passes through jit and vmap.
-
-    Attributes:
-        params: x, in the tree and dtypes of `init_params`.
-        value: F(x) = f(x) + g(x); f(x) alone where the prox does not know its penalty.
-        gradient_mapping_norm: ‖x − prox(x − s·∇f(x), s)‖/s, evaluated at x with the latest s > 0;
-            ‖∇f(x)‖ without a prox.
-        gradient_scale: the norm that `tol` is relative to, less ‖∇f(x)‖; a path hands it on.
-        steps: steps taken, int32.
-        value_evaluations: evaluations of the objective, those with a gradient included.
-        gradient_evaluations: evaluations of the gradient.
-        converged: True if and only if `reason` is `Reason.CONVERGED`.
-        reason: code of `Reason`, int32.
-        aux: what fun returns beside its value, at x; None without `has_aux`.
-        history: a `History` of `max_steps` entries; None unless asked for.
-    """
-
-    params: optax.Params
-    value: jax.Array
-    gradient_mapping_norm: jax.Array
-    gradient_scale: jax.Array
-    steps: jax.Array
-    value_evaluations: jax.Array
-    gradient_evaluations: jax.Array
-    converged: jax.Array
-    reason: jax.Array
-    aux: Any = None
-    history: History | None = None
-
-
-class _Static(NamedTuple):
-    """What a compiled program is for; compared by equality, functions by identity."""
-
-    fun: Callable
-    prox: Any
-    learning_rate: Any
-    momentum: Any
-    restart: Any
-    optimizer: Any
-    has_aux: bool
-    history_length: int | None
-
-
-class _Traced(NamedTuple):
-    """What it is called with."""
-
-    init_params: Any
-    args: Any
-    prox: Any
-    learning_rate: Any
-    momentum: Any
-    tol: Any
-    gradient_scale: Any
-    max_steps: Any
+from nag_optax.prox.base import ProxLike
+from nag_optax.solver.checks import check_operator, check_options, check_params, check_result
+from nag_optax.solver.closed import close
+from nag_optax.solver.problem import FISTA, Problem, prox_as_data, rule_as_data, schedule_as_data
+from nag_optax.solver.program import Options, program
+from nag_optax.solver.solution import History as History
+from nag_optax.solver.solution import Reason as Reason
+from nag_optax.solver.solution import Solution
 
 
 def minimize(
@@ -105,7 +27,7 @@ def minimize(
     *,
     prox: ProxLike | None = None,
     learning_rate: optax.ScalarOrSchedule | None = None,
-    momentum: rules.Momentum = rules.fista(),  # noqa: B008 (a rule is immutable)
+    momentum: rules.Momentum = FISTA,
     restart: Restart | None = "gradient",
     optimizer: optax.GradientTransformation | None = None,
     tol: jax.typing.ArrayLike = 1e-6,
@@ -200,99 +122,34 @@ def minimize(
     if optimizer is None:
         fista(learning_rate, prox, momentum=momentum, restart=restart)
     init_params = jax.tree.map(jnp.asarray, init_params)
+    check_params(init_params)
 
-    prox_static, prox_traced = _split(prox)
-    rate_static, rate_traced = _split(learning_rate)
-    momentum_static, momentum_traced = _split(momentum)
-    static = _Static(
-        fun,
-        prox_static,
-        rate_static,
-        momentum_static,
-        restart,
-        optimizer,
-        has_aux,
-        int(max_steps) if history else None,
-    )
-    traced = _Traced(
-        init_params, args, prox_traced, rate_traced, momentum_traced, tol, gradient_scale, max_steps
-    )
-    try:
-        hash(static)
-    except TypeError:
-        return _minimize(static, traced)
-    return _compiled(static, traced)
+    def as_data(init_params: optax.Params) -> Problem:
+        objective, result = close(fun, init_params, *args)
+        check_result(result, has_aux)
+        return Problem(
+            init_params=init_params,
+            args=args,
+            fun=objective,
+            prox=prox_as_data(prox, init_params),
+            learning_rate=schedule_as_data("learning_rate", learning_rate, init_params),
+            momentum=rule_as_data(momentum, init_params),
+            tol=tol,
+            gradient_scale=gradient_scale,
+            max_steps=max_steps,
+            # Where NaN counts as an error, it cannot mark what is missing.
+            missing=jnp.inf if jax.config.jax_debug_nans else jnp.nan,
+        )
 
-
-def _minimize(static: _Static, traced: _Traced) -> Solution:
-    prox = static.prox if traced.prox is None else traced.prox
-    # Here, because this runs when a problem of new shapes is traced, and not at every call.
-    types = check_problem(static.fun, traced.init_params, prox, static.has_aux, traced.args)
-    # Inside shard_map each device has a problem of its own where any part of the problem varies.
-    init_params = varying_with(traced.init_params, (types, traced._replace(init_params=(), args=())))
-    learning_rate = static.learning_rate if traced.learning_rate is None else traced.learning_rate
-    momentum = static.momentum if traced.momentum is None else traced.momentum
-    optimizer = static.optimizer
-    if optimizer is None:
-        optimizer = fista(learning_rate, prox, momentum=momentum, restart=static.restart)
-
-    fun = _with_shared_constants(static.fun, init_params, traced.args)
-
-    def value_and_aux(params: optax.Params) -> tuple[jax.Array, Any]:
-        result = fun(params, *traced.args)
-        return result if static.has_aux else (result, None)
-
-    problem = loop.Problem(
-        lambda params: value_and_aux(params)[0],
-        prox,
-        optax.with_extra_args_support(optimizer),
-        learning_rate,
-    )
-    limits = loop.Limits(
-        jnp.asarray(traced.tol, float), jnp.asarray(traced.gradient_scale, float), traced.max_steps
-    )
-    params, report = solve(problem, init_params, limits, static.history_length)
-    value, aux = value_and_aux(params)
-    return Solution(
-        params=params,
-        value=value + penalty(prox, params).astype(value.dtype),
-        gradient_mapping_norm=report.gradient_mapping_norm,
-        gradient_scale=report.gradient_scale,
-        steps=report.steps,
-        value_evaluations=report.value_evaluations + 1,
-        gradient_evaluations=report.gradient_evaluations,
-        converged=report.reason == loop.CONVERGED,
-        reason=report.reason,
-        aux=aux,
-        history=None if report.history is None else History(*report.history),
-    )
-
-
-_compiled = jax.jit(_minimize, static_argnums=0)
-
-
-def _with_shared_constants(fun: Callable, params: optax.Params, args: tuple[Any, ...]) -> Callable:
-    """The same function, for these shapes; the arrays that it closes over stay one buffer each.
-
-    XLA copies a constant into every loop and branch that reads it, and data that would fit the cache
-    once then do not: a step of nonnegative least squares on 600×200 took twice as long.
-    """
-    closed, shape = jax.make_jaxpr(fun, return_shape=True)(params, *args)
-    constants = jax.lax.optimization_barrier(closed.consts)
-    shared = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, constants))
-
-    def with_shared_constants(*arguments: Any) -> Any:
-        return jax.tree.unflatten(jax.tree.structure(shape), shared(*jax.tree.leaves(arguments)))
-
-    return with_shared_constants
-
-
-def _split(option: Any) -> tuple[Any, Any]:
-    """(static, traced): arrays, numbers and trees of them are traced, so that another value compiles
-    nothing; functions are static."""
-    leaves = jax.tree.leaves(option)
-    # A prox may have no leaf, as that of a bound at 0: two of them are one as trees, not as objects.
-    numbers = int | float | np.ndarray | np.generic | jax.Array
-    if (leaves or isinstance(option, Prox)) and all(isinstance(leaf, numbers) for leaf in leaves):
-        return None, option
-    return option, None
+    problem = as_data(init_params)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(problem)):
+        # Inside shard_map each device has a problem of its own where any part of the problem varies.
+        result = jax.eval_shape(lambda p: fun(p, *args), init_params)
+        rest = problem._replace(init_params=(), args=(), fun=())
+        init_params = varying_with(init_params, (result, check_operator(prox, init_params), rest))
+        problem = as_data(init_params)
+    leaves, structure = jax.tree.flatten(problem)
+    options = Options(restart, optimizer, has_aux, int(max_steps) if history else None)
+    again = lambda: jax.tree.structure(as_data(init_params))  # noqa: E731
+    solution, _ = program(structure, options, again)(leaves)
+    return solution
