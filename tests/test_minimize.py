@@ -194,6 +194,97 @@ def test_compiles_once():
     np.testing.assert_allclose(again.params, 2.0 - 0.15, rtol=1e-5)
 
 
+class Fit:
+    def __init__(self, target: jax.Array) -> None:
+        self.target = target
+
+    def loss(self, x: jax.Array) -> jax.Array:
+        return jnp.sum((x - self.target) ** 2)
+
+
+shift = jnp.zeros(2)
+
+
+def shifted(x: jax.Array) -> jax.Array:
+    return jnp.sum((x - shift) ** 2)
+
+
+def test_the_answer_is_that_of_the_function_as_it_is_now():
+    """A method of an object that changed, a global that was rebound, a cell: one program, other arrays."""
+    global shift
+    cell, fit, calls = jnp.ones(2), Fit(jnp.ones(2)), 0
+
+    def closing(x: jax.Array) -> jax.Array:
+        nonlocal calls
+        calls += 1
+        return jnp.sum((x - cell) ** 2)
+
+    before = programs()
+    for value in (2.0, 5.0):
+        cell = fit.target = shift = jnp.full(2, value, jnp.float32)
+        for fun in (closing, fit.loss, shifted):
+            np.testing.assert_allclose(minimize(fun, jnp.zeros(2)).params, value, rtol=1e-5)
+        assert programs() == before + 1
+    calls = 0
+    minimize(closing, jnp.zeros(2))
+    assert calls == 1
+
+
+def test_the_answer_is_that_of_the_prox_and_the_schedule_as_they_are_now():
+    """And what is made inside of the call is the same program as the last time."""
+    rate, bound = jnp.array([0.1, 0.1]), jnp.ones(2)
+
+    def solve() -> Any:
+        operators = prox.projection(lambda x: jnp.minimum(x, bound)), lambda x, _: jnp.minimum(x, bound)
+        return [
+            minimize(
+                lambda x: jnp.sum((x - 4.0) ** 2),
+                jnp.zeros(2),
+                prox=operator,
+                learning_rate=lambda _: rate[0],
+                momentum=nag_optax.momentum.chambolle_dossal(3.0),
+            )
+            for operator in operators
+        ]
+
+    few, before = solve(), programs()
+    bound, rate = jnp.full(2, 2.0, jnp.float32), jnp.array([0.3, 0.3])
+    more = solve()
+    assert programs() == before
+    for one, other in zip(few, more, strict=True):
+        np.testing.assert_array_equal([one.params, other.params], [[1.0, 1.0], [2.0, 2.0]])
+        assert int(other.steps) < int(one.steps)
+
+
+def test_a_derivative_rule_of_the_users_is_that_of_now():
+    """No trace of f shows its rule, so that a program with one is not used again."""
+    slope = jnp.ones(2)
+
+    @jax.custom_jvp
+    def loss(x: jax.Array) -> jax.Array:
+        return 0.5 * jnp.sum(x**2)
+
+    loss.defjvp(lambda primals, tangents: (loss(*primals), jnp.vdot(primals[0] - slope, tangents[0])))
+    for value in (1.0, 2.0):
+        slope = jnp.full(2, value, jnp.float32)
+        solution = minimize(loss, jnp.zeros(2), learning_rate=0.5)
+        np.testing.assert_allclose(solution.params, value, rtol=1e-5)
+
+
+def test_a_history_raises_no_false_alarm():
+    def loss(x: jax.Array) -> jax.Array:
+        return jnp.sum((x - 1.0) ** 2)
+
+    with jax.debug_nans(True):
+        watched = minimize(loss, jnp.zeros(2), history=True, max_steps=50)
+        with pytest.raises(FloatingPointError):
+            minimize(lambda x: jnp.sum(x) * jnp.nan, jnp.zeros(2)).params.block_until_ready()
+    plain = minimize(loss, jnp.zeros(2), history=True, max_steps=50)
+    for there, here in zip(watched.history, plain.history, strict=True):
+        np.testing.assert_array_equal(there[: plain.steps], here[: plain.steps])
+        assert np.all(np.isposinf(there[plain.steps :])) and np.all(np.isnan(here[plain.steps :]))
+
+
 @pytest.mark.four_devices
 def test_sharded_parameters():
     mesh = Mesh(np.array(jax.devices()[:4]), ("data",))

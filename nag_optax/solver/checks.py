@@ -61,6 +61,6 @@ def check_result(result: Any, has_aux: bool) -> None:
         raise TypeError(f"fun must return a real floating scalar; got dtype {result.dtype}")
 
 
-def check_operator(prox: Any, params: optax.Params) -> Any:
-    """The types of what the prox returns, checked."""
-    return jax.eval_shape(lambda p: proximal_point(prox, p, p, 1.0), params)
+def check_operator(prox: Any, params: optax.Params) -> None:
+    """The types of what the prox returns."""
+    jax.eval_shape(lambda p: proximal_point(prox, p, p, 1.0), params)

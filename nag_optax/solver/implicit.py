@@ -5,8 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.custom_derivatives import SymbolicZero
+from jax.custom_derivatives import SymbolicZero, zero_from_primal
 
 from nag_optax._dtypes import wide
 from nag_optax._meshes import varying_with
@@ -24,8 +23,7 @@ def with_derivative(
 ) -> Callable[[list[Any]], Any]:
     """`solve`, whose derivative is `tangent(inputs, result, {number of an input: its tangent})`.
 
-    Inputs that do not move have no tangent. Nor has a result that is no real or complex number: for that
-    `tangent` has None.
+    Inputs that do not move have no tangent. For a part of the result that does not move, `tangent` has None.
     """
 
     @jax.custom_jvp
@@ -37,16 +35,10 @@ def with_derivative(
         result = solution(inputs)
         moving = {i: d for i, d in enumerate(directions) if not isinstance(d, SymbolicZero)}
         found = tangent(inputs, result, moving)
-        return result, jax.tree.map(_tangent_of, result, found)
+        return result, jax.tree.map(lambda v, t: zero_from_primal(v, symbolic_zeros=True) if t is None else t, result, found)
 
     solution.defjvp(rule, symbolic_zeros=True)
     return solution
-
-
-def _tangent_of(value: jax.Array, tangent: Any) -> Any:
-    if not jnp.issubdtype(value.dtype, jnp.inexact):
-        return np.zeros(value.shape, jax.dtypes.float0)
-    return jnp.zeros_like(value) if tangent is None else tangent
 
 
 def fixed_point_tangent(image: Callable[[Any], Any], x: Any, shift: Any) -> Any:

@@ -6,13 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import AxisType
 
 from nag_optax._meshes import varying_with
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.restart import Restart
 from nag_optax.optimizers.fista import fista
+from nag_optax.prox.apply import proximal_point
 from nag_optax.prox.base import ProxLike
-from nag_optax.solver.checks import check_operator, check_options, check_params, check_result
+from nag_optax.solver.checks import check_options, check_params, check_result
 from nag_optax.solver.closed import close
 from nag_optax.solver.problem import FISTA, Problem, prox_as_data, rule_as_data, schedule_as_data
 from nag_optax.solver.program import Options, program
@@ -142,11 +144,11 @@ def minimize(
         )
 
     problem = as_data(init_params)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(problem)):
+    if AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
         # Inside shard_map each device has a problem of its own where any part of the problem varies.
-        result = jax.eval_shape(lambda p: fun(p, *args), init_params)
+        results = problem.fun(init_params, *args), proximal_point(problem.prox, init_params, init_params, 1.0)
         rest = problem._replace(init_params=(), args=(), fun=())
-        init_params = varying_with(init_params, (result, check_operator(prox, init_params), rest))
+        init_params = varying_with(init_params, (results, rest))
         problem = as_data(init_params)
     leaves, structure = jax.tree.flatten(problem)
     options = Options(restart, optimizer, has_aux, int(max_steps) if history else None)

@@ -59,7 +59,8 @@ def _program(structure: Any, options: Options) -> Callable[[list[Any]], Result]:
         problem = structure.unflatten(leaves)
         # XLA copies a constant into every loop and branch that reads it, and data that would fit the cache
         # once then do not: a step of nonnegative least squares on 600×200 took twice as long.
-        return problem._replace(fun=jax.lax.optimization_barrier(problem.fun))
+        # Each by itself, because a barrier around all would be one of the varying ones inside shard_map.
+        return problem._replace(fun=jax.tree.map(jax.lax.optimization_barrier, problem.fun))
 
     @jax.jit
     def solve(leaves: list[Any]) -> Result:
