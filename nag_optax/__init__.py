@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from nag_optax.optimizers.nadam import nadamw as nadamw
     from nag_optax.optimizers.nag import nag as nag
     from nag_optax.optimizers.snoo import snoo as snoo
-    from nag_optax.solver.minimize import History as History
-    from nag_optax.solver.minimize import Reason as Reason
-    from nag_optax.solver.minimize import Solution as Solution
     from nag_optax.solver.minimize import minimize as minimize
+    from nag_optax.solver.solution import History as History
+    from nag_optax.solver.solution import Reason as Reason
+    from nag_optax.solver.solution import Solution as Solution
     from nag_optax.transforms.gradient_norm import scale_by_gradient_norm as scale_by_gradient_norm
     from nag_optax.transforms.orthogonalize import orthogonalize as orthogonalize
     from nag_optax.transforms.proximal import proximal as proximal
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 # --help without waiting for JAX.
 _HOMES = {
     "AccelerateState": "nag_optax.acceleration.kernel",
-    "History": "nag_optax.solver.minimize",
+    "History": "nag_optax.solver.solution",
     "IterateState": "nag_optax.acceleration.iterate",
     "OuterState": "nag_optax.acceleration.iterate",
-    "Reason": "nag_optax.solver.minimize",
+    "Reason": "nag_optax.solver.solution",
     "ScaleByNesterovState": "nag_optax.acceleration.kernel",
-    "Solution": "nag_optax.solver.minimize",
+    "Solution": "nag_optax.solver.solution",
     "accelerate": "nag_optax.acceleration.kernel",
     "adan": "nag_optax.optimizers.adan",
     "ema_nesterov": "nag_optax.optimizers.ema_nesterov",

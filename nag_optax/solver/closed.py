@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import eval_jaxpr
 
 from nag_optax._meshes import varying_with
 
@@ -45,7 +46,7 @@ class Program:
         if list(map(jax.typeof, leaves)) != self._types:
             leaves = [jnp.asarray(leaf, t.dtype) for leaf, t in zip(leaves, self._types, strict=True)]
             leaves = varying_with(leaves, leaves)
-        return jax.tree.unflatten(self._out, jax.core.eval_jaxpr(self._jaxpr, arrays, *leaves))
+        return jax.tree.unflatten(self._out, eval_jaxpr(self._jaxpr, arrays, *leaves))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Program) and self._key == other._key
@@ -69,7 +70,9 @@ def _jaxpr_key(jaxpr: Any) -> tuple[Any, ...]:
         return tuple((numbers.setdefault(v, len(numbers)), v.aval) for v in variables)
 
     def read(atoms: Any) -> tuple[Any, ...]:
-        return tuple((a.aval, np.asarray(a.val).tobytes()) if hasattr(a, "val") else numbers[a] for a in atoms)
+        return tuple(
+            (a.aval, np.asarray(a.val).tobytes()) if hasattr(a, "val") else numbers[a] for a in atoms
+        )
 
     inputs = bound(jaxpr.constvars), bound(jaxpr.invars)
     equations = tuple(
@@ -84,7 +87,9 @@ def _value_key(value: Any) -> Any:
     """A value that can be hashed, and equals that of another value only if JAX cannot tell them apart."""
     if hasattr(value, "eqns"):
         # The constants inside are those of a function under the user's own jit, which JAX traces once.
-        return weakref.ref(value) if getattr(value, "consts", ()) else _jaxpr_key(getattr(value, "jaxpr", value))
+        return (
+            weakref.ref(value) if getattr(value, "consts", ()) else _jaxpr_key(getattr(value, "jaxpr", value))
+        )
     if isinstance(value, dict):
         return tuple((name, _value_key(entry)) for name, entry in sorted(value.items()))
     if isinstance(value, tuple | list):

@@ -35,7 +35,9 @@ def with_derivative(
         result = solution(inputs)
         moving = {i: d for i, d in enumerate(directions) if not isinstance(d, SymbolicZero)}
         found = tangent(inputs, result, moving)
-        return result, jax.tree.map(lambda v, t: zero_from_primal(v, symbolic_zeros=True) if t is None else t, result, found)
+        return result, jax.tree.map(
+            lambda v, t: zero_from_primal(v, symbolic_zeros=True) if t is None else t, result, found
+        )
 
     solution.defjvp(rule, symbolic_zeros=True)
     return solution

@@ -18,8 +18,6 @@ from nag_optax.solver.checks import check_options, check_params, check_result
 from nag_optax.solver.closed import close
 from nag_optax.solver.problem import FISTA, Problem, prox_as_data, rule_as_data, schedule_as_data
 from nag_optax.solver.program import Options, program
-from nag_optax.solver.solution import History as History
-from nag_optax.solver.solution import Reason as Reason
 from nag_optax.solver.solution import Solution
 
 
@@ -65,16 +63,21 @@ def minimize(
     prox, CONVERGED needs that the curvature between x and x⁺ is at most 4/s, since in a bounded set a
     learning rate far above 2/L makes M small at every point.
 
-    Derivatives with respect to `args`, to the strengths of a `Prox` and to arrays that `fun` closes
-    over are those of the fixed point x = prox(x − s·∇f(x), s), forward and reverse; the loop itself
+    Derivatives with respect to `args`, to the strengths of a `Prox` and to arrays that the functions
+    close over are those of the fixed point x = prox(x − s·∇f(x), s), forward and reverse; the loop itself
     is not differentiated. x must be determined: on the coordinates that are not fixed by g, the Hessian
-    of f must be invertible. The linear system is solved by GMRES of `jax.scipy`, to a residual of 100
-    roundings, so that of its condition number κ times 1e-14 (float64) or 1e-5 (float32) may be the
-    relative error. Where that residual is not reached, every derivative is NaN.
+    of f must be invertible. GMRES solves the linear system to a residual of 100 roundings. Its condition
+    number times 1e-14 (float64) or 1e-5 (float32) bounds the relative error. Where that residual is not
+    reached, every derivative is NaN.
+
+    Each call traces `fun`, and the callables among `prox`, `learning_rate` and `momentum`, as they are at
+    that moment. Where the traces are those of an earlier call, its compiled program serves again, and the
+    arrays that the functions close over are passed to it. So new data compile nothing, but a number that a
+    function closes over is part of the program. Functions with a derivative rule of their own
+    (`jax.custom_jvp`) are compiled at each call, unless they are under `jax.jit`.
 
     Args:
-        fun: `fun(params, *args) -> f`, a real scalar, or `(f, aux)` with `has_aux`. It is compiled
-            once for each function object and shape: pass what changes in `args`.
+        fun: `fun(params, *args) -> f`, a real scalar, or `(f, aux)` with `has_aux`.
         init_params: x₀, a tree of floating or complex arrays.
         prox: the prox of g: an operator of `nag_optax.prox` or any callable `prox(params, step_size)`.
         learning_rate: the step size, a number or an Optax schedule; None to backtrack.
@@ -83,7 +86,7 @@ def minimize(
         optimizer: takes the place of `fista`. Its updates are applied, and it has to take the prox
             itself (`proximal`); `prox` and `learning_rate` then serve the stopping test, which needs
             both or neither. `value`, `grad` and `value_fn`, those of f alone, are passed to it, and x
-            is its `eval_params`.
+            is its `eval_params`. Another object is another program.
         tol: relative tolerance, a number in [0, 1).
         gradient_scale: a norm ≥ 0, in units of ∇f, that the tolerance is at least relative to; with
             gradient_scale = a/tol the tolerance is a at least.
@@ -140,7 +143,7 @@ def minimize(
             gradient_scale=gradient_scale,
             max_steps=max_steps,
             # Where NaN counts as an error, it cannot mark what is missing.
-            missing=jnp.inf if jax.config.jax_debug_nans else jnp.nan,
+            missing=jnp.inf if jax.config.jax_debug_nans else jnp.nan,  # pyright: ignore
         )
 
     problem = as_data(init_params)

@@ -1,20 +1,17 @@
 """A problem as data: a tree whose leaves are arrays, and whose structure says which program solves it."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from nag_optax._dtypes import wide
-from nag_optax._schedules import scheduled_value
 from nag_optax._meshes import varying_with
+from nag_optax._schedules import scheduled_value
 from nag_optax.acceleration import momentum as rules
 from nag_optax.prox.base import Prox
 from nag_optax.solver.closed import Closed, close
-
 
 # The rule of most problems, whose functions need no trace.
 FISTA = rules.fista()
@@ -63,7 +60,8 @@ def prox_as_data(prox: Any, params: Any) -> Any:
 def schedule_as_data(name: str, schedule: Any, params: Any) -> Any:
     if not callable(schedule):
         return schedule
-    return close(functools.partial(scheduled_value, name, schedule), _scalar(jnp.int32, params))[0]
+    fun: Any = schedule
+    return close(lambda count: scheduled_value(name, fun, count), _scalar(jnp.int32, params))[0]
 
 
 def rule_as_data(momentum: rules.Momentum, params: Any) -> Any:
@@ -88,7 +86,7 @@ def _scalar(dtype: Any, params: Any) -> jax.Array:
 
 
 def _is_data(prox: Any) -> bool:
-    """Whether it depends on its leaves alone: an operator of the package, without a function of the user's."""
+    """Whether it depends on its leaves alone: an operator of the package without a user's function."""
     if not isinstance(prox, Prox):
         return False
     functions = [f for f in jax.tree.leaves((prox.solve, prox.evaluate, prox.options)) if callable(f)]

@@ -120,7 +120,7 @@ def _tangent(
     problem_of: Callable[[Any], Problem], at: Any, along: Any, result: Result, options: Options
 ) -> Result:
     """The derivative of x = prox(x − s·∇f(x), s), then those of F(x) and aux; of what else there is, None."""
-    (solution, step_size), x = result, result[0].params
+    step_size, x = result[1], result[0].params
 
     def image(x: Any, at: Any) -> Any:
         problem = problem_of(at)

@@ -24,7 +24,10 @@ class Reason(enum.IntEnum):
 
 
 class History(NamedTuple):
-    """F(x) and the norm of the gradient mapping after each step; NaN beyond the last."""
+    """F(x) and the norm of the gradient mapping after each step; NaN beyond the last.
+
+    Under `jax_debug_nans`, which takes every NaN for an error, it is inf.
+    """
 
     value: jax.Array
     gradient_mapping_norm: jax.Array

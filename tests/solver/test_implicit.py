@@ -85,7 +85,12 @@ def test_a_tree_whose_leaves_have_equations_of_their_own(x64: None):
     features, noise = rng.standard_normal((30, 4)), rng.standard_normal(30)
     target = jnp.asarray(features @ [2.0, 0.0, -1.0, 0.0] + 0.1 * noise)
     start = {"w": jnp.zeros((4, 1)), "b": jnp.zeros([]), "c": jnp.zeros(2), "z": jnp.zeros(2, complex)}
-    at = {"strength": jnp.array(0.1), "shift": jnp.array(0.5), "upper": jnp.array(0.4), "turn": jnp.array(0.2)}
+    at = {
+        "strength": jnp.array(0.1),
+        "shift": jnp.array(0.5),
+        "upper": jnp.array(0.4),
+        "turn": jnp.array(0.2),
+    }
 
     def loss(p: Any, a: Any) -> jax.Array:
         residual = features @ p["w"][:, 0] + p["b"] - target - jnp.sum(p["c"])
@@ -104,7 +109,9 @@ def test_a_tree_whose_leaves_have_equations_of_their_own(x64: None):
 
     h, names = 1e-5, list(at)
     lanes = [at] + [{**at, name: at[name] + step} for name in names for step in (h, -h)]
-    both = jax.jit(lambda lanes: [jax.vmap(jac(real, has_aux=True))(lanes) for jac in (jax.jacfwd, jax.jacrev)])
+    both = jax.jit(
+        lambda lanes: [jax.vmap(jac(real, has_aux=True))(lanes) for jac in (jax.jacfwd, jax.jacrev)]
+    )
     (forward, x), (reverse, _) = both(jax.tree.map(lambda *lane: jnp.stack(lane), *lanes))
     assert 0 < np.sum(np.asarray(x["w"][0]) == 0) < 4 and x["c"][0, 0] == 0.4 and 0 < x["c"][0, 1] < 0.4
     assert_trees_close(reverse, forward, rtol=1e-9, atol=1e-11)
