@@ -1,7 +1,7 @@
 """Every optimizer of the package, once. One row here is all that the contract tests need."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -378,10 +378,13 @@ CASES = (
     _case("gpa", gpa_sgd, learning_rate=0.1, mu_x=0.9, mu_y=0.7),
 )
 
-over_cases = pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, id=case.name, marks=[pytest.mark.exhaustive] if case.exhaustive else [])
-        for case in CASES
-    ],
-)
+
+def over(cases: Iterable[Case]) -> pytest.MarkDecorator:
+    """A test of each of these; those whose code others run are left to the exhaustive run."""
+    marks = {True: [pytest.mark.exhaustive], False: []}
+    return pytest.mark.parametrize(
+        "case", [pytest.param(case, id=case.name, marks=marks[case.exhaustive]) for case in cases]
+    )
+
+
+over_cases = over(CASES)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nag_optax import momentum
-from tests.cases import CASES, Case
+from tests.cases import CASES, Case, over
 from tests.helpers import sphere, step_function
 
 # An array, which no Python check sees; the derivative is that from inside the range.
@@ -52,11 +52,11 @@ def assert_derivative_from_inside(fun: Callable, numbers: dict[str, float], name
     np.testing.assert_allclose(slopes[name], (beyond - value) / h, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
-# One of those that differ in nothing but a rule or a schedule.
-DISTINCT = {(case.factory, *numbers_of(case), case.hyperparameters.get("restart")): case for case in CASES}
+# One of those that differ in nothing but a rule, a schedule or a restart.
+DISTINCT = {(case.factory, *numbers_of(case)): case for case in CASES}
 
 
-@pytest.mark.parametrize("case", DISTINCT.values(), ids=lambda case: case.name)
+@over(DISTINCT.values())
 def test_of_hyperparameters(case: Case, x64: None):
     numbers = numbers_of(case)
     params = jnp.array([[1.0, -2.0], [0.5, 0.1]])
@@ -76,7 +76,7 @@ def test_of_hyperparameters(case: Case, x64: None):
         assert_derivative_from_inside(after_three_steps, numbers, "mu_y", 1.0)
 
 
-@pytest.mark.parametrize("case", DISTINCT.values(), ids=lambda case: case.name)
+@over(DISTINCT.values())
 def test_no_false_alarm_of_debug_nans(case: Case):
     """Step by step outside jit, where JAX looks at the result of every operation."""
     numbers, params = numbers_of(case), jnp.array([[1.0, -2.0], [0.5, 0.0]])
