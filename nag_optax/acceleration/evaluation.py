@@ -73,7 +73,6 @@ def eval_params(
     followers = []
     for state, after in _knowing(opt_state):
         x = state.eval_params(params, learning_rate=learning_rate)
-        followers += after
         for i, ((path, p), new) in enumerate(zip(flat, treedef.flatten_up_to(x), strict=True)):
             # What a state does not hold it hands back as it is.
             if new is p:
@@ -84,6 +83,7 @@ def eval_params(
                     "keep one accelerator for each leaf"
                 )
             iterate[i] = new
+            followers += after
     if followers:
         raise ValueError(
             f"opt_state has {type(followers[0]).__name__} after the accelerator in a chain: if that changes "

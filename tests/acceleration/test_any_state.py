@@ -99,6 +99,10 @@ class TestChains:
         params, state = two_updates(LAST[name], params_tree())
         assert_trees_close(eval_params(state, params, learning_rate=RATE), EXPECTED, rtol=1e-6)
 
+    def test_without_momentum_there_is_nothing_to_spoil(self):
+        params, state = two_updates(optax.chain(nag(RATE, 0.0), optax.clip(0.01)), params_tree())
+        assert_trees_equal(eval_params(state, params), params)
+
     def test_masked_parts_for_the_other_leaves(self):
         """Optax's way to freeze: masked does not touch what it leaves out."""
         optimizer = optax.chain(optax.masked(nag(RATE, 0.9), MASK), rest(optax.set_to_zero()))
