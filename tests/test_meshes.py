@@ -112,6 +112,54 @@ def test_one_problem_whose_data_are_split():
     assert_trees_close(together, alone, rtol=1e-5)
 
 
+def lasso(target: jax.Array, strength: jax.Array) -> Any:
+    """(Σx², (x, whether it converged)) of min ½‖x − target‖² + strength·‖x‖₁."""
+
+    def distance(x: jax.Array) -> jax.Array:
+        return 0.5 * jnp.sum((x - target) ** 2)
+
+    solution = nag_optax.minimize(distance, 0 * target, prox=prox.l1(strength))
+    return jnp.sum(solution.params**2), (solution.params, solution.converged)
+
+
+def assert_is_the_lasso(found: Any, target: jax.Array, strength: jax.Array) -> None:
+    """Of what `value_and_grad` by the strength returns."""
+    (_, (x, converged)), slope = found
+    solution = np.sign(target) * np.maximum(np.abs(target) - strength, 0)
+    # The tolerance of minimize is 1e-6 of the first gradient, whose norm is below 20.
+    np.testing.assert_allclose(x, solution, atol=2e-5)
+    np.testing.assert_allclose(slope, -2 * np.abs(solution).sum(-1), atol=2e-4)
+    assert np.all(converged)
+
+
+def test_minimize_on_each_device():
+    targets, strengths = jnp.arange(12.0).reshape(4, 3) - 5, jnp.array([0.5, 1.0, 1.5, 2.0])
+    solve = jax.vmap(jax.value_and_grad(lasso, argnums=1, has_aux=True))
+    found = jax.jit(jax.shard_map(solve, mesh=mesh(), in_specs=SPLIT, out_specs=SPLIT))(targets, strengths)
+    assert_is_the_lasso(found, targets, strengths[:, None])
+
+
+def test_minimize_where_data_are_split():
+    targets = jnp.arange(12.0).reshape(4, 3)
+
+    def solve(local: jax.Array) -> jax.Array:
+        def mean(x: jax.Array) -> jax.Array:
+            return jax.lax.pmean(0.5 * jnp.sum((x[None] - local) ** 2), "d")
+
+        return nag_optax.minimize(mean, jnp.zeros(3)).params
+
+    x = jax.jit(jax.shard_map(solve, mesh=mesh(), in_specs=SPLIT, out_specs=SAME))(targets)
+    np.testing.assert_allclose(x, targets.mean(0), rtol=1e-5)
+
+
+def test_minimize_on_explicit_axes():
+    target, strength = jnp.arange(8.0) - 3, jnp.array(0.5)
+    split_target = split(target, P("d"))
+    found = jax.jit(jax.value_and_grad(lasso, argnums=1, has_aux=True))(split_target, strength)
+    assert_is_the_lasso(found, target, strength)
+    assert_same_shardings(found[0][1][0], split_target)
+
+
 def explicit_mesh() -> Mesh:
     return jax.make_mesh((2, 2), ("d", "e"), axis_types=(AxisType.Explicit,) * 2, devices=jax.devices()[:4])
 

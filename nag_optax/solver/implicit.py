@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero, zero_from_primal
 
 from nag_optax._dtypes import wide
-from nag_optax._meshes import varying_with
+from nag_optax._meshes import on_auto_axes, varying_with
 from nag_optax._trees import array_norm
 
 # Krylov vectors held at once: this many numbers in all, but 50 vectors at least and no more than there
@@ -53,14 +53,21 @@ def fixed_point_tangent(image: Callable[[Any], Any], x: Any, shift: Any) -> Any:
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(x))
     _, along = jax.linearize(image, x)
 
+    # Of leaves that a mesh may split in different ways; the vector is whole on every device.
+    def vector(tree: Any) -> jax.Array:
+        return on_auto_axes(_as_vector, 0.0, tree)
+
+    def tree(vector: jax.Array) -> Any:
+        return on_auto_axes(_as_tree, x, vector, x)
+
     def matvec(v: jax.Array) -> jax.Array:
-        return v - _as_vector(along(_as_tree(v, x)))
+        return v - vector(along(tree(v)))
 
     def gmres(matvec: Callable, b: jax.Array) -> jax.Array:
         return _gmres(matvec, b, eps)
 
-    b = _as_vector(shift)
-    return _as_tree(jax.lax.custom_linear_solve(matvec, b, solve=gmres, transpose_solve=gmres), x)
+    b = vector(shift)
+    return tree(jax.lax.custom_linear_solve(matvec, b, solve=gmres, transpose_solve=gmres))
 
 
 def _as_vector(tree: Any) -> jax.Array:
