@@ -203,28 +203,28 @@ def _rates(*, mlp: tuple[float, float], cnn: float) -> dict[tuple[str, str], flo
 OPTIMIZERS = {
     "nag": Row(
         _nag,
-        _rates(mlp=(0.1, 0.04), cnn=0.07),
+        _rates(mlp=(0.1, 0.03), cnn=0.07),
         {"momentum": 0.9, "momentum_schedule": "constant", "restart": None, "weight_decay": 0.0},
         _pruned_nag,
     ),
-    "sgd": Row(_sgd, _rates(mlp=(1.0, 0.4), cnn=1.0), {"weight_decay": 0.0}, _pruned_sgd),
+    "sgd": Row(_sgd, _rates(mlp=(1.0, 0.3), cnn=1.0), {"weight_decay": 0.0}, _pruned_sgd),
     "momentum": Row(
         _heavy_ball,
-        _rates(mlp=(0.1, 0.04), cnn=0.1),
+        _rates(mlp=(0.1, 0.03), cnn=0.1),
         {"momentum": 0.9, "weight_decay": 0.0},
     ),
     "adam": Row(_adam, _rates(mlp=(0.01, 0.003), cnn=0.1)),
     "adamw": Row(_adamw, _rates(mlp=(0.01, 0.003), cnn=0.01), {"weight_decay": 1e-4}),
     "nadam": Row(_nadam, _rates(mlp=(0.01, 0.003), cnn=0.01)),
     "nadamw": Row(_nadamw, _rates(mlp=(0.01, 0.003), cnn=0.03), {"weight_decay": 1e-4}),
-    "adan": Row(_adan, _rates(mlp=(0.03, 0.01), cnn=0.03), {"weight_decay": 0.0}),
+    "adan": Row(_adan, _rates(mlp=(0.03, 0.003), cnn=0.03), {"weight_decay": 0.0}),
     "muon": Row(
         _muon,
-        _rates(mlp=(0.003, 0.003), cnn=0.01),
+        _rates(mlp=(0.003, 0.001), cnn=0.01),
         {"momentum": 0.95, "momentum_schedule": "constant", "weight_decay": 0.0},
     ),
     "snoo": Row(_snoo, _rates(mlp=(0.01, 0.003), cnn=0.03), {"inner": "adamw"}),
-    "ema_nesterov": Row(_ema_nesterov, _rates(mlp=(0.003, 0.003), cnn=0.003), {"inner": "adamw"}),
+    "ema_nesterov": Row(_ema_nesterov, _rates(mlp=(0.003, 0.001), cnn=0.003), {"inner": "adamw"}),
     "gpa": Row(_gpa, _rates(mlp=(0.01, 0.003), cnn=0.003), {"inner": "adamw"}),
 }
 INNER = tuple(name for name, row in OPTIMIZERS.items() if not row.goes_around)

@@ -35,6 +35,7 @@ def test_another_file_is_named(tmp_path, content: str):
 
 def test_the_table_of_the_readme_is_that_of_the_results():
     results = [
-        json.loads((RESULTS / f"comparison-{name}.json").read_text()) for name in ("digits", "digits-cnn")
+        json.loads((RESULTS / f"comparison-{name}.json").read_text())
+        for name in ("digits", "digits-cnn", "mnist-mlp")
     ]
     assert comparison.overview(results) in README.read_text()
