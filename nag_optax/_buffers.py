@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._dtypes import wide
-from nag_optax._trees import is_none
+from nag_optax._trees import is_none, path_name
 from nag_optax._validate import hint_of_injection
 
 
@@ -30,7 +30,7 @@ def buffer_dtype(dtype: jax.typing.DTypeLike | None, name: str = "accumulator_dt
 
 def zero_buffers(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates:
     def zeros(path, p):
-        name = jax.tree_util.keystr(path) or "at the root"
+        name = path_name(path)
         # Not by result_type, for which the text "float32" is a dtype.
         if not (hasattr(p, "dtype") or isinstance(p, int | float | complex)):
             raise TypeError(f"parameter {name} must be an array; got {p!r} of type {type(p).__name__}")
@@ -81,7 +81,7 @@ def _check_buffer(updates: optax.Updates, dtype: jnp.dtype | None, buffer: optax
     for (path, u), w in zip(leaves, offsets, strict=True):
         if u is None:
             continue
-        name = jax.tree_util.keystr(path) or "at the root"
+        name = path_name(path)
         if not jax.tree_util.all_leaves([w]):
             raise ValueError(f"update {name} is an array where the parameters given to init had none: {w}")
         if jnp.shape(u) != jnp.shape(w):

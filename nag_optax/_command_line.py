@@ -123,8 +123,9 @@ def _check_missing(arguments: list[str]) -> None:
     """An option without a value: tyro would stand for its default, or take it for a flag."""
     taking = {flag(name): name for name, hint in _hints(arguments[0]).items() if hint is not bool}
     for word, after in zip(arguments, [*arguments[1:], "--"], strict=True):
-        if word in taking and after.startswith("--"):
-            raise InputError(f"{word} without a value: must be {allowed(taking[word])}")
+        option, equals, value = word.partition("=")
+        if option in taking and not value and (equals or after.startswith("--")):
+            raise InputError(f"{option} without a value: must be {allowed(taking[option])}")
 
 
 def _unknown(words: list[str], known: Any) -> str:

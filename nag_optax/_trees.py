@@ -64,6 +64,16 @@ def widened(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     return a.astype(dtype), b.astype(dtype)
 
 
+def select(flag: jax.Array, if_true: Any, if_false: Any) -> Any:
+    """One tree or the other, array by array."""
+    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), if_true, if_false)
+
+
+def path_name(path: Any, root: str = "at the root") -> str:
+    """What a leaf is called in errors."""
+    return jax.tree_util.keystr(path) or root
+
+
 def is_none(leaf: Any) -> bool:
     return leaf is None
 
@@ -74,7 +84,7 @@ def misfit(flags: Any, params: Any) -> str:
     named = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
     for name in named:
         if not any(name[: len(path)] == path for path in flagged):
-            return f"it has none for parameter {jax.tree_util.keystr(name) or 'at the root'}"
+            return f"it has none for parameter {path_name(name)}"
     for path in flagged:
         if not any(name[: len(path)] == path for name in named):
             return f"there is no parameter {jax.tree_util.keystr(path)}"

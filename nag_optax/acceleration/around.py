@@ -19,8 +19,7 @@ from nag_optax._dtypes import wide
 from nag_optax._trees import is_none
 from nag_optax.acceleration.iterate import Lookahead, OuterState
 from nag_optax.acceleration.kernel import linear_step
-
-Scalar = jax.typing.ArrayLike
+from nag_optax.acceleration.momentum.rule import Scalar
 
 
 class Recursion(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import optax
 
-from nag_optax.acceleration.iterate import path_name
+from nag_optax._trees import path_name
 from nag_optax.acceleration.kernel import ScaleByNesterovState
 from nag_optax.transforms.descent import DecayState
 
@@ -27,8 +27,9 @@ def eval_params(
 
     Training moves p, the point where gradients are taken; the theorems are about x. e is −1 for
     Nesterov's method: x = p − w. An optimizer around another one (snoo, ema_nesterov, gpa) has the
-    say over the iterate of the inner one. Every other optimizer, `nadamw`, `adan` and all of Optax,
-    evaluates where it trains: leaves that no accelerator holds are returned as they are.
+    say over the iterate of the inner one. Leaves that no accelerator holds are returned as they are:
+    `nadamw`, `adan` and Optax's optimizers evaluate where they train. (`optax.contrib.schedule_free`
+    does not, and has a function of its own.)
 
     A state of your own takes part by a method `eval_params(params, *, learning_rate=None)` that
     returns x in the tree of `params`, and those leaves that it does not hold as they are; one that
@@ -66,7 +67,7 @@ def eval_params(
     """
     if callable(learning_rate):
         raise TypeError("learning_rate must be a number, not a schedule: pass its value at the latest step")
-    if next(_knowing(params), None) is not None:
+    if any(isinstance(node, tuple) for node, _ in _knowing(params)):
         raise ValueError("params hold the state of an accelerator: pass opt_state first, then params")
     flat, treedef = jax.tree_util.tree_flatten_with_path(params)
     iterate = [p for _, p in flat]
@@ -79,8 +80,8 @@ def eval_params(
                 continue
             if iterate[i] is not p:
                 raise ValueError(
-                    f"two accelerators hold an offset for {path_name(path)}, so there is no one iterate: "
-                    "keep one accelerator for each leaf"
+                    f"two accelerators hold an offset for {path_name(path, 'the root')}, so there is no one "
+                    "iterate: keep one accelerator for each leaf"
                 )
             iterate[i] = new
             followers += after
@@ -103,8 +104,8 @@ def _knowing(node: Any, tails: tuple[list[Any], ...] = ()) -> Iterator[tuple[Any
     `tails` are those of the chains around this node, from the outermost on.
     """
     if callable(getattr(type(node), "eval_params", None)):
-        # In gradient units the learning rate must follow: all that stands in the same chain may.
-        known = tails[:-1] if isinstance(node, ScaleByNesterovState) else tails
+        # In gradient units the learning rate must follow, and any part may be it.
+        known = () if isinstance(node, ScaleByNesterovState) else tails
         yield node, [part for tail in known for part in tail]
         return
     if isinstance(node, optax.MaskedState):

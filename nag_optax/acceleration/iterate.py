@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from nag_optax._dtypes import wide
-
-Scalar = jax.typing.ArrayLike
+from nag_optax._trees import path_name
+from nag_optax.acceleration.momentum.rule import Scalar
 
 
 class IterateState(NamedTuple):
@@ -133,17 +133,13 @@ def with_buffers(read: Callable[[jax.Array, jax.Array], jax.Array], params: Any,
         if shapes.get(path) != buffer.shape:
             what = "which params lack" if path not in shapes else f"of another shape than {shapes[path]}"
             raise ValueError(
-                f"opt_state holds an offset for {path_name(path)} of shape {buffer.shape}, {what}: "
-                "pass the parameters that this state was made for; of an nnx module, "
+                f"opt_state holds an offset for {path_name(path, 'the root')} of shape {buffer.shape}, "
+                f"{what}: pass the parameters that this state was made for; of an nnx module, "
                 "nnx.state(model, nnx.Param)"
             )
     return jax.tree.structure(params).unflatten(
         [read(p, held[path]) if path in held else p for path, p in leaves]
     )
-
-
-def path_name(path: Any) -> str:
-    return jax.tree_util.keystr(path) or "the root"
 
 
 def _leaves_with_path(tree: Any) -> list[tuple[Any, jax.Array]]:

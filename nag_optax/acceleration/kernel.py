@@ -18,6 +18,7 @@ import optax
 
 from nag_optax._buffers import buffer_dtype, check_buffers, owned, step_buffers, weighted_sum, zero_buffers
 from nag_optax._meshes import varying_with
+from nag_optax._trees import select
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.iterate import Lookahead, shifted
 from nag_optax.acceleration.restart import Restart, restart_test
@@ -203,7 +204,7 @@ def nesterov_kernel(
             flag, restart_state = test.triggered(restart_state, updates, state.offset, value)
             beta, gamma = jnp.where(flag, 0.0, beta), jnp.where(flag, 0.0, gamma)
             if isinstance(momentum, rules.MomentumRule):
-                rule_state = _select(flag, rule.init(), rule_state)
+                rule_state = select(flag, rule.init(), rule_state)
         rule_state = owned(rule_state)
         updates, offset = linear_step(beta, beta + gamma, updates, state.offset)
         # A constant is handed on: written anew, it would be one more copy in the program.
@@ -240,7 +241,3 @@ def _identity(state_type: Callable[..., Any]) -> optax.GradientTransformationExt
         return updates, state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _select(flag: jax.Array, if_true: Any, if_false: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), if_true, if_false)

@@ -12,7 +12,7 @@ from nag_optax._buffers import buffer_dtype, check_buffers, owned, zero_buffers
 from nag_optax._dtypes import wide
 from nag_optax._meshes import varying_with
 from nag_optax._schedules import scheduled_value
-from nag_optax._trees import is_none, widened
+from nag_optax._trees import is_none, path_name, widened
 from nag_optax._validate import check_schedule, is_python_number
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.iterate import IterateState, offset_of
@@ -291,9 +291,9 @@ def _check_search_arguments(updates: Any, value: Any, grad: Any, value_fn: Any) 
         if u is not None and u is not g:
             raise ValueError(
                 "fista without a learning rate takes the gradient of value_fn itself, the same array as the "
-                f"update and as grad; got two at {jax.tree_util.keystr(path) or 'the root'}, as after "
+                f"update and as grad; got two at {path_name(path, 'the root')}, as after "
                 "optax.MultiSteps or another transformation: put the mean over micro-batches into value_fn "
-                "and grad, or give it a learning_rate"
+                "and grad, or give it a learning_rate. Under jit, take the gradient in the jitted function"
             )
 
 

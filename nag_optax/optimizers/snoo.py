@@ -35,7 +35,7 @@ class SnooMomentum(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """An inner step: the gradients, of which the dtypes are read, the parameters, and what `inner` made."""
+    """An inner step: gradients, for their dtypes alone, parameters, and the step that `inner` took."""
 
     updates: Any
     params: Any

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nag_optax._dtypes import wide
+from nag_optax._trees import path_name
 from nag_optax._validate import hint_of_injection
 from nag_optax.prox.base import ProxLike
 
@@ -63,7 +64,7 @@ def check_same(point: Any, target: Any) -> None:
     for (path, v), z in zip(
         jax.tree_util.tree_flatten_with_path(point)[0], jax.tree.leaves(target), strict=True
     ):
-        name = jax.tree_util.keystr(path) or "at the root"
+        name = path_name(path)
         if jnp.shape(z) != v.shape:
             raise ValueError(f"prox must keep shapes: {name} has {v.shape}, got {jnp.shape(z)}")
         if jnp.result_type(z) != v.dtype:

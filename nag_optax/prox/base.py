@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nag_optax._dtypes import wide
+from nag_optax._trees import path_name
 from nag_optax._validate import check_number
 
 Params = Any
@@ -119,7 +120,7 @@ def widened(params: Params, operator: str, *, real: bool = False) -> tuple[list[
     flat, treedef = jax.tree_util.tree_flatten_with_path(params)
     leaves = []
     for path, p in flat:
-        name, dtype = jax.tree_util.keystr(path) or "at the root", jnp.result_type(p)
+        name, dtype = path_name(path), jnp.result_type(p)
         if not jnp.issubdtype(dtype, jnp.floating if real else jnp.inexact):
             allowed = "a floating dtype" if real else "a floating or complex dtype"
             raise TypeError(f"{operator} needs parameters of {allowed}; parameter {name} has dtype {dtype}")

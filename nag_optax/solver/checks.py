@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nag_optax._trees import path_name
 from nag_optax._validate import check_number
 from nag_optax.prox.apply import check_prox, proximal_point
 
@@ -43,7 +44,7 @@ def check_params(params: optax.Params) -> None:
         raise ValueError("init_params must hold at least one array; got none")
     for path, p in jax.tree_util.tree_flatten_with_path(params)[0]:
         if not jnp.issubdtype(p.dtype, jnp.inexact):
-            name = jax.tree_util.keystr(path) or "at the root"
+            name = path_name(path)
             raise TypeError(
                 f"init_params must be of floating or complex dtype; parameter {name} has dtype {p.dtype}"
             )

@@ -98,7 +98,7 @@ class Checkpoints:
         """What the newest notes that can be read say of the data, which is the same in all of a run."""
         for step in self.steps():
             with suppress(OSError, ValueError):
-                return self._recorded(step)["notes"]["data"]
+                return self._recorded(step)["notes"].get("data")
         return None
 
     def steps(self) -> list[int]:
@@ -158,9 +158,8 @@ def _load(folder: Path, like: Any, versions: dict[str, str]) -> Any:
     try:
         with _quiet():
             stored = ocp.checkpointables_metadata(str(folder)).metadata["state"]
-            _check_same(
-                _structure(stored), _structure(like)
-            )  # Orbax would cast another dtype without a word.
+            # Orbax would cast another dtype without a word.
+            _check_same(_structure(stored), _structure(like))
             return ocp.load_checkpointables(str(folder), {"state": like})["state"]
     except (ValueError, KeyError) as error:
         packages = ", ".join(f"{name} {version}" for name, version in versions.items())

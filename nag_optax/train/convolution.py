@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -45,7 +46,9 @@ def _is_plain(
     **others: Any,
 ) -> bool:
     del precision  # It is passed on.
-    if len(kernel) != 4 or any(value not in (None, 1, (1, 1)) for value in others.values()):
+    if len(kernel) != 4 or not all(
+        value is None or np.all(np.asarray(value) == 1) for value in others.values()
+    ):
         return False
     layout, own = (lax.conv_dimension_numbers(images, kernel, n) for n in (dimension_numbers, _LAYOUT))
     return layout == own and kernel[0] % 2 == kernel[1] % 2 == 1

@@ -85,7 +85,7 @@ def _evaluate(config: EvaluateConfig, console: Console, interrupts: list[int]) -
 
 def _write(path: Path, array: np.ndarray) -> None:
     """Complete, or not at all: a file of an earlier run stays until then."""
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
             np.save(file, array)

@@ -8,6 +8,7 @@ import optax
 
 from nag_optax._dtypes import wide
 from nag_optax._schedules import scheduled_value
+from nag_optax._trees import path_name
 from nag_optax._validate import check_schedule
 from nag_optax.prox.apply import check_prox, check_same
 from nag_optax.prox.base import ProxLike
@@ -97,10 +98,10 @@ def _paired(updates: optax.Updates, params: optax.Params) -> tuple[Any, list[Any
         if u is None:
             continue
         if not jax.tree_util.all_leaves([p]):
-            raise ValueError(f"update {_name(path)} is an array where the parameters have none: {p}")
+            raise ValueError(f"update {path_name(path)} is an array where the parameters have none: {p}")
         if jnp.shape(u) != jnp.shape(p):
             raise ValueError(
-                f"update {_name(path)} has shape {jnp.shape(u)}, but its parameter has {jnp.shape(p)}"
+                f"update {path_name(path)} has shape {jnp.shape(u)}, but its parameter has {jnp.shape(p)}"
             )
     return treedef, [u for _, u in flat], ps
 
@@ -116,7 +117,3 @@ def _difference(u: jax.Array | None, p: jax.Array, target: jax.Array) -> jax.Arr
     if u is None:
         return None
     return (target - jnp.asarray(p, target.dtype)).astype(jnp.result_type(u))
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path) or "at the root"
