@@ -27,7 +27,7 @@ import optax
 
 from nag_optax._dtypes import wide
 from nag_optax._meshes import varying_with
-from nag_optax._trees import dot, norm, norms
+from nag_optax._trees import dot, norm, norms, select
 from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.acceleration.iterate import IterateState
 from nag_optax.optimizers.backtracking import BacktrackingState
@@ -214,13 +214,13 @@ def run(
             value, there = jax.value_and_grad(value_fn)(at.point)
             # No gradient where there is no value, so that nothing is claimed there.
             there = jax.tree.map(lambda g: jnp.where(jnp.isfinite(value), jnp.conj(g), jnp.nan), there)
-            here = _where(at.looks == 0, there, at.here)
+            here = select(at.looks == 0, there, at.here)
             target = forward_backward(prox, x, here, s)
             gradient_norm, length, x_norm = norms(here, _difference(target, x), x)
             mapping = gradient_norm if prox is None else length / s
             largest = jnp.maximum(carry.scale, gradient_norm)
             small = is_small(mapping, largest, x_norm, s)
-            point = _where(starting, jax.tree.map(lambda p: p * jnp.asarray(1 + h, p.dtype), x), target)
+            point = select(starting, jax.tree.map(lambda p: p * jnp.asarray(1 + h, p.dtype), x), target)
             again = (at.looks == 0) & (starting | (small & (prox is not None)))
             return _Look(point, here, there, mapping, largest, small, at.looks + 1, again)
 
@@ -242,7 +242,7 @@ def run(
             # The lookahead may leave the domain of f where x does not: once more from x, without momentum.
             left = (reason == NAN) & jnp.isfinite(at.mapping) & (carry.steps > since + 1)
             again = x, optimizer.init(x)
-            params, opt_state = _where(left, again, (carry.params, carry.opt_state))
+            params, opt_state = select(left, again, (carry.params, carry.opt_state))
             carry = carry._replace(params=params, opt_state=opt_state)
             reason, since = jnp.where(left, RUNNING, reason), jnp.where(left, carry.steps, since)
         carry = carry._replace(scale=scale, reason=reason.astype(jnp.int32))
@@ -297,10 +297,6 @@ def _step_size(problem: Problem, count: jax.Array, updates: Any, gradient_norm: 
     if rate is None:
         return jnp.where(gradient_norm > 0, norm(updates) / gradient_norm, 1.0)
     return jnp.asarray(rate(count) if callable(rate) else rate).astype(float)
-
-
-def _where(flag: jax.Array, if_true: Any, if_false: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), if_true, if_false)
 
 
 def _difference(new: Any, old: Any) -> Any:
