@@ -42,6 +42,7 @@ def command(*arguments: object) -> list[str]:
         ("compare --optimizers", "--optimizers without a value: must be different names of sgd"),
         ("compare --learning-rates", "--learning-rates without a value: must be auto, or"),
         ("train --prune", "--prune without a value: must be group_l2=STRENGTH"),
+        ("train --run-dir=", "--run-dir without a value: must be a path"),
         ("train --seed", "--seed without a value: must be a whole number"),
         ("train --volume 3", "--volume: no such option; see nag-optax train --help"),
         ("train --volume", "--volume: no such option; see nag-optax train --help"),

@@ -67,7 +67,7 @@ def eval_params(
     """
     if callable(learning_rate):
         raise TypeError("learning_rate must be a number, not a schedule: pass its value at the latest step")
-    if any(isinstance(node, tuple) for node, _ in _knowing(params)):
+    if next(_knowing(params), None) is not None:
         raise ValueError("params hold the state of an accelerator: pass opt_state first, then params")
     flat, treedef = jax.tree_util.tree_flatten_with_path(params)
     iterate = [p for _, p in flat]
@@ -104,8 +104,8 @@ def _knowing(node: Any, tails: tuple[list[Any], ...] = ()) -> Iterator[tuple[Any
     `tails` are those of the chains around this node, from the outermost on.
     """
     if callable(getattr(type(node), "eval_params", None)):
-        # In gradient units the learning rate must follow, and any part may be it.
-        known = () if isinstance(node, ScaleByNesterovState) else tails
+        # In gradient units the learning rate must follow: all that stands in the same chain may.
+        known = tails[:-1] if isinstance(node, ScaleByNesterovState) else tails
         yield node, [part for tail in known for part in tail]
         return
     if isinstance(node, optax.MaskedState):

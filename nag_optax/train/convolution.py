@@ -46,9 +46,8 @@ def _is_plain(
     **others: Any,
 ) -> bool:
     del precision  # It is passed on.
-    if len(kernel) != 4 or not all(
-        value is None or np.all(np.asarray(value) == 1) for value in others.values()
-    ):
+    plain = all(value is None or np.all(np.asarray(value) == 1) for value in others.values())
+    if len(kernel) != 4 or not plain:
         return False
     layout, own = (lax.conv_dimension_numbers(images, kernel, n) for n in (dimension_numbers, _LAYOUT))
     return layout == own and kernel[0] % 2 == kernel[1] % 2 == 1

@@ -4,7 +4,6 @@
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
 # pyright: reportCallIssue=false
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax

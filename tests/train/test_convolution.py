@@ -39,6 +39,7 @@ def test_convolution_and_its_gradients_are_those_of_lax(shape, inside_a_scan):
         {"padding": "VALID"},
         {"padding": "SAME_LOWER"},
         {"rhs_dilation": (2, 1)},
+        {"rhs_dilation": np.array([2, 2])},
         {"feature_group_count": 2, "kernel": (3, 3, 2, 4)},
         {"batch_group_count": 2},
         {"dimension_numbers": ("NCHW", "HWIO", "NHWC"), "x": (2, 4, 6, 6)},
