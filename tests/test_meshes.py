@@ -1,5 +1,9 @@
 """Each device by itself, under `shard_map` with its default checks, and meshes with explicit axes."""
 
+# Optax types a tree as the union of all that a tree may be.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportIndexIssue=false
+# pyright: reportCallIssue=false, reportOperatorIssue=false, reportReturnType=false
+
 from typing import Any
 
 import jax
