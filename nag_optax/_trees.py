@@ -26,24 +26,13 @@ def dot(first: Any, second: Any) -> jax.Array:
 
 
 def norm(tree: Any) -> jax.Array:
-    """‖a‖, which over- and underflows only where it is no number of the dtype itself."""
-    return norms(tree)[0]
+    """‖a‖, which over- and underflows only where it is no number of the dtype itself.
 
-
-def norms(*trees: Any) -> tuple[jax.Array, ...]:
-    """`norm` of each, with one branch for all: what a compiled loop costs is the number of its parts."""
-    rows = [[leaf.astype(wide(leaf.dtype)) for leaf in jax.tree.leaves(tree)] for tree in trees]
-    # Beside such a sum, the squares that underflowed are rounding; the others take a second pass.
-    smallest = (float(jnp.finfo(leaf.dtype).tiny / jnp.finfo(leaf.dtype).eps) for row in rows for leaf in row)
-    squares, least = jnp.stack([dot(row, row) for row in rows]), max(smallest, default=0)
-
-    def again() -> jax.Array:
-        return jnp.stack(
-            [array_norm(jnp.asarray([array_norm(leaf).astype(float) for leaf in row], float)) for row in rows]
-        )
-
-    fits = jnp.all((squares >= least) & (squares < jnp.inf))
-    return tuple(jax.lax.cond(fits, lambda: jnp.sqrt(squares), again))
+    Two passes each time: a second one only where it is needed takes a branch, and what a compiled loop
+    costs is the number of its parts.
+    """
+    parts = [array_norm(leaf.astype(wide(leaf.dtype))).astype(float) for leaf in jax.tree.leaves(tree)]
+    return parts[0] if len(parts) == 1 else array_norm(jnp.asarray(parts, float))
 
 
 def array_norm(a: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:

@@ -27,7 +27,7 @@ import optax
 
 from nag_optax._dtypes import wide
 from nag_optax._meshes import varying_with
-from nag_optax._trees import dot, norm, norms, select
+from nag_optax._trees import dot, norm, select
 from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.acceleration.iterate import IterateState
 from nag_optax.optimizers.backtracking import BacktrackingState
@@ -148,7 +148,7 @@ def run(
         iterate = eval_params(opt_state, params)
         search, steps = _search_of(opt_state), carry.steps + 1
         moved = _difference(iterate, carry.iterate)
-        gradient_norm, x_norm, speed = norms(grads, iterate, moved)
+        gradient_norm, x_norm, speed = map(norm, (grads, iterate, moved))
         if search is not None:
             taken, value = search.step_size, search.value
             finite = jnp.isfinite(value) & jnp.isfinite(x_norm)
@@ -216,7 +216,7 @@ def run(
             there = jax.tree.map(lambda g: jnp.where(jnp.isfinite(value), jnp.conj(g), jnp.nan), there)
             here = select(at.looks == 0, there, at.here)
             target = forward_backward(prox, x, here, s)
-            gradient_norm, length, x_norm = norms(here, _difference(target, x), x)
+            gradient_norm, length, x_norm = map(norm, (here, _difference(target, x), x))
             mapping = gradient_norm if prox is None else length / s
             largest = jnp.maximum(carry.scale, gradient_norm)
             small = is_small(mapping, largest, x_norm, s)
@@ -228,7 +228,7 @@ def run(
         at = varying_with(_Look(x, x, x, zero, zero, no, count, ~no), x)
         at = jax.lax.while_loop(lambda at: at.again, look, at)
         change, along = _difference(at.there, at.here), _difference(at.point, x)
-        length, response = norms(along, change)
+        length, response = map(norm, (along, change))
         steepest = 4 * at.mapping + 10 * eps * at.largest
         plausible = dot(change, along) / jnp.where(length > 0, length, 1.0) <= steepest
         converged = at.small & plausible & ~starting
