@@ -1,5 +1,6 @@
 """Buffers of a state: their dtype, their zeros, whether an update fits them, and their next values."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import optax
 
 from nag_optax._dtypes import wide
 from nag_optax._trees import is_none, path_name
-from nag_optax._validate import hint_of_injection
+from nag_optax._validate import hint_of_injection, is_python_number
 
 
 def buffer_dtype(dtype: jax.typing.DTypeLike | None, name: str = "accumulator_dtype") -> jnp.dtype | None:
@@ -119,7 +120,9 @@ def weighted_sum(
     a: jax.typing.ArrayLike, old: jax.Array, b: jax.typing.ArrayLike, new: jax.Array
 ) -> jax.Array:
     """a·old + b·new: the next value of a buffer, in its dtype."""
+    kept = jnp.asarray(a, old.dtype)
     # XLA writes equal powers of two as a·(old + new), a product that it computes again wherever it is
     # read: the old buffer is then read after its end, and copied. It cannot join what it does not know.
-    kept = jax.lax.optimization_barrier(jnp.asarray(a, old.dtype))
+    if not is_python_number(a) or math.frexp(a)[0] == 0.5:
+        kept = jax.lax.optimization_barrier(kept)
     return kept * old + jnp.asarray(b, old.dtype) * new

@@ -98,7 +98,7 @@ def _solve(problem: Problem, options: Options) -> Result:
     value, aux = _value_and_aux(problem, options, params)
     history = None
     if report.history is not None:
-        taken = jnp.arange(options.history_length) < report.steps
+        taken = jnp.arange(options.history_length, dtype=report.steps.dtype) < report.steps
         history = History(*(jnp.where(taken, record, problem.missing) for record in report.history))
     solution = Solution(
         params=params,
