@@ -42,6 +42,8 @@ def test_predictions_are_written_beside_the_file(finished_run, tmp_path, console
 
 def test_predictions_that_cannot_be_written_leave_the_ones_before(finished_run, tmp_path, console):
     np.save(tmp_path / "x.npy", np.zeros((3000, 8, 8), np.uint8))
+    # Once without the limit, which JAX's cache of compiled programs would meet as well.
+    evaluate(EvaluateConfig(finished_run, predict=tmp_path / "x.npy"), console)
     np.save(tmp_path / "x-predictions.npy", np.arange(3))
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, unlimited[1]))  # a disk that fills up
