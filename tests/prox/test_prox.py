@@ -14,6 +14,7 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from nag_optax import minimize
 from nag_optax.prox import (
     Prox,
     box,
@@ -417,3 +418,20 @@ def test_bad_step_size():
 def test_repr_names_the_function_and_its_strengths():
     assert repr(elastic_net(0.5, 1.0)) == "elastic_net(0.5, 1.0)"
     assert repr(group_l2(0.5, axis=0)) == "group_l2(0.5, axis=0, joint=False)"
+
+
+@pytest.mark.parametrize("name", ["simplex", "l1_ball"])
+def test_optax_projections_keep_float32_where_x64_is_enabled(name: str, x64: None):
+    """Optax's own derivative rules widen there; `minimize` needs none of them, and its derivative one."""
+    operator = projection(getattr(optax.projections, f"projection_{name}"), scale=2.0)
+    target = jnp.array([2.0, 1.0, 0.25], jnp.float32)
+
+    def solution(target: jax.Array) -> jax.Array:
+        return minimize(lambda x: jnp.sum((x - target) ** 2), jnp.ones_like(target), prox=operator).params
+
+    for result in (operator(target, 1.0), solution(target)):
+        assert result.dtype == jnp.float32
+        np.testing.assert_allclose(result, [1.5, 0.5, 0.0], atol=1e-5)
+    # On the face of the two that are positive their mean stays.
+    slope = jax.jacrev(solution)(target)
+    np.testing.assert_allclose(slope, [[0.5, -0.5, 0.0], [-0.5, 0.5, 0.0], [0.0, 0.0, 0.0]], atol=1e-5)
