@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from nag_optax.solver.solution import Reason as Reason
     from nag_optax.solver.solution import Solution as Solution
     from nag_optax.transforms.gradient_norm import scale_by_gradient_norm as scale_by_gradient_norm
+    from nag_optax.transforms.low_memory import low_memory as low_memory
     from nag_optax.transforms.orthogonalize import orthogonalize as orthogonalize
     from nag_optax.transforms.proximal import proximal as proximal
+    from nag_optax.transforms.stochastic_rounding import stochastic_rounding as stochastic_rounding
 
 # Where each public name lives. They are imported on first use, so that the command line answers
 # --help without waiting for JAX.
@@ -47,6 +49,7 @@ _HOMES = {
     "eval_params": "nag_optax.acceleration.evaluation",
     "fista": "nag_optax.optimizers.fista",
     "gpa": "nag_optax.optimizers.gpa",
+    "low_memory": "nag_optax.transforms.low_memory",
     "minimize": "nag_optax.solver.minimize",
     "momentum": "nag_optax.acceleration",
     "nadam": "nag_optax.optimizers.nadam",
@@ -60,6 +63,7 @@ _HOMES = {
     "scale_by_gradient_norm": "nag_optax.transforms.gradient_norm",
     "scale_by_nesterov": "nag_optax.acceleration.kernel",
     "snoo": "nag_optax.optimizers.snoo",
+    "stochastic_rounding": "nag_optax.transforms.stochastic_rounding",
 }
 __version__: str
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] (the names above)

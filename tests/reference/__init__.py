@@ -1,6 +1,7 @@
 """The papers in float64 NumPy, in the papers' own variables. Nothing here imports the package."""
 
 from tests.reference.adaptive import adan, algoperf_nadamw, dozat_nadam, keras_nadam, torch_nadam
+from tests.reference.low_memory import counter_uniform, decode, encode, to_bfloat16
 from tests.reference.matrices import muon, newton_schulz
 from tests.reference.operators import (
     block_soft_threshold,
@@ -37,9 +38,12 @@ __all__ = [
     "block_soft_threshold",
     "chambolle_dossal",
     "constant_step_scheme",
+    "counter_uniform",
+    "decode",
     "dozat_nadam",
     "elastic_net_prox",
     "ema_nesterov",
+    "encode",
     "fista",
     "fista_with_backtracking",
     "gfista",
@@ -62,6 +66,7 @@ __all__ = [
     "soft_threshold",
     "sutskever_momentum",
     "sutskever_velocity",
+    "to_bfloat16",
     "torch_nadam",
     "torch_nesterov",
     "triple_momentum",

@@ -1,0 +1,101 @@
+"""One byte a number: blocks that share a scale, and a code that is finer near zero.
+
+    s = max|x| over the block,   z = x/s,   y = 127·2z/(1 + |z|),   q = ⌊y + u⌋ in [−127, 127]
+    x ≈ s·q/(254 − |q|)
+
+u is uniform in [0, 1), so that the mean of q is y. A block without a negative number never rounds a
+positive one to 0: it may hold averages of squares, by whose roots an optimizer divides.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+LARGEST = 127
+
+
+class Layout(NamedTuple):
+    """How an array is cut into blocks of neighbours in memory.
+
+    Attributes:
+        blocked: shape of the array in blocks, (…, number of blocks, block size).
+        scales: shape of the scales; it has as many axes as the array, and a mesh splits both alike.
+        padding: numbers that fill the last block, where the array is no whole number of blocks.
+    """
+
+    blocked: tuple[int, ...]
+    scales: tuple[int, ...]
+    padding: int
+
+
+def layout(shape: tuple[int, ...], block_size: int) -> Layout:
+    """As few of the last axes as fill whole blocks are cut together, so that a split axis stays one."""
+    for axis in reversed(range(len(shape))):
+        tail = math.prod(shape[axis:])
+        if tail % block_size == 0:
+            counts = (*shape[:axis], tail // block_size)
+            return Layout((*counts, block_size), counts + (1,) * (len(shape) - axis - 1), 0)
+    size = math.prod(shape)
+    count = -(-size // block_size)
+    return Layout((count, block_size), (count,) + (1,) * (len(shape) - 1), count * block_size - size)
+
+
+def encode(x: jax.Array, noise: jax.Array, block_size: int) -> tuple[jax.Array, jax.Array]:
+    """(codes, scales) of a float32 array; `noise` is u, of its shape."""
+    cut = layout(x.shape, block_size)
+    blocks, noise = _in_blocks(x, cut), _in_blocks(noise, cut)
+    scales = jnp.max(jnp.abs(blocks), axis=-1, keepdims=True)
+    z = blocks / jnp.where(scales > 0, scales, 1)
+    # 254 first: a product before the sum would be fused with it, and rounded elsewhere on another device.
+    y = (2 * LARGEST) * z / (1 + jnp.abs(z))
+    codes = jnp.clip(jnp.floor(y + noise), -LARGEST, LARGEST)
+    codes = _without_lost_squares(codes, blocks)
+    return _from_blocks(codes.astype(jnp.int8), cut, x.shape), scales.reshape(cut.scales)
+
+
+def decode(codes: jax.Array, scales: jax.Array, block_size: int) -> jax.Array:
+    """The float32 array of these codes."""
+    cut = layout(codes.shape, block_size)
+    q = _in_blocks(codes, cut).astype(jnp.float32)
+    # Of whole numbers: a division by the constant 127 would become a product, and round otherwise.
+    z = q / (2 * LARGEST - jnp.abs(q))
+    return _from_blocks(scales.reshape(*cut.blocked[:-1], 1) * z, cut, codes.shape)
+
+
+def _without_lost_squares(codes: jax.Array, blocks: jax.Array) -> jax.Array:
+    squares = jnp.min(blocks, axis=-1, keepdims=True) >= 0
+    return jnp.where(squares & (blocks > 0), jnp.maximum(codes, 1), codes)
+
+
+def _in_blocks(x: jax.Array, cut: Layout) -> jax.Array:
+    if cut.padding:
+        x = jnp.pad(x.reshape(-1), (0, cut.padding))
+    return x.reshape(cut.blocked)
+
+
+def _from_blocks(blocks: jax.Array, cut: Layout, shape: tuple[int, ...]) -> jax.Array:
+    if cut.padding:
+        blocks = blocks.reshape(-1)[: -cut.padding]
+    return blocks.reshape(shape)
+
+
+def block_size_within(x: Any, block_size: int) -> int:
+    """The largest size up to `block_size` of which each device's part of x is a whole number of blocks.
+
+    Blocks that lie across two devices would need an exchange at every step.
+    """
+    shard = _shard_shape(x)
+    split = next((axis for axis, (a, b) in enumerate(zip(shard, x.shape, strict=True)) if a != b), None)
+    if split is None:
+        return block_size
+    tail = math.prod(shard[split:])
+    return next(size for size in range(min(block_size, tail), 0, -1) if tail % size == 0)
+
+
+def _shard_shape(x: Any) -> tuple[int, ...]:
+    # A traced array tells its sharding in its type, where the mesh's axes are explicit.
+    traced = isinstance(x, jax.core.Tracer)
+    sharding = jax.typeof(x).sharding if traced else getattr(x, "sharding", None)
+    return x.shape if sharding is None else sharding.shard_shape(x.shape)

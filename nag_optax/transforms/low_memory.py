@@ -1,0 +1,166 @@
+"""`low_memory`: the state of any optimizer in one byte a number, or in two."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nag_optax._validate import check_number
+from nag_optax.acceleration.around import checked_inner
+from nag_optax.acceleration.iterate import IterateState, StoredIterate
+from nag_optax.transforms import codes
+from nag_optax.transforms.stochastic_rounding import random_bits, to_bfloat16, uniform
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["codes", "scales"],
+    meta_fields=["dtype", "block_size"],
+)
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """An array of the state, packed.
+
+    Attributes:
+        codes: int8 or bfloat16, of the array's shape.
+        scales: float32, the largest modulus of each block; None where the codes are bfloat16.
+        dtype: of the array before it was packed.
+        block_size: numbers that share a scale.
+    """
+
+    codes: jax.Array
+    scales: jax.Array | None
+    dtype: Any
+    block_size: int
+
+
+class LowMemoryState(NamedTuple):
+    """State of `low_memory`.
+
+    Attributes:
+        step: steps taken, int32.
+        inner_state: the state of the inner optimizer; its large arrays are `Packed`.
+    """
+
+    step: jax.Array
+    inner_state: Any
+
+
+def low_memory(
+    inner: optax.GradientTransformation,
+    dtype: jax.typing.DTypeLike = jnp.int8,
+    *,
+    block_size: int = 128,
+    min_size: int = 4096,
+    seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Keeps the state of any optimizer in one byte a number, or in two.
+
+    ```
+    one byte    s = max|x| over a block,  q = ⌊127·c(x/s) + u⌋,  c(z) = 2z/(1 + |z|),  u uniform in [0, 1)
+                x ≈ s·z/(2 − |z|),  z = q/127
+    two bytes   bfloat16, rounded up or down at random
+    ```
+
+    Each step unpacks the state to float32, takes the inner step, and packs the state again. Both
+    roundings are right on average, so that slow averages neither stall nor drift. A positive number of
+    a block without a negative one never becomes 0: it may be an average of squares, by whose root the
+    optimizer divides.
+
+    Packed are the real floating arrays of at least `min_size` numbers, but for the iterates of `fista`
+    and `snoo`: those are parameters. An optimizer of others that keeps parameters in its state
+    (`optax.contrib.schedule_free`, `optax.lookahead`) is not for one byte.
+
+    Args:
+        inner: the optimizer, `optax.GradientTransformation`.
+        dtype: `jnp.int8` for 1 + 4/block_size bytes a number, or `jnp.bfloat16` for two.
+        block_size: numbers that share a scale, an integer in [1, 65536]. On a mesh it falls until no
+            block lies across two devices, if `init` is given arrays there or the mesh's axes are explicit.
+        min_size: arrays of fewer numbers stay as they are, an integer of at least 1.
+        seed: an integer in [0, 2³²), of the rounding.
+
+    Returns:
+        A transformation with the inner one's updates. `eval_params` reads its state.
+
+    Raises:
+        ValueError: if a number is out of range, or the dtype is another one.
+        TypeError: if `inner` is no transformation, or a number no integer.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, nag_optax
+        >>> params = jnp.ones((128, 64))
+        >>> optimizer = nag_optax.low_memory(optax.adamw(0.1))
+        >>> state = optimizer.init(params)
+        >>> print(sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / params.size)  # of 8
+        2.0634765625
+        >>> updates, state = optimizer.update(params, state, params)
+
+    Source: blockwise codes after Dettmers, Lewis, Shleifer, Zettlemoyer, *8-bit optimizers via block-wise
+    quantization*, ICLR 2022.
+    """
+    inner = checked_inner(inner)
+    if jnp.dtype(dtype) not in (jnp.int8, jnp.bfloat16):
+        raise ValueError(f"dtype must be int8 or bfloat16; got {jnp.dtype(dtype)}")
+    check_number("block_size", block_size, minimum=1, below=65537, integer=True)
+    check_number("min_size", min_size, minimum=1, below=2**31, integer=True)
+    check_number("seed", seed, minimum=0, below=2**32, integer=True)
+
+    def pack_array(x: Any, step: jax.Array, k: int, size: int) -> Packed:
+        bits = random_bits(x.shape, step, k, seed)
+        wide = x.astype(jnp.float32)
+        if dtype == jnp.bfloat16:
+            return Packed(to_bfloat16(wide, bits), None, x.dtype, size)
+        return Packed(*codes.encode(wide, uniform(bits), size), x.dtype, size)
+
+    def pack(state: Any, step: jax.Array, like: Any = None) -> Any:
+        """The packed state; with the block sizes of the state before."""
+        leaves, treedef = jax.tree.flatten(state, is_leaf=_is_iterate)
+        before = leaves if like is None else treedef.flatten_up_to(like)
+        return treedef.unflatten(
+            [
+                pack_array(x, step, k, _block_size(x, old, block_size)) if _is_large(x, min_size) else x
+                for k, (x, old) in enumerate(zip(leaves, before, strict=True))
+            ]
+        )
+
+    def init_fn(params: optax.Params) -> LowMemoryState:
+        step = jnp.zeros([], jnp.int32)
+        return LowMemoryState(step, pack(inner.init(params), step))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        unpacked = unpack(state.inner_state)
+        updates, inner_state = inner.update(updates, unpacked, params, **extra_args)
+        step = jnp.asarray(optax.safe_increment(state.step))
+        return updates, LowMemoryState(step, pack(inner_state, step, state.inner_state))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def unpack(state: Any) -> Any:
+    """The state of the inner optimizer, each array in its own dtype."""
+
+    def leaf(x: Any) -> Any:
+        if not isinstance(x, Packed):
+            return x
+        if x.scales is None:
+            return x.codes.astype(x.dtype)
+        return codes.decode(x.codes, x.scales, x.block_size).astype(x.dtype)
+
+    return jax.tree.map(leaf, state, is_leaf=lambda node: isinstance(node, Packed))
+
+
+def _is_iterate(node: Any) -> bool:
+    return isinstance(node, IterateState | StoredIterate)
+
+
+def _is_large(x: Any, min_size: int) -> bool:
+    # A leaf may be the placeholder of optax.tree.map_params.
+    is_real = hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
+    return is_real and x.size >= min_size
+
+
+def _block_size(x: Any, before: Any, block_size: int) -> int:
+    return before.block_size if isinstance(before, Packed) else codes.block_size_within(x, block_size)
