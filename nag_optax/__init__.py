@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nag_optax.optimizers.ema_nesterov import ema_nesterov as ema_nesterov
     from nag_optax.optimizers.fista import fista as fista
     from nag_optax.optimizers.gpa import gpa as gpa
+    from nag_optax.optimizers.laprop import laprop as laprop
     from nag_optax.optimizers.muon import muon as muon
     from nag_optax.optimizers.nadam import nadam as nadam
     from nag_optax.optimizers.nadam import nadamw as nadamw
@@ -49,6 +50,7 @@ _HOMES = {
     "eval_params": "nag_optax.acceleration.evaluation",
     "fista": "nag_optax.optimizers.fista",
     "gpa": "nag_optax.optimizers.gpa",
+    "laprop": "nag_optax.optimizers.laprop",
     "low_memory": "nag_optax.transforms.low_memory",
     "minimize": "nag_optax.solver.minimize",
     "momentum": "nag_optax.acceleration",

@@ -315,6 +315,16 @@ CASES = (
         variant="optax",
     ),
     _case(
+        "laprop",
+        nag_optax.laprop,
+        {"lean": False, "buffers": 2},
+        learning_rate=optax.exponential_decay(0.3, 1, 0.97),
+        momentum=0.9,
+        b2=0.99,
+        weight_decay=1e-4,
+        mask=_matrices,
+    ),
+    _case(
         "adan",
         nag_optax.adan,
         {"lean": False, "buffers": 4, "copies": 2},

@@ -1,6 +1,6 @@
 """The papers in float64 NumPy, in the papers' own variables. Nothing here imports the package."""
 
-from tests.reference.adaptive import adan, algoperf_nadamw, dozat_nadam, keras_nadam, torch_nadam
+from tests.reference.adaptive import adan, algoperf_nadamw, dozat_nadam, keras_nadam, laprop, torch_nadam
 from tests.reference.low_memory import counter_uniform, decode, encode, to_bfloat16
 from tests.reference.matrices import muon, newton_schulz
 from tests.reference.operators import (
@@ -54,6 +54,7 @@ __all__ = [
     "item",
     "keras_nadam",
     "keras_sgd",
+    "laprop",
     "lasso_fista",
     "muon",
     "nesterov",

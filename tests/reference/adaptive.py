@@ -165,3 +165,36 @@ def adan(
         previous = g
         thetas.append(theta)
     return np.stack(thetas)
+
+
+def laprop(
+    gradient: Gradient,
+    start: Array,
+    learning_rate: Sequence,
+    momentum: Sequence,
+    b2: float,
+    eps: float,
+    steps: int,
+    weight_decay: float = 0.0,
+) -> tuple[Array, Array]:
+    """Normalised gradients in Nesterov's two sequences, t = 1, 2, …:
+
+        n = b₂n + (1 − b₂)g²,  s = g/(√(n/(1 − b₂ᵗ)) + ε),  g at y_{t−1}
+        x_t = y_{t−1} − λ_t s,  y_t = x_t + μ_{t+1}(x_t − x_{t−1})
+
+    A decoupled decay moves both by −λ_t·w·y_{t−1}. Returns y_1 … y_n and x_1 … x_n.
+    """
+    y = x = np.asarray(start, np.float64)
+    n, ys, xs = np.zeros_like(y), [], []
+    offset = np.zeros_like(y)  # y − x, which the decay does not change
+    for t in range(1, steps + 1):
+        g, rate = gradient(y), learning_rate(t - 1)
+        n = b2 * n + (1 - b2) * g**2
+        decay = rate * weight_decay * y
+        following = y - rate * g / (np.sqrt(n / (1 - b2**t)) + eps)
+        offset = momentum(t) * (following - (y - offset))
+        x = following - decay
+        y = x + offset
+        ys.append(y)
+        xs.append(x)
+    return np.stack(ys), np.stack(xs)
