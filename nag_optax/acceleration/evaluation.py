@@ -9,6 +9,7 @@ import optax
 from nag_optax._trees import path_name
 from nag_optax.acceleration.kernel import ScaleByNesterovState
 from nag_optax.transforms.descent import DecayState
+from nag_optax.transforms.stochastic_rounding import StochasticRoundingState
 
 
 def eval_params(
@@ -94,8 +95,8 @@ def eval_params(
     return treedef.unflatten(iterate)
 
 
-# A decay moves the iterate as it moves the parameters; a number is left as it is.
-_HARMLESS = DecayState | optax.ZeroNansState
+# A decay and a rounding move the iterate as they move the parameters; a number is left as it is.
+_HARMLESS = DecayState | StochasticRoundingState | optax.ZeroNansState
 
 
 def _knowing(node: Any, tails: tuple[list[Any], ...] = ()) -> Iterator[tuple[Any, list[Any]]]:

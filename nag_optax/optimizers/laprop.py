@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_tree, step_buffers, zero_buffers
-from nag_optax._moments import average, by_parts, complement, root
+from nag_optax._buffers import buffer_dtype, check_buffers, step_buffers, zero_buffers
+from nag_optax._moments import Decay, average, by_parts, root
 from nag_optax._schedules import at_step
 from nag_optax._validate import check_number, check_schedule
 from nag_optax.acceleration.kernel import accelerate
@@ -22,12 +22,12 @@ class NormalizeState(NamedTuple):
     Attributes:
         step: steps taken, int32.
         second_moment: v, the average of g².
-        log_b2: log of ∏ b2 over the steps taken.
+        b2_decay: what is left of the start of v.
     """
 
     step: jax.Array
     second_moment: optax.Updates
-    log_b2: jax.Array
+    b2_decay: Decay
 
 
 def laprop(
@@ -118,15 +118,15 @@ def _normalize(
     dtype = buffer_dtype(accumulator_dtype)
 
     def init_fn(params: optax.Params) -> NormalizeState:
-        return NormalizeState(jnp.zeros([], jnp.int32), zero_buffers(params, dtype), jnp.zeros([], float))
+        return NormalizeState(jnp.zeros([], jnp.int32), zero_buffers(params, dtype), Decay.start())
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
-        check_tree(updates, state.second_moment)
+        check_buffers(updates, dtype, state.second_moment)
         updates = jax.tree.map(jnp.asarray, updates)
         beta = at_step("b2", b2, state.step)
-        log_b2 = state.log_b2 + jnp.log(beta)
-        correction = 1 / complement(log_b2)
+        decay = state.b2_decay.times(beta)
+        correction = 1 / decay.complement
 
         @by_parts
         def leaf(g: jax.Array, v: jax.Array):
@@ -134,6 +134,6 @@ def _normalize(
             return g / (root(jnp.asarray(correction, g.dtype) * v) + jnp.asarray(eps, g.dtype)), v
 
         updates, v = step_buffers(leaf, updates, state.second_moment)
-        return updates, NormalizeState(jnp.asarray(optax.safe_increment(state.step)), v, log_b2)
+        return updates, NormalizeState(jnp.asarray(optax.safe_increment(state.step)), v, decay)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

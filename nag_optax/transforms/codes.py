@@ -11,6 +11,7 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
 LARGEST = 127
@@ -82,15 +83,16 @@ def _from_blocks(blocks: jax.Array, cut: Layout, shape: tuple[int, ...]) -> jax.
 
 
 def block_size_within(x: Any, block_size: int) -> int:
-    """The largest size up to `block_size` of which each device's part of x is a whole number of blocks.
+    """The largest size up to `block_size` whose blocks end where a device's part of x does.
 
     Blocks that lie across two devices would need an exchange at every step.
     """
     shard = _shard_shape(x)
-    split = next((axis for axis, (a, b) in enumerate(zip(shard, x.shape, strict=True)) if a != b), None)
-    if split is None:
+    split = [axis for axis, (part, whole) in enumerate(zip(shard, x.shape, strict=True)) if part != whole]
+    if not split:
         return block_size
-    tail = math.prod(shard[split:])
+    # Of the axes behind the last one that is split: JAX joins no split axis with another.
+    tail = math.prod(shard[split[-1] + 1 :] or shard[-1:])
     return next(size for size in range(min(block_size, tail), 0, -1) if tail % size == 0)
 
 

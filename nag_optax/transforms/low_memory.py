@@ -10,6 +10,7 @@ import optax
 
 from nag_optax._validate import check_number
 from nag_optax.acceleration.around import checked_inner
+from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.acceleration.iterate import IterateState, StoredIterate
 from nag_optax.transforms import codes
 from nag_optax.transforms.stochastic_rounding import random_bits, to_bfloat16, uniform
@@ -47,6 +48,10 @@ class LowMemoryState(NamedTuple):
 
     step: jax.Array
     inner_state: Any
+
+    def eval_params(self, params: Any, *, learning_rate: jax.typing.ArrayLike | None = None) -> Any:
+        """What the inner state says."""
+        return eval_params(unpack(self.inner_state), params, learning_rate=learning_rate)
 
 
 def low_memory(

@@ -66,7 +66,7 @@ def test_the_first_step_is_one_plus_momentum(x64: None):
 def test_a_restart_drops_the_momentum_and_keeps_the_scale():
     optimizer = laprop(0.1, momentum.fista(), restart="gradient")
     params = jnp.ones(1)
-    state = optimizer.init(params)
+    state, updates = optimizer.init(params), None
     for gradient in [1.0] * 10 + [-1.0]:
         updates, state = optimizer.update(jnp.full(1, gradient), state, params)
     np.testing.assert_allclose(updates, 0.1, rtol=1e-6)  # its own step alone

@@ -1,5 +1,9 @@
 """Rounding at random: the bits of the transcription, the mean, and what it leaves alone."""
 
+# Optax types a tree as the union of all that a tree may be.
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false, reportOperatorIssue=false
+
 from typing import Any
 
 import jax
