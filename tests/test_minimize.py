@@ -175,12 +175,18 @@ def test_lanes_equal_solo_runs(x64: None):
     assert len(set(np.asarray(lanes.steps).tolist())) == 4
 
 
+@pytest.fixture
+def counted_from_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store of its own: a full one drops a program for each new one."""
+    monkeypatch.setattr(solver, "_programs", type(solver._programs)())
+
+
 def programs() -> int:
     """How many `minimize` has compiled."""
     return len(solver._programs)
 
 
-def test_compiles_once():
+def test_compiles_once(counted_from_zero: None):
     def loss(x: jax.Array, target: jax.Array) -> jax.Array:
         return jnp.sum((x - target) ** 2)
 
@@ -209,7 +215,7 @@ def shifted(x: jax.Array) -> jax.Array:
     return jnp.sum((x - shift) ** 2)
 
 
-def test_the_answer_is_that_of_the_function_as_it_is_now():
+def test_the_answer_is_that_of_the_function_as_it_is_now(counted_from_zero: None):
     """A method of an object that changed, a global that was rebound, a cell: one program, other arrays."""
     global shift
     cell, fit, calls = jnp.ones(2), Fit(jnp.ones(2)), 0
@@ -230,7 +236,7 @@ def test_the_answer_is_that_of_the_function_as_it_is_now():
     assert calls == 1
 
 
-def test_the_answer_is_that_of_the_prox_and_the_schedule_as_they_are_now():
+def test_the_answer_is_that_of_the_prox_and_the_schedule_as_they_are_now(counted_from_zero: None):
     """And what is made inside of the call is the same program as the last time."""
     rate, bound = jnp.array([0.1, 0.1]), jnp.ones(2)
 
@@ -452,7 +458,7 @@ def test_data_of_the_objective_stay_one_buffer():
     assert len(re.findall(r"= f32\[30,20\]\S* constant\(", text)) == 1
 
 
-def test_equal_operators_share_one_program():
+def test_equal_operators_share_one_program(counted_from_zero: None):
     """Two operators without a strength are different objects, and one tree."""
 
     def loss(x: jax.Array) -> jax.Array:
