@@ -426,7 +426,7 @@ def test_optax_projections_keep_float32_where_x64_is_enabled(name: str, x64: Non
     operator = projection(getattr(optax.projections, f"projection_{name}"), scale=2.0)
     target = jnp.array([2.0, 1.0, 0.25], jnp.float32)
 
-    def solution(target: jax.Array) -> jax.Array:
+    def solution(target: jax.Array) -> Any:
         return minimize(lambda x: jnp.sum((x - target) ** 2), jnp.ones_like(target), prox=operator).params
 
     for result in (operator(target, 1.0), solution(target)):
