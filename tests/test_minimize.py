@@ -416,6 +416,16 @@ BAD = {
         ValueError,
         "both prox and learning_rate",
     ),
+    "optimizer momentum": (
+        {"optimizer": optax.sgd(0.1), "momentum": 0.5},
+        ValueError,
+        "momentum and restart are fista's",
+    ),
+    "optimizer restart": (
+        {"optimizer": optax.sgd(0.1), "restart": "speed"},
+        ValueError,
+        "momentum and restart are fista's",
+    ),
 }
 
 

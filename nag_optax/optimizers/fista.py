@@ -67,7 +67,8 @@ def fista(
     Args:
         learning_rate: the step size s, a number ≥ 0 or an Optax schedule; None to backtrack.
         prox: an operator of `nag_optax.prox`, or any callable `prox(params, step_size) -> params`
-            that keeps the tree, shapes and dtypes; None for f alone.
+            that keeps the tree, shapes and dtypes; None for f alone. Under `optax.inject_hyperparams`,
+            name it in `static_args`.
         momentum: the rule, a number or an Optax schedule, as in `accelerate`. With a prox or
             backtracking its iterate must be x = p − w, which excludes triple momentum and ITEM.
         restart: "gradient", "speed", "value" or None, as in `accelerate`. A restart begins a new

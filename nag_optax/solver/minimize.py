@@ -86,7 +86,8 @@ def minimize(
         optimizer: takes the place of `fista`. Its updates are applied, and it has to take the prox
             itself (`proximal`); `prox` and `learning_rate` then serve the stopping test, which needs
             both or neither. `value`, `grad` and `value_fn`, those of f alone, are passed to it, and x
-            is its `eval_params`. Another object is another program.
+            is its `eval_params`. `momentum` and `restart` are then left out. Another object is another
+            program.
         tol: relative tolerance, a number in [0, 1).
         gradient_scale: a norm ≥ 0, in units of ∇f, that the tolerance is at least relative to; with
             gradient_scale = a/tol the tolerance is a at least.
@@ -101,7 +102,8 @@ def minimize(
 
     Raises:
         ValueError: if fun does not return a scalar, the prox changes the tree or a shape, a Python
-            number is out of range, or an optimizer comes with one of prox and learning_rate alone.
+            number is out of range, or an optimizer comes with momentum, with restart, or with one of prox
+            and learning_rate alone.
         TypeError: if a parameter is not of floating or complex dtype, the prox changes a dtype, or an
             argument is of the wrong kind.
 
@@ -126,6 +128,8 @@ def minimize(
     check_options(fun, prox, learning_rate, optimizer, tol, gradient_scale, max_steps, args)
     if optimizer is None:
         fista(learning_rate, prox, momentum=momentum, restart=restart)
+    elif momentum is not FISTA or restart != "gradient":
+        raise ValueError("momentum and restart are fista's, and an optimizer takes its place: leave them out")
     init_params = jax.tree.map(jnp.asarray, init_params)
     check_params(init_params)
 

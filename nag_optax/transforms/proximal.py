@@ -26,7 +26,8 @@ def proximal(prox: ProxLike, step_size: optax.ScalarOrSchedule) -> optax.Gradien
 
     Args:
         prox: an operator of `nag_optax.prox`, or any callable `prox(params, step_size) -> params`
-            that keeps the tree, shapes and dtypes.
+            that keeps the tree, shapes and dtypes. Under `optax.inject_hyperparams`, name it in
+            `static_args`.
         step_size: the learning rate of the step before it, a number ≥ 0 or the same Optax schedule.
             With another one the minimum found is that of another strength.
 
