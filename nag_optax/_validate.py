@@ -5,6 +5,7 @@ import math
 from typing import Any, TypeGuard
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nag_optax._float32 import float32
@@ -39,6 +40,8 @@ def check_number(
     if isinstance(value, np.ndarray | jax.Array):
         if value.ndim != 0:
             raise ValueError(f"{name} must be {allowed}; got an array of shape {value.shape}")
+        if not any(jnp.issubdtype(value.dtype, real) for real in (jnp.integer, jnp.floating)):
+            raise TypeError(f"{name} must be {allowed}; got an array of dtype {value.dtype}")
     elif not is_python_number(value) or (integer and not isinstance(value, int | np.integer)):
         raise TypeError(f"{name} must be {allowed}; got {value!r} of type {type(value).__name__}")
     else:

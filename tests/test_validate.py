@@ -3,10 +3,22 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nag_optax import accelerate, fista, minimize, momentum, nadam, nag, orthogonalize, prox
+from nag_optax import (
+    accelerate,
+    fista,
+    minimize,
+    momentum,
+    nadam,
+    nag,
+    orthogonalize,
+    prox,
+    snoo,
+)
 
 # Finite and in range as they are written.
 LOST: dict[str, tuple[Callable[[], Any], str]] = {
@@ -54,3 +66,17 @@ def test_what_float32_rounds_within_its_range_is_taken():
         lambda x: (x - 1) ** 2, np.zeros([], np.float32), prox=box, tol=0, max_steps=2**31 - 1
     )
     assert abs(float(solution.value)) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: snoo(nag(0.1), jax.random.key(0)), r"sync_period must be an integer .*; got .* dtype key<"),
+        (lambda: nag(jnp.array(0.1j)), "learning_rate must be a number .*; got .* dtype complex64"),
+        (lambda: nadam(0.1, b2=jnp.array(True)), "b2 must be a number .*; got .* dtype bool"),
+    ],
+    ids=["key", "complex", "bool"],
+)
+def test_a_scalar_array_that_is_no_real_number_is_refused(make: Callable[[], Any], message: str):
+    with pytest.raises(TypeError, match=message):
+        make()
