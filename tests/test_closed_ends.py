@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nag_optax import momentum
+from nag_optax import fista, momentum
 from tests.cases import CASES, Case, over
 from tests.helpers import sphere, step_function
 
@@ -86,6 +86,17 @@ def test_no_false_alarm_of_debug_nans(case: Case):
             carry = params, optimizer.init(params)
             for _ in range(2):
                 carry = step_function(optimizer, sphere)(*carry)
+
+
+def test_no_false_alarm_of_a_search_at_the_minimum():
+    """Where no step is left to take, its curvature is 0/0."""
+    optimizer, params = fista(), jnp.zeros(2)
+    state = optimizer.init(params)
+    with jax.debug_nans(True):
+        for _ in range(2):
+            value, grad = jax.value_and_grad(sphere)(params)
+            updates, state = optimizer.update(grad, state, params, value=value, grad=grad, value_fn=sphere)
+            np.testing.assert_array_equal(updates, 0.0)
 
 
 RULES: dict[str, tuple[Callable[..., momentum.MomentumRule], dict[str, float], str, float]] = {

@@ -76,7 +76,7 @@ def eval_params(
     for state, after in _knowing(opt_state):
         x = state.eval_params(params, learning_rate=learning_rate)
         for i, ((path, p), new) in enumerate(zip(flat, treedef.flatten_up_to(x), strict=True)):
-            # What a state does not hold it hands back as it is.
+            # A leaf that the state does not hold comes back unchanged.
             if new is p:
                 continue
             if iterate[i] is not p:
@@ -95,12 +95,12 @@ def eval_params(
     return treedef.unflatten(iterate)
 
 
-# A decay and a rounding move the iterate as they move the parameters; a number is left as it is.
+# A decay and a rounding move iterate and parameters alike, and zero_nans changes no number.
 _HARMLESS = DecayState | StochasticRoundingState | optax.ZeroNansState
 
 
 def _knowing(node: Any, tails: tuple[list[Any], ...] = ()) -> Iterator[tuple[Any, list[Any]]]:
-    """Each state that knows its iterate, and the states of what changes its step afterwards.
+    """Each state that knows its iterate, and the states of the parts that may change its step later.
 
     `tails` are those of the chains around this node, from the outermost on.
     """

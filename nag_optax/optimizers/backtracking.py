@@ -178,6 +178,7 @@ def _judge(point: Point, target: Any, s: jax.Array, value_fn: Value) -> _Verdict
     slope, length = dot(point.grad, step), norm(step)
     # Not ‖d‖², which in small units underflows: ‖d‖/s and ‖d‖²/s are a slope and a value.
     excess, allowed = value - point.value - slope, 0.5 * length * (length / s)
+    divisor = jnp.where(length > 0, length, 1.0)
     noise = _ROUNDINGS * eps * (jnp.abs(value) + jnp.abs(point.value) + jnp.abs(slope))
     clear = noise < allowed / _CLEAR
 
@@ -197,7 +198,7 @@ def _judge(point: Point, target: Any, s: jax.Array, value_fn: Value) -> _Verdict
         value=value,
         length=length,
         slope=slope,
-        curvature=2 * (excess / length) / length,
+        curvature=2 * (excess / divisor) / divisor,
         clear=clear,
         accepted=accepted & jnp.isfinite(value),
         gradients=(~clear).astype(jnp.int32),

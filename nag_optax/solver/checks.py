@@ -51,7 +51,7 @@ def check_params(params: optax.Params) -> None:
 
 
 def check_result(result: Any, has_aux: bool) -> None:
-    """The types of what fun returns."""
+    """Checks the type of the result of fun."""
     if has_aux:
         if not isinstance(result, tuple) or len(result) != 2:
             raise ValueError("with has_aux, fun must return (value, aux); got " + repr(result))
@@ -63,5 +63,5 @@ def check_result(result: Any, has_aux: bool) -> None:
 
 
 def check_operator(prox: Any, params: optax.Params) -> None:
-    """The types of what the prox returns."""
+    """Checks the types of the result of the prox."""
     jax.eval_shape(lambda p: proximal_point(prox, p, p, 1.0), params)

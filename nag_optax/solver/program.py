@@ -119,7 +119,7 @@ def _solve(problem: Problem, options: Options) -> Result:
 def _tangent(
     problem_of: Callable[[Any], Problem], at: Any, along: Any, result: Result, options: Options
 ) -> Result:
-    """The derivative of x = prox(x − s·∇f(x), s), then those of F(x) and aux; of what else there is, None."""
+    """The derivatives of x = prox(x − s·∇f(x), s), of F(x) and of aux; None for the rest."""
     step_size, x = result[1], result[0].params
 
     def image(x: Any, at: Any) -> Any:

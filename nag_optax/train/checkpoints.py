@@ -64,7 +64,7 @@ class Checkpoints:
             partial.write_text(json.dumps({**record, "digest": _digest(_canonical(record))}))
             os.replace(partial, self._record(step))
             self._remove_others(step, folder)
-        except (OSError, ValueError) as error:  # TensorStore makes a ValueError of what the disk refuses.
+        except (OSError, ValueError) as error:  # TensorStore reports errors of the disk as ValueError.
             raise InputError(
                 f"{self._folder}: the checkpoint of step {step} could not be written ({_reason(error)}); "
                 "mend that, then --resume"
