@@ -11,7 +11,6 @@ import math
 from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 
 LARGEST = 127
@@ -97,7 +96,8 @@ def block_size_within(x: Any, block_size: int) -> int:
 
 
 def _shard_shape(x: Any) -> tuple[int, ...]:
-    # A traced array tells its sharding in its type, where the mesh's axes are explicit.
-    traced = isinstance(x, jax.core.Tracer)
-    sharding = jax.typeof(x).sharding if traced else getattr(x, "sharding", None)
-    return x.shape if sharding is None else sharding.shard_shape(x.shape)
+    # The type tells of explicit axes, also where x is traced; a concrete array tells of automatic ones.
+    for sharding in (jax.typeof(x).sharding, getattr(x, "sharding", None)):
+        if sharding is not None and (shape := sharding.shard_shape(x.shape)) != x.shape:
+            return shape
+    return x.shape

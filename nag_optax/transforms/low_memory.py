@@ -65,8 +65,8 @@ def low_memory(
     """Keeps the state of any optimizer in one byte a number, or in two.
 
     ```
-    one byte    s = max|x| over a block,  q = ⌊127·c(x/s) + u⌋,  c(z) = 2z/(1 + |z|),  u uniform in [0, 1)
-                x ≈ s·z/(2 − |z|),  z = q/127
+    one byte    s = max|x| over a block,  q = ⌊127·c(x/s) + u⌋,  c(z) = 2z/(1 + |z|)
+                x ≈ s·z/(2 − |z|),  z = q/127,  u uniform in [0, 1)
     two bytes   bfloat16, rounded up or down at random
     ```
 
