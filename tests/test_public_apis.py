@@ -11,8 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = {"nag_optax", "tests", "benchmarks"}
-# JAX removes names from the first two without notice; the others are its inner workings, of which it has
-# kept these.
+# JAX promises none of these modules. This one name has stayed in every version that is supported.
 KEPT = {"jax.core.eval_jaxpr"}
 WITHOUT_A_PROMISE = ("jax.experimental", "jax.extend", "jax.core", "jax.interpreters", "jax.lib")
 OF_A_NAMEDTUPLE = {"_asdict", "_fields", "_make", "_replace"}

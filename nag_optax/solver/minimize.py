@@ -85,7 +85,7 @@ def minimize(
         restart: "gradient", "speed", "value" or None, as in `fista`.
         optimizer: takes the place of `fista`. Its updates are applied, and it has to take the prox
             itself (`proximal`); `prox` and `learning_rate` then serve the stopping test, which needs
-            both or neither. `value`, `grad` and `value_fn`, those of f alone, are passed to it, and x
+            both or neither. It is given `value`, `grad` and `value_fn` of f without the penalty, and x
             is its `eval_params`. `momentum` and `restart` are then left out. Another object is another
             program.
         tol: relative tolerance, a number in [0, 1).

@@ -138,7 +138,7 @@ def packed_arrays(state: Any) -> list[Packed]:
 
 
 def test_bytes_a_number():
-    """1 + 4/128 for each of the two averages; small arrays, and slow weights, stay as they are."""
+    """1 + 4/128 bytes for each number of an average. Small arrays and slow weights keep float32."""
     params = {"w": jnp.ones((512, 512)), "b": jnp.ones(512)}
     numbers, few = 512 * 512, 512
     counters = 64
