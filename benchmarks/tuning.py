@@ -41,9 +41,9 @@ NOTES = {
     ): "nag, the optimizer of `nag-optax train` without options, had finer rates and ten seeds. "
     "They chose the schedule too: with `--schedule cosine` the same command ends at 0.00622 at best. Cosine "
     "decay over 16 epochs, tried at 0.05 and 0.1, ends at 0.00572 at best, over 20, tried at 0.1, at "
-    "0.00619. Other schedules were tried only because seed 0 had ended at 98.33 % test accuracy with cosine: the "
-    "validation loss chose among them, but the test split was the reason to look. No other optimizer had its "
-    "schedule searched."
+    "0.00619. Other schedules were tried only because seed 0 had ended at 98.33 % test accuracy with "
+    "cosine: the validation loss chose among them, but the test split was the reason to look. No other "
+    "optimizer had its schedule searched."
 }
 """What is to say of a search beside its numbers, by dataset and model."""
 
