@@ -1,5 +1,6 @@
 """What several test files need: a compiled run, problems with known answers, schedules, trees."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -144,3 +145,23 @@ def assert_trees_close(actual: Any, expected: Any, rtol: float, atol: float = 0.
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol)
+
+
+def hlo_computations(text: str) -> dict[str, list[str]]:
+    """The lines of each computation of a compiled program; the first of all is "main"."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in text.splitlines():
+        if header := re.match(r"(ENTRY )?%?(\S+) .*\{$", line):
+            lines = found["main" if header[1] else header[2]] = []
+        else:
+            lines.append(line)
+    return found
+
+
+def conditional_branches(lines: list[str]) -> tuple[str, str]:
+    """Where the one conditional of a computation goes: (if false, if true)."""
+    (line,) = [line for line in lines if " conditional(" in line]
+    numbered = re.findall(r"branch_computations=\{%([\w.-]+), %([\w.-]+)\}", line)
+    named = re.findall(r"true_computation=%([\w.-]+), false_computation=%([\w.-]+)", line)
+    return numbered[0] if numbered else named[0][::-1]

@@ -124,6 +124,7 @@ def test_float32_hyperparameters_for_bfloat16_parameters():
         (nag_optax.fista, {"prox": lambda params, step_size=1.0: params}),
         (nag_optax.proximal, {"step_size": 0.1, "prox": lambda params, step_size=1.0: params}),
         (nag_optax.orthogonalize, {"dtype": np.float32}),
+        (nag_optax.snoo, {"reduce": lambda delta: delta}),
         *((factory, {"accumulator_dtype": jnp.float32}) for factory in WITH_BUFFERS),
     ],
     ids=lambda value: value.__name__ if callable(value) else ",".join(value),

@@ -32,6 +32,9 @@ def eval_params(
     `nadamw`, `adan` and Optax's optimizers evaluate where they train. (`optax.contrib.schedule_free`
     does not, and has a function of its own.)
 
+    The slow weights of snoo are those of its latest outer step. Until the next one `params`, the fast
+    weights, are ahead of them, and usually the better ones: evaluate those there.
+
     A state of your own takes part by a method `eval_params(params, *, learning_rate=None)` that
     returns x in the tree of `params`, and those leaves that it does not hold as they are; one that
     wraps another state calls this function on that.

@@ -1,6 +1,6 @@
 """`snoo`: Nesterov momentum on the path of K steps of any optimizer; DiLoCo's outer step."""
 
-from functools import partial
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +9,10 @@ import optax
 
 from nag_optax._buffers import buffer_dtype, check_buffers, owned, zero_buffers
 from nag_optax._dtypes import wide
+from nag_optax._meshes import varying_with
 from nag_optax._schedules import at_step
 from nag_optax._trees import is_none
-from nag_optax._validate import check_number, check_schedule, is_python_number
+from nag_optax._validate import check_number, check_schedule, hint_of_injection, is_python_number
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.around import checked_inner, in_dtypes_of
 from nag_optax.acceleration.iterate import OuterState, StoredIterate
@@ -53,13 +54,14 @@ def snoo(
     outer_learning_rate: optax.ScalarOrSchedule = 0.68,
     outer_momentum: rules.Momentum = 0.37,
     *,
+    reduce: Callable[[optax.Updates], optax.Updates] | None = None,
     accumulator_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """SNOO, the outer step of DiLoCo: Nesterov momentum on the path of K steps of any optimizer.
 
     ```
     every step:          fast ← fast + u,   u the step of the inner optimizer
-    every K-th step:     δ = slow − fast
+    every K-th step:     δ = reduce(slow − fast)
                          b ← m·b + δ
                          slow ← slow − η·(δ + m·b)
                          fast ← slow
@@ -73,6 +75,10 @@ def snoo(
     The slow weights are the truth: δ is the distance to the parameters as they are given, whatever
     rounding or a projection made of them, so that no error outlives the period.
 
+    With `reduce=lambda delta: jax.lax.pmean(delta, "replica")` inside `jax.shard_map` this is DiLoCo.
+    Each replica along the mesh axis trains on its own data with its own inner state. All begin with the
+    same parameters, meet at each outer step, and communicate nothing in between.
+
     Args:
         inner: the optimizer, any Optax transformation with its learning rate. It is given the fast
             weights, their gradient, and all extra arguments.
@@ -83,13 +89,18 @@ def snoo(
             momentum of `accelerate`. Published: SNOO 0.37, DiLoCo 0.9. 0 allocates no buffer. Under
             `optax.inject_hyperparams`, which would follow inner steps, name both schedules in
             `static_args`.
+        reduce: a function that is applied to δ at each outer step, and at no other step. It returns
+            the same tree, shapes and dtypes. None leaves δ as it is. Under
+            `optax.inject_hyperparams`, name it in `static_args`.
         accumulator_dtype: dtype of slow and b; None takes each parameter's. Use `jnp.float32` with
             bfloat16 parameters.
 
     Returns:
-        A transformation with two buffers besides the inner state, one when the momentum is 0.
-        `eval_params` gives the slow weights, which are those of the latest outer step. A leaf whose
-        gradient is None at an outer step takes part in the next one.
+        A transformation with two buffers besides the inner state, one when the momentum is 0. A leaf
+        whose gradient is None at an outer step takes part in the next one. `eval_params` gives the
+        slow weights of the latest outer step, which are up to K − 1 steps old. Right after it they
+        are the parameters. Later the parameters, which are the fast weights, are usually better:
+        their test loss was lower by 0.013 to 0.030 on a small network.
 
     Raises:
         ValueError: if a Python number is out of range, the parameters are missing, or the updates'
@@ -117,6 +128,11 @@ def snoo(
     check_number("sync_period", sync_period, minimum=1, integer=True)
     check_schedule("outer_learning_rate", outer_learning_rate, minimum=0)
     rule = rules.as_rule(outer_momentum, "outer_momentum")
+    if not (reduce is None or callable(reduce)):
+        raise TypeError(
+            f"reduce must be None or a function of the pseudo-gradient; got {reduce!r} of type "
+            f"{type(reduce).__name__}{hint_of_injection(reduce)}"
+        )
     dtype = buffer_dtype(accumulator_dtype)
     plain = is_python_number(outer_momentum) and outer_momentum == 0
 
@@ -134,62 +150,80 @@ def snoo(
         buffers = [state.evaluated.iterate, *([] if plain else [state.method_state.offset])]
         check_buffers(updates, dtype, *buffers)
         step, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
-        steps = jnp.asarray(optax.safe_increment(state.method_state.steps))
+        held, momentum = state.evaluated, state.method_state
+        steps = jnp.asarray(optax.safe_increment(momentum.steps))
         # Not ==: a period that is injected may shrink.
         sync = steps % jnp.asarray(sync_period, steps.dtype) == 0
         # A conditional: between outer steps nothing reads or writes the slow weights and their momentum.
         # Of two branches, since XLA of 2025 copies what goes through three.
         step, slow, momentum = jax.lax.cond(
-            sync | ~state.evaluated.started,
-            outer_step,
+            sync | ~held.started,
+            rare_step,
             _inner_step,
             _Step(updates, params, step, sync),
-            state.evaluated,
-            state.method_state._replace(steps=steps),
+            held,
+            momentum._replace(steps=steps),
         )
         return step, OuterState(slow, momentum, inner_state)
 
-    def outer_step(taken: _Step, held: StoredIterate, momentum: SnooMomentum) -> _Parts:
-        """At the first step of all, if that is no outer one, the slow weights become the parameters."""
-        sync, params, outer_steps = taken.sync, taken.params, momentum.outer_steps
+    @_alike
+    def rare_step(taken: _Step, held: StoredIterate, momentum: SnooMomentum) -> _Parts:
+        """The first step of all, when the slow weights become the parameters, or an outer one, or both."""
         slow = jax.tree.map(
-            lambda p, s: jnp.where(held.started, s, jnp.asarray(p, s.dtype)), params, held.iterate
+            lambda p, s: jnp.where(held.started, s, jnp.asarray(p, s.dtype)), taken.params, held.iterate
         )
-        direction = jax.tree.map(_pseudo_gradient, taken.step, params, slow, is_leaf=is_none)
+        held = StoredIterate(slow, jnp.ones_like(held.started))
+        return jax.lax.cond(taken.sync, outer_step, _inner_step, taken, held, momentum)
+
+    def outer_step(taken: _Step, held: StoredIterate, momentum: SnooMomentum) -> _Parts:
+        direction = jax.tree.map(_pseudo_gradient, taken.step, taken.params, held.iterate, is_leaf=is_none)
+        if reduce is not None:
+            direction = reduce(direction)
         offset, rule_state = momentum.offset, momentum.rule_state
         if not plain:
             (beta, gamma), rule_state = rule.coefficients(rule_state)
-            rule_state = jax.tree.map(partial(jnp.where, sync), rule_state, momentum.rule_state)
-            keep, add = jnp.where(sync, beta, 1.0), jnp.where(sync, beta + gamma, 0.0)
-            direction, offset = linear_step(keep, add, direction, offset)
-        rate = at_step("outer_learning_rate", outer_learning_rate, outer_steps)
+            direction, offset = linear_step(beta, beta + gamma, direction, offset)
+        rate = at_step("outer_learning_rate", outer_learning_rate, momentum.outer_steps)
 
         def moved(d: jax.Array | None, s: jax.Array) -> jax.Array:
             if d is None:
                 return s
-            return jnp.where(sync, (s.astype(d.dtype) - jnp.asarray(rate, d.dtype) * d).astype(s.dtype), s)
+            return (s.astype(d.dtype) - jnp.asarray(rate, d.dtype) * d).astype(s.dtype)
 
-        slow = jax.tree.map(moved, direction, slow, is_leaf=is_none)
+        slow = jax.tree.map(moved, direction, held.iterate, is_leaf=is_none)
 
         def fast_step(u: jax.Array | None, p: jax.Array, s: jax.Array) -> jax.Array | None:
             if u is None:
                 return None
             # To the slow weight as it is stored, so that both begin the next period as one.
             to = wide(jnp.result_type(u), jnp.result_type(p), s.dtype)
-            return jnp.where(sync, s.astype(to) - jnp.asarray(p, to), jnp.asarray(u, to))
+            return s.astype(to) - jnp.asarray(p, to)
 
-        step = jax.tree.map(fast_step, taken.step, params, slow, is_leaf=is_none)
-        steps = jnp.where(sync, 0, momentum.steps)
-        outer_steps = jnp.where(sync, optax.safe_increment(outer_steps), outer_steps)
+        step = jax.tree.map(fast_step, taken.step, taken.params, slow, is_leaf=is_none)
+        outer_steps = jnp.asarray(optax.safe_increment(momentum.outer_steps))
         return (
             in_dtypes_of(taken.updates, step),
-            StoredIterate(slow, jnp.ones_like(held.started)),
-            SnooMomentum(offset, rule_state, steps, outer_steps),
+            held._replace(iterate=slow),
+            SnooMomentum(offset, owned(rule_state), jnp.zeros_like(momentum.steps), outer_steps),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def _alike(branch: Callable[..., _Parts]) -> Callable[..., _Parts]:
+    """Inside `shard_map`, all branches must return arrays that vary over the same mesh axes."""
+
+    def typed(taken: _Step, held: StoredIterate, momentum: SnooMomentum) -> _Parts:
+        arrays = taken.step, held.iterate, momentum.offset
+        step, slow, offset = varying_with(arrays, (arrays, taken.params))
+        return branch(
+            taken._replace(step=step), held._replace(iterate=slow), momentum._replace(offset=offset)
+        )
+
+    return typed
+
+
+@_alike
 def _inner_step(taken: _Step, held: StoredIterate, momentum: SnooMomentum) -> _Parts:
     return in_dtypes_of(taken.updates, taken.step), held, momentum
 

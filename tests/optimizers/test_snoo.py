@@ -22,8 +22,10 @@ from tests.helpers import (
     arrays_like,
     assert_trees_close,
     assert_trees_equal,
+    conditional_branches,
     falling,
     float_count,
+    hlo_computations,
     quartic_gradient,
     rising,
     sphere,
@@ -87,6 +89,21 @@ class TestExactness:
         fast, slow = reference.snoo(theirs(), START, 4, rate, rising, 120)
         assert residual(fasts, fast) < EXACT
         assert residual(slows, slow) < EXACT
+
+    def test_both_coefficients_of_a_rule(self, x64: None):
+        """OGM, as published, of the pseudo-gradients of four steps; its γ is about 1."""
+
+        def pseudo_gradient(slow: np.ndarray) -> np.ndarray:
+            fast = slow
+            for _ in range(4):
+                fast = fast - 0.1 * quartic_gradient(fast)
+            return slow - fast
+
+        optimizer = snoo(optax.sgd(0.1), 4, 1.0, nag_optax.momentum.ogm())
+        fasts, slows = trajectory(optimizer, quartic_gradient, START, 120)
+        expected, _, _ = reference.ogm(pseudo_gradient, START, 1.0, 30, last=False)
+        assert residual(fasts[3::4], expected) < EXACT
+        assert residual(slows[3::4], expected) < EXACT
 
     def test_the_velocity_is_in_units_of_the_pseudo_gradient(self, x64: None):
         """One step a period, δ = 1 each time, m = 0.9, and η falls from 0.1 to 0.01: −0.2171, as of
@@ -254,28 +271,13 @@ class TestPeriod:
             return optax.apply_updates(params, updates), state
 
         program = jax.jit(step, donate_argnums=(0, 1)).lower(params, optimizer.init(params), params).compile()
-        text = program.as_text()
-        computations = _computations(text)
-        (outer, inner) = (
-            re.findall(r"(?:true|false)_computation=%([\w.]+)", text)
-            or re.findall(r"branch_computations=\{%([\w.]+), %([\w.]+)\}", text)[0][::-1]
-        )
+        computations = hlo_computations(program.as_text())
+        inner, rare = conditional_branches(computations["main"])
+        _, outer = conditional_branches(computations[rare])
         assert _passes(computations["main"], size) == 5
         assert _passes(computations[inner], size) == 0
         # Read p, u, slow and momentum, write u, slow and momentum.
         assert _passes(computations[outer], size) >= 7
-
-
-def _computations(text: str) -> dict[str, list[str]]:
-    """The lines of each computation of a compiled program; the first of all is "main"."""
-    found: dict[str, list[str]] = {}
-    lines: list[str] = []
-    for line in text.splitlines():
-        if header := re.match(r"(ENTRY )?%?(\S+) .*\{$", line):
-            lines = found["main" if header[1] else header[2]] = []
-        else:
-            lines.append(line)
-    return found
 
 
 def _passes(lines: list[str], size: int) -> int:
@@ -301,6 +303,7 @@ class TestErrors:
             ({"outer_learning_rate": -0.1}, ValueError, r"outer_learning_rate must be.*schedule; got -0.1"),
             ({"outer_learning_rate": None}, TypeError, r"outer_learning_rate must be.*got None"),
             ({"outer_momentum": 1.0}, ValueError, r"^outer_momentum must be a number in \[0, 1\).*got 1.0"),
+            ({"reduce": "mean"}, TypeError, r"reduce must be None or a function.*got 'mean' of type str"),
             ({"accumulator_dtype": int}, ValueError, r"accumulator_dtype must be a floating.*got int"),
         ],
         ids=lambda value: repr(value) if isinstance(value, dict) else "",

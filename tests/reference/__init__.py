@@ -9,7 +9,15 @@ from tests.reference.operators import (
     singular_value_threshold,
     soft_threshold,
 )
-from tests.reference.outer import adam_step, ema_nesterov, gpa, gradient_descent_step, heavy_ball_step, snoo
+from tests.reference.outer import (
+    adam_step,
+    diloco,
+    ema_nesterov,
+    gpa,
+    gradient_descent_step,
+    heavy_ball_step,
+    snoo,
+)
 from tests.reference.proximal import Backtracked, fista, fista_with_backtracking, lasso_fista
 from tests.reference.rules import (
     chambolle_dossal,
@@ -40,6 +48,7 @@ __all__ = [
     "constant_step_scheme",
     "counter_uniform",
     "decode",
+    "diloco",
     "dozat_nadam",
     "elastic_net_prox",
     "ema_nesterov",

@@ -1,4 +1,4 @@
-"""What goes around an optimizer: SNOO, EMA-Nesterov, GPA, and inner optimizers for them."""
+"""What goes around an optimizer: SNOO, DiLoCo, EMA-Nesterov, GPA, and inner optimizers for them."""
 
 import numpy as np
 
@@ -38,6 +38,41 @@ def adam_step(
     return step
 
 
+def diloco(
+    inners: list[Step],
+    start: Array,
+    period: int,
+    rate: Sequence,
+    momentum: Sequence,
+    steps: int,
+    moved: Array | None = None,
+) -> tuple[Array, Array]:
+    """Douillard et al., *DiLoCo*, 2023, algorithm 1, with Nesterov's momentum as the outer optimizer. Each
+    worker i takes K steps of its inner optimizer from the slow weights w, and then
+
+        s_t = mean_i(w_t − w̃_{i,t,K}),  b_t = μ_t b_{t−1} + s_t,  w_{t+1} = w_t − η_t (s_t + μ_{t+1} b_t),
+
+    with one μ in the paper. `moved` is added to the fast weights before each inner step. Returns the fast
+    weights of each worker and the slow ones, after each inner step.
+    """
+    w = np.asarray(start, np.float64)
+    b = np.zeros_like(w)
+    workers = [w for _ in inners]
+    fast, slow = [], []
+    for i in range(steps):
+        workers = workers if moved is None else [p + moved[i] for p in workers]
+        workers = [p + step(p) for p, step in zip(workers, inners, strict=True)]
+        t, k = divmod(i, period)
+        if k == period - 1:
+            s = np.mean([w - p for p in workers], axis=0)
+            b = momentum(t) * b + s
+            w = w - rate(t) * (s + momentum(t + 1) * b)
+            workers = [w for _ in inners]
+        fast.append(np.stack(workers))
+        slow.append(w)
+    return np.stack(fast), np.stack(slow)
+
+
 def snoo(
     step: Step,
     start: Array,
@@ -47,30 +82,9 @@ def snoo(
     steps: int,
     moved: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Kallusky et al., *SNOO*, 2025, algorithm 1, which is DiLoCo's with one worker (Douillard et al.,
-    2023): K steps of the inner optimizer from the slow weights w,
-
-        s_t = w_t − w̃_{t,K},   b_t = μ_t b_{t−1} + s_t,   w_{t+1} = w_t − η_t (s_t + μ_{t+1} b_t),
-
-    with one μ in the paper. `moved` is added to the fast weights before each inner step. Returns the
-    fast and the slow weights after each inner step.
-    """
-    w = np.asarray(start, np.float64)
-    b = np.zeros_like(w)
-    fast, slow = [], []
-    for t in range(-(-steps // period)):
-        inner = w
-        for k in range(period):
-            i = t * period + k
-            inner = inner if moved is None else inner + moved[i]
-            inner = inner + step(inner)
-            if k == period - 1:
-                s = w - inner
-                b = momentum(t) * b + s
-                w = inner = w - rate(t) * (s + momentum(t + 1) * b)
-            fast.append(inner)
-            slow.append(w)
-    return np.stack(fast[:steps]), np.stack(slow[:steps])
+    """Kallusky et al., *SNOO*, 2025, algorithm 1, which is DiLoCo's with one worker."""
+    fast, slow = diloco([step], start, period, rate, momentum, steps, moved)
+    return fast[:, 0], slow
 
 
 def ema_nesterov(
