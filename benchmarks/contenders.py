@@ -25,6 +25,17 @@ OPTIMIZERS: Mapping[str, optax.GradientTransformation] = {
 }
 
 
+# With a constant rate, its product with the constant gradients would be computed before the loop.
+_DECAYING = optax.linear_schedule(LEARNING_RATE, 0.0, 100_000)
+
+
+LOOPED: Mapping[str, optax.GradientTransformation] = {
+    "nag, compiled loop": nag_optax.nag(_DECAYING, MOMENTUM),
+    "optax.sgd, compiled loop": optax.sgd(_DECAYING, MOMENTUM, nesterov=True),
+}
+LOOP_STEPS = 50
+
+
 def gradients(shapes: Shapes) -> dict[str, jax.Array]:
     return {name: jnp.full(shape, 0.0) for name, shape in shapes.items()}
 
@@ -50,6 +61,30 @@ def jax_step(
         jax.block_until_ready((params, state))
 
     return run, program
+
+
+def jax_loop(optimizer: optax.GradientTransformation, grads: dict[str, jax.Array]) -> Repeated:
+    """`LOOP_STEPS` steps in one compiled loop: a step without the call from Python."""
+
+    def steps(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
+        def step(_: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+            params, state = carry
+            updates, state = optimizer.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        return jax.lax.fori_loop(0, LOOP_STEPS, step, (params, state))
+
+    params = jax.tree.map(jnp.ones_like, grads)
+    state = optimizer.init(params)
+    program = jax.jit(steps, donate_argnums=(0, 1)).lower(params, state, grads).compile()
+
+    def run(calls: int) -> None:
+        nonlocal params, state
+        for _ in range(calls):
+            params, state = program(params, state, grads)
+        jax.block_until_ready((params, state))
+
+    return run
 
 
 def torch_device() -> str | None:

@@ -37,6 +37,7 @@ size, measured in the same run.
 bytes a parameter, copies: XLA's cost analysis of the compiled step, and the copies in it of arrays as \
 large as a leaf.
 compile s: tracing, lowering and compilation.
+compiled loop: the same steps without their calls from Python, 50 in one `fori_loop`.
 """
 
 
@@ -80,6 +81,8 @@ def measure(name: str, shapes: Shapes, rounds: int) -> dict[str, Any]:
         grads = contenders.gradients(shapes)
         for method, optimizer in contenders.OPTIMIZERS.items():
             methods[method], programs[method] = contenders.jax_step(optimizer, grads)
+        for method, optimizer in contenders.LOOPED.items():
+            methods[method] = contenders.jax_loop(optimizer, grads)
         if device := contenders.torch_device():
             methods |= contenders.torch_steps(shapes, device, report.num_cores())
         methods[BOUND], bytes_moved = timing.memory_pass(parameters)
@@ -87,6 +90,8 @@ def measure(name: str, shapes: Shapes, rounds: int) -> dict[str, Any]:
 
     bandwidth = bytes_moved / timings[BOUND].median
     timings[BOUND] = timings[BOUND].scaled(LEAST_BYTES * parameters / bytes_moved)
+    for method in contenders.LOOPED:
+        timings[method] = timings[method].scaled(1 / contenders.LOOP_STEPS)
     entry: dict[str, Any] = {
         "tree": name,
         "parameters": parameters,

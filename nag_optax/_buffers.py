@@ -1,6 +1,7 @@
 """Buffers of a state: their dtype, their zeros, whether an update fits them, and their next values."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -112,8 +113,24 @@ def step_buffers(leaf: Callable[..., tuple], updates: optax.Updates, *buffers: o
         return tuple(after.astype(before.dtype) for after, before in zip(new, (u, *ws), strict=True))
 
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
-    rows = [step(*row) for row in zip(leaves, *map(treedef.flatten_up_to, buffers), strict=True)]
+    rows = [step(*row) for row in zip(_joined(leaves), *map(treedef.flatten_up_to, buffers), strict=True)]
     return tuple(treedef.unflatten([row[i] for row in rows]) for i in range(1 + len(buffers)))
+
+
+def _joined(leaves: list[jax.Array | None]) -> list[jax.Array | None]:
+    """The same leaves. On a GPU, XLA then updates small ones of one shape in one kernel.
+
+    To launch a kernel for each takes longer than to run it. XLA joins loops that read a common array: here
+    one of ones, behind a barrier so that it is read.
+    """
+    # On several devices leaves of one shape may be split in several ways, and the array only in one.
+    if jax.default_backend() != "gpu" or jax.device_count() > 1:
+        return leaves
+    small = [u for u in leaves if u is not None and u.size <= 2**18 and jnp.issubdtype(u.dtype, jnp.floating)]
+    counts = Counter(map(jax.typeof, small))
+    ones = {jax.typeof(u): u for u in small if counts[jax.typeof(u)] > 1}
+    ones = {kind: jax.lax.optimization_barrier(jnp.ones_like(u)) for kind, u in ones.items()}
+    return [u if u is None or jax.typeof(u) not in ones else u * ones[jax.typeof(u)] for u in leaves]
 
 
 def weighted_sum(
