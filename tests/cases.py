@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import nag_optax
-from tests.helpers import float_count, rising
+from tests.helpers import float_count, rising, wavering
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +72,12 @@ def accelerated_sgd(
 ) -> optax.GradientTransformation:
     accelerate = nag_optax.accelerate(momentum, restart=restart, accumulator_dtype=accumulator_dtype)
     return optax.chain(optax.sgd(learning_rate), accelerate)
+
+
+def wavering_nag(
+    learning_rate: optax.ScalarOrSchedule, momentum: jax.typing.ArrayLike, accumulator_dtype: Any = None
+) -> optax.GradientTransformation:
+    return nag_optax.nag(learning_rate, wavering(momentum), accumulator_dtype=accumulator_dtype)
 
 
 def nesterov_sgd(
@@ -254,6 +260,8 @@ CASES = (
         learning_rate=optax.exponential_decay(0.05, 1000, 0.5),
         momentum=_rising_momentum,
     ),
+    # Its rule sees the step.
+    _case("nag-wavering", wavering_nag, _RESTART, learning_rate=0.05, momentum=0.9),
     _case(
         "nag-gradients", nag_optax.nag, _EXHAUSTIVE, learning_rate=0.05, momentum=0.9, accumulate="gradients"
     ),

@@ -111,6 +111,27 @@ def rule_from(sequence: Callable[[Any], Any]) -> nag_optax.momentum.MomentumRule
     return nag_optax.momentum.scheduled(lambda count: sequence(float_count(count)))
 
 
+def wavering(most: jax.typing.ArrayLike) -> nag_optax.momentum.MomentumRule:
+    """A rule of a user's own, which sees the step: less momentum the more often u and w disagree.
+
+    d ← 0.9·d + 0.1·[⟨u, w⟩ < 0],   β = most·(1 − d)
+    """
+
+    def product(u: Any, w: jax.Array) -> jax.Array | None:
+        if u is None:
+            return None
+        wide = complex if jnp.iscomplexobj(u) else float
+        return jnp.sum(jnp.real(jnp.conj(u.astype(wide)) * w.astype(wide)))
+
+    def coefficients(doubt: jax.Array, step: nag_optax.momentum.Step) -> Any:
+        products = jax.tree.map(product, step.update, step.offset, is_leaf=lambda u: u is None)
+        disagree = sum(jax.tree.leaves(products), start=jnp.zeros([], float)) < 0
+        doubt = 0.9 * doubt + 0.1 * disagree.astype(float)
+        return (most * (1 - doubt), 0.0), doubt
+
+    return nag_optax.momentum.MomentumRule(lambda: jnp.zeros([], float), coefficients)
+
+
 def betas(rule: nag_optax.momentum.MomentumRule, steps: int) -> np.ndarray:
     """β of each step of a rule whose γ is 0, from one compiled scan."""
 

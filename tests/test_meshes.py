@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import nag_optax
 from nag_optax import prox
 from tests.cases import CASES
-from tests.helpers import arrays_like, assert_trees_close, sphere
+from tests.helpers import arrays_like, assert_trees_close, sphere, wavering
 
 pytestmark = pytest.mark.four_devices
 
@@ -27,7 +27,8 @@ SEARCHES = {
     f"search-{restart}": nag_optax.fista(prox=prox.l1(0.1), restart=restart)
     for restart in ("gradient", "speed", "value", None)
 }
-OPTIMIZERS = {case.name: case.make() for case in CASES} | SEARCHES
+OUTER = {"snoo-wavering": nag_optax.snoo(optax.sgd(0.1), 2, outer_momentum=wavering(0.9))}
+OPTIMIZERS = {case.name: case.make() for case in CASES} | SEARCHES | OUTER
 EXHAUSTIVE = {case.name for case in CASES if case.exhaustive}
 
 
@@ -260,4 +261,4 @@ def test_state_is_made_outside_of_jit(kind: AxisType, spec: PartitionSpec):
     params = jax.device_put(jnp.ones((8, 2)), sharding)
     state = nag_optax.fista(restart="speed").init(params)
     assert state.iterate.sharding.is_equivalent_to(sharding, 2)
-    assert state.restart_state.shape == state.search.step_size.shape == ()
+    assert state.rule_state.seen.shape == state.search.step_size.shape == ()

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import nag_optax
 from nag_optax import Reason, minimize, prox
 from nag_optax.solver import program as solver
-from tests.helpers import sphere
+from tests.helpers import float_count, rising, sphere, wavering
 from tests.problems import COMPOSITE, Problem, half_squares, lasso, worst_function
 
 
@@ -484,3 +484,20 @@ def test_equal_operators_share_one_program(counted_from_zero: None):
 def test_parameters_without_an_array_are_refused():
     with pytest.raises(ValueError, match="init_params must hold at least one array; got none"):
         nag_optax.minimize(lambda x: jnp.float32(1.0), {})
+
+
+@pytest.mark.parametrize("kind", ["schedule", "rule"])
+def test_momentum_is_fista_s(kind: str, x64: None):
+    """A schedule follows the steps through restarts, where a rule begins again; a rule may see the step."""
+    momentum = wavering(0.95) if kind == "rule" else lambda count: rising(float_count(count))
+    curvature = jnp.geomspace(1e-3, 1.0, 8)
+
+    def bowl(x: jax.Array) -> jax.Array:
+        return 0.5 * jnp.sum(curvature * (x - 1.0) ** 2)
+
+    method: Any = {"prox": prox.nonnegative(), "learning_rate": 1.0}
+    alone = minimize(bowl, jnp.zeros(8), momentum=momentum, **method)
+    within = minimize(bowl, jnp.zeros(8), optimizer=nag_optax.fista(momentum=momentum, **method), **method)
+    assert alone.steps == within.steps
+    np.testing.assert_allclose(alone.params, within.params, rtol=1e-12)
+    assert bool(alone.converged)

@@ -28,7 +28,7 @@ def test_of_hyperparameters_and_arguments(case: Case):
 
 
 def _rule_of(array: jax.Array) -> momentum.MomentumRule:
-    return momentum.MomentumRule(lambda: array, lambda state: ((0.5, 0.0), array), evaluation=array)
+    return momentum.MomentumRule(lambda: array, lambda state, step: ((0.5, 0.0), array), evaluation=array)
 
 
 RULES = {

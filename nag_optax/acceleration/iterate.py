@@ -27,7 +27,6 @@ class IterateState(NamedTuple):
         iterate: x, the tree of the parameters; zeros before the first step.
         started: scalar, False before the first step: x is the parameters themselves.
         rule_state: what the momentum rule carries.
-        restart_state: what the restart test carries; `()` without one.
         search: what chooses the step size carries: `BacktrackingState`, or the count of steps where
             the learning rate is a schedule, or `()`.
     """
@@ -35,7 +34,6 @@ class IterateState(NamedTuple):
     iterate: Any
     started: jax.Array
     rule_state: Any
-    restart_state: Any
     search: Any
 
     def eval_params(self, params: Any, *, learning_rate: Scalar | None = None) -> Any:

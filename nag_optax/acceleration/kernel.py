@@ -13,15 +13,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_buffers, owned, step_buffers, weighted_sum, zero_buffers
-from nag_optax._meshes import varying_with
-from nag_optax._trees import select
+from nag_optax._buffers import buffer_dtype, check_buffers, zero_buffers
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.iterate import Lookahead, shifted
-from nag_optax.acceleration.restart import Restart, restart_test
+from nag_optax.acceleration.momentum.restarting import Restart
+from nag_optax.acceleration.step import Recursion
 
 
 class AccelerateState(NamedTuple):
@@ -30,13 +28,11 @@ class AccelerateState(NamedTuple):
     Attributes:
         offset: w, the tree of the parameters; None when momentum is 0.
         rule_state: what the momentum rule carries.
-        restart_state: what the restart test carries; `()` without one.
         evaluation: scalar e of the iterate to evaluate, x = p + e·w; None when momentum is 0.
     """
 
     offset: optax.Updates | None
     rule_state: Any
-    restart_state: Any
     evaluation: jax.Array | None
 
     def eval_params(self, params: Any, *, learning_rate: jax.typing.ArrayLike | None = None) -> Any:
@@ -49,7 +45,6 @@ class ScaleByNesterovState(NamedTuple):
 
     offset: optax.Updates | None
     rule_state: Any
-    restart_state: Any
     evaluation: jax.Array | None
 
     def eval_params(self, params: Any, *, learning_rate: jax.typing.ArrayLike | None = None) -> Any:
@@ -88,8 +83,8 @@ def accelerate(
             late, name it in `static_args`.
         restart: drop the offset, and begin the rule again, when the momentum does harm:
             "gradient" (⟨u, w + u⟩ < 0), "speed" (‖w + u‖ shrinks), "value" (the objective rose;
-            needs `update(..., value=)`), or None. Floats and schedules follow the training step
-            and do not begin again.
+            needs `update(..., value=)`), or None: short for `momentum.restarting`. Floats and
+            schedules follow the training step and do not begin again.
         accumulator_dtype: dtype of w; None takes each parameter's. Use `jnp.float32` with bfloat16
             parameters.
 
@@ -121,7 +116,7 @@ def accelerate(
     schemes*, 2015, and Su, Boyd and Candès, *A differential equation for modeling Nesterov's
     accelerated gradient method*, 2016.
     """
-    return nesterov_kernel(AccelerateState, momentum, restart, accumulator_dtype)
+    return nesterov_kernel(AccelerateState, rules.restarting(momentum, restart), accumulator_dtype)
 
 
 def scale_by_nesterov(
@@ -161,72 +156,31 @@ def scale_by_nesterov(
     Source: Sutskever, Martens, Dahl, Hinton, *On the importance of initialization and momentum in
     deep learning*, ICML 2013, in the form that PyTorch and Optax use.
     """
-    return nesterov_kernel(ScaleByNesterovState, momentum, None, accumulator_dtype)
+    return nesterov_kernel(ScaleByNesterovState, rules.as_rule(momentum), accumulator_dtype)
 
 
 def nesterov_kernel(
-    state_type: Callable[..., Any],
-    momentum: rules.Momentum,
-    restart: Restart | None,
-    accumulator_dtype: jax.typing.DTypeLike | None,
+    state_type: Callable[..., Any], rule: rules.MomentumRule, accumulator_dtype: jax.typing.DTypeLike | None
 ) -> optax.GradientTransformationExtraArgs:
     """The kernel itself. The type of its state says in which units the offset is."""
-    rule = rules.as_rule(momentum)
-    test = None if restart is None else restart_test(restart)
     dtype = buffer_dtype(accumulator_dtype)
-
-    # Python's own zero only: an array may be traced, or become another value later.
-    if isinstance(momentum, int | float | np.generic) and momentum == 0:
+    if rule is rules.PLAIN:
         return _identity(state_type)
-
-    def evaluation(rule_state: Any) -> jax.Array:
-        factor = rule.evaluation
-        return owned(jnp.asarray(factor(rule_state) if callable(factor) else factor, float))
+    recursion = Recursion.of(rule)
 
     def init_fn(params: optax.Params):
-        rule_state, restart_state = owned(rule.init()), ()
-        if test is not None:
-            rule_state, restart_state = varying_with((rule_state, test.init()), params)
-        return state_type(
-            offset=zero_buffers(params, dtype),
-            rule_state=rule_state,
-            restart_state=restart_state,
-            evaluation=evaluation(rule_state),
-        )
+        offset = zero_buffers(params, dtype)
+        rule_state = recursion.start(offset)
+        return state_type(offset, rule_state, recursion.evaluated(rule_state))
 
     def update_fn(updates, state, params=None, *, value=None, **extra_args):
         del params, extra_args
         check_buffers(updates, dtype, state.offset)
         updates = jax.tree.map(jnp.asarray, updates)
-        (beta, gamma), rule_state = rule.coefficients(state.rule_state)
-        restart_state = state.restart_state
-        if test is not None:
-            flag, restart_state = test.triggered(restart_state, updates, state.offset, value)
-            beta, gamma = jnp.where(flag, 0.0, beta), jnp.where(flag, 0.0, gamma)
-            if isinstance(momentum, rules.MomentumRule):
-                rule_state = select(flag, rule.init(), rule_state)
-        rule_state = owned(rule_state)
-        updates, offset = linear_step(beta, beta + gamma, updates, state.offset)
-        # A constant is handed on: written anew, it would be one more copy in the program.
-        factor = evaluation(rule_state) if callable(rule.evaluation) else state.evaluation
-        return updates, state_type(offset, rule_state, restart_state, factor)
+        updates, offset, rule_state = recursion.step(state.rule_state, state.offset, updates, value)
+        return updates, state_type(offset, rule_state, recursion.evaluated(rule_state, state.evaluation))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def linear_step(b, k, updates: optax.Updates, offset: optax.Updates, a=None, c=None):
-    """(u, w) → (a·u + c·w⁺, w⁺) over trees, w⁺ = b·w + k·u; a and c are 1 where None.
-
-    The kernel has b = β and k = β + γ. The dtypes are those of `step_buffers`.
-    """
-
-    # At least in float32: in bfloat16 a momentum of 0.999 would be exactly 1.
-    def leaf(u: jax.Array, w: jax.Array):
-        w = weighted_sum(b, w, k, u)
-        own = u if a is None else jnp.asarray(a, u.dtype) * u
-        return own + (w if c is None else jnp.asarray(c, w.dtype) * w), w
-
-    return step_buffers(leaf, updates, offset)
 
 
 def _identity(state_type: Callable[..., Any]) -> optax.GradientTransformationExtraArgs:
@@ -234,7 +188,7 @@ def _identity(state_type: Callable[..., Any]) -> optax.GradientTransformationExt
 
     def init_fn(params: optax.Params):
         del params
-        return state_type(offset=None, rule_state=(), restart_state=(), evaluation=None)
+        return state_type(offset=None, rule_state=(), evaluation=None)
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args

@@ -8,7 +8,9 @@ import optax
 
 from nag_optax._schedules import at_step
 from nag_optax._validate import check_schedule, is_python_number
-from nag_optax.acceleration.around import Recursion, around
+from nag_optax.acceleration.around import around
+from nag_optax.acceleration.momentum import Step
+from nag_optax.acceleration.step import Recursion
 
 
 class _Scalars(NamedTuple):
@@ -79,7 +81,7 @@ def ema_nesterov(
         step = jnp.zeros([], jnp.int32)
         return _Scalars(step, at_step("lookahead", lookahead, step))
 
-    def coefficients(scalars: _Scalars):
+    def coefficients(scalars: _Scalars, _: Step):
         following = jnp.asarray(optax.safe_increment(scalars.step))
         gamma = at_step("decay", decay, scalars.step)
         beta = at_step("lookahead", lookahead, following)

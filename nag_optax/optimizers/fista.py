@@ -16,8 +16,8 @@ from nag_optax._trees import is_none, path_name, widened
 from nag_optax._validate import check_schedule, is_python_number
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.iterate import IterateState, offset_of
-from nag_optax.acceleration.kernel import AccelerateState, nesterov_kernel
-from nag_optax.acceleration.restart import Restart
+from nag_optax.acceleration.momentum.restarting import Restart
+from nag_optax.acceleration.step import Recursion
 from nag_optax.optimizers import backtracking
 from nag_optax.optimizers.nag import nag
 from nag_optax.prox.apply import check_prox, penalty, proximal_point
@@ -70,7 +70,8 @@ def fista(
             that keeps the tree, shapes and dtypes; None for f alone. Under `optax.inject_hyperparams`,
             name it in `static_args`.
         momentum: the rule, a number or an Optax schedule, as in `accelerate`. With a prox or
-            backtracking its iterate must be x = p − w, which excludes triple momentum and ITEM.
+            backtracking its iterate must be x = p − w, which excludes triple momentum and ITEM. The
+            value that a rule of your own sees is f(p).
         restart: "gradient", "speed", "value" or None, as in `accelerate`. A restart begins a new
             sequence with a bound of its own, and usually converges faster. "value" needs
             `update(..., value=f(p))` and adds g(p) itself, where it is finite; a `prox` must have
@@ -122,34 +123,22 @@ def fista(
     if learning_rate is not None and prox is None:
         # x = p − w needs no prox to be exact, and the offset in the buffer is cheaper.
         return nag(learning_rate, momentum, restart=restart, accumulator_dtype=accumulator_dtype)
-    rule = rules.as_rule(momentum)
+    rule = rules.restarting(momentum, restart)
     if callable(rule.evaluation) or (is_python_number(rule.evaluation) and rule.evaluation != -1):
         raise ValueError(
             "momentum must be a rule whose iterate is p − w (evaluation = -1), as a prox or a search makes "
             f"that one; got evaluation = {rule.evaluation}"
         )
+    recursion = Recursion.of(rule)
     dtype = buffer_dtype(accumulator_dtype)
-    # The kernel has no offset where the momentum is Python's 0; here it always has.
-    plain = is_python_number(momentum) and momentum == 0
-    kernel = nesterov_kernel(AccelerateState, rule if plain else momentum, restart, None)
 
     def init_fn(params: optax.Params) -> IterateState:
-        # Of one scalar: the kernel's own buffer is not kept.
-        scalars: Any = kernel.init(varying_with(jnp.zeros([]), params))
+        iterate = zero_buffers(params, dtype)
+        rule_state: Any = recursion.start(iterate)
         search = jnp.zeros([], jnp.int32) if callable(learning_rate) else ()
         if learning_rate is None:
-            scalars, search = varying_with((scalars, backtracking.init()), params)
-        return IterateState(
-            iterate=zero_buffers(params, dtype),
-            started=jnp.zeros([], bool),
-            rule_state=scalars.rule_state,
-            restart_state=scalars.restart_state,
-            search=search,
-        )
-
-    def accelerated(step: Any, offset: Any, rule_state: Any, restart_state: Any, value: Any) -> Any:
-        kernel_state: Any = AccelerateState(offset, rule_state, restart_state, None)
-        return kernel.update(step, kernel_state, value=value)
+            rule_state, search = varying_with((rule_state, backtracking.init()), iterate)
+        return IterateState(iterate, jnp.zeros([], bool), rule_state, search)
 
     def objective(value: Any, target: Any, params: Any) -> Any:
         """F(p) from f(p), for the one restart test that reads it."""
@@ -160,7 +149,7 @@ def fista(
         # p may lie outside a set that x is in.
         return jnp.asarray(value).astype(float) + jnp.where(jnp.isfinite(g), g, 0.0)
 
-    def next_state(target: Any, state: Any, params: Any, momentum_state: Any, search: Any) -> IterateState:
+    def next_state(target: Any, state: Any, params: Any, rule_state: Any, search: Any) -> IterateState:
         def stays(x: jax.Array, p: jax.Array) -> jax.Array:
             return jnp.where(state.started, x, p.astype(x.dtype))
 
@@ -172,8 +161,7 @@ def fista(
             params,
             is_leaf=is_none,
         )
-        started = jnp.ones_like(state.started)
-        return IterateState(iterate, started, momentum_state.rule_state, momentum_state.restart_state, search)
+        return IterateState(iterate, jnp.ones_like(state.started), rule_state, search)
 
     def update_with_rate(updates, state, params, value):
         search, rate = state.search, learning_rate
@@ -184,8 +172,8 @@ def fista(
         step = _difference(target, params)
         offset = offset_of(state, params)
         value = objective(value, target, params)
-        step, new = accelerated(step, offset, state.rule_state, state.restart_state, value)
-        return step, next_state(target, state, params, new, search)
+        step, _, rule_state = recursion.step(state.rule_state, offset, step, value)
+        return step, next_state(target, state, params, rule_state, search)
 
     def update_with_search(updates, state, params, value, value_fn, extra_args):
         arguments = _arguments_of(value_fn, extra_args)
@@ -205,16 +193,14 @@ def fista(
         # Without a prox the step is known better than the difference of two rounded points.
         step = _scaled(point.grad, search.step_size) if prox is None else _difference(target, point.params)
         value = objective(point.value, target, point.params)
-        _, new = accelerated(step, point.offset, point.rule_state, state.restart_state, value)
-        offset = new.offset
+        _, offset, rule_state = recursion.step(point.rule_state, point.offset, step, value)
         if rule.retime is not None:
             # The next step is tried with a larger s, and the lookahead is that of the trial.
             ratio = search.step_size / search.next_step_size
-            factor, rule_state = rule.retime(new.rule_state, ratio)
-            new = new._replace(rule_state=rule_state)
+            factor, rule_state = rule.retime(rule_state, ratio)
             offset = jax.tree.map(lambda w: jnp.asarray(factor, w.dtype) * w, offset)
             # After a restart the factor is 1, whatever the ratio. A step size that may not grow stays.
-            free = jnp.asarray(rule.retime(new.rule_state, 0.5)[0]) == 1
+            free = jnp.asarray(rule.retime(rule_state, 0.5)[0]) == 1
             search = search._replace(free=free & (ratio < 1))
         # Not the kernel's step: that starts from the point that was accepted.
         step = jax.tree.map(
@@ -223,7 +209,7 @@ def fista(
             offset,
             is_leaf=is_none,
         )
-        return step, next_state(target, state, params, new, search)
+        return step, next_state(target, state, params, rule_state, search)
 
     def update_fn(updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra_args):
         if params is None:

@@ -8,7 +8,9 @@ import optax
 
 from nag_optax._schedules import at_step
 from nag_optax._validate import check_schedule, is_python_number
-from nag_optax.acceleration.around import Recursion, around
+from nag_optax.acceleration.around import around
+from nag_optax.acceleration.momentum import Step
+from nag_optax.acceleration.step import Recursion
 
 
 class _Scalars(NamedTuple):
@@ -89,7 +91,7 @@ def gpa(
         step = jnp.zeros([], jnp.int32)
         return _Scalars(step, at_step("mu_x", mu_x, step), at_step("mu_y", mu_y, step))
 
-    def coefficients(scalars: _Scalars):
+    def coefficients(scalars: _Scalars, _: Step):
         following = jnp.asarray(optax.safe_increment(scalars.step))
         new = _Scalars(following, at_step("mu_x", mu_x, scalars.step), at_step("mu_y", mu_y, following))
         # μ_y − μ_x⁺·μ_y⁺ without cancellation where 1 − μ_x is small.

@@ -12,7 +12,7 @@ from nag_optax._schedules import at_step
 from nag_optax._validate import check_number, check_schedule
 from nag_optax.acceleration.kernel import accelerate
 from nag_optax.acceleration.momentum import Momentum
-from nag_optax.acceleration.restart import Restart
+from nag_optax.acceleration.momentum.restarting import Restart
 from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate
 
 

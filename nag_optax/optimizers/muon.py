@@ -11,7 +11,7 @@ from nag_optax._dtypes import wide
 from nag_optax._validate import check_schedule
 from nag_optax.acceleration.around import checked_inner
 from nag_optax.acceleration.kernel import nesterov_kernel
-from nag_optax.acceleration.momentum import Momentum
+from nag_optax.acceleration.momentum import Momentum, as_rule
 from nag_optax.optimizers.nadam import nadamw
 from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate
 from nag_optax.transforms.orthogonalize import (
@@ -35,7 +35,6 @@ class MuonMomentumState(NamedTuple):
 
     offset: optax.Updates | None
     rule_state: Any
-    restart_state: Any
     evaluation: jax.Array | None
 
 
@@ -127,7 +126,7 @@ def muon(
     else:
         fallback = checked_inner(fallback, "fallback")
     matrix_optimizer = optax.chain(
-        nesterov_kernel(MuonMomentumState, momentum, None, accumulator_dtype),
+        nesterov_kernel(MuonMomentumState, as_rule(momentum), accumulator_dtype),
         orthogonalize(steps, coefficients=coefficients, eps=eps, leading_axes=leading_axes, dtype=dtype),
         _scale_by_shape(shape_scaling, leading_axes),
         add_decay(weight_decay, mask),

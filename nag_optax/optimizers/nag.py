@@ -7,8 +7,8 @@ import optax
 
 from nag_optax._validate import check_schedule
 from nag_optax.acceleration.kernel import AccelerateState, ScaleByNesterovState, nesterov_kernel
-from nag_optax.acceleration.momentum import Momentum
-from nag_optax.acceleration.restart import Restart
+from nag_optax.acceleration.momentum import Momentum, restarting
+from nag_optax.acceleration.momentum.restarting import Restart
 from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate
 
 Accumulate = Literal["updates", "gradients"]
@@ -80,9 +80,9 @@ def nag(
         raise ValueError(f'accumulate must be "updates" or "gradients"; got {accumulate!r}')
     check_schedule("learning_rate", learning_rate, minimum=0)
 
-    descent = scale_by_learning_rate(learning_rate)
+    rule, descent = restarting(momentum, restart), scale_by_learning_rate(learning_rate)
     if accumulate == "gradients":
-        kernel = nesterov_kernel(ScaleByNesterovState, momentum, restart, accumulator_dtype)
+        kernel = nesterov_kernel(ScaleByNesterovState, rule, accumulator_dtype)
         return optax.chain(kernel, add_decay(weight_decay, mask), descent)
-    kernel = nesterov_kernel(AccelerateState, momentum, restart, accumulator_dtype)
+    kernel = nesterov_kernel(AccelerateState, rule, accumulator_dtype)
     return optax.chain(descent, kernel, add_decay(weight_decay, mask, learning_rate))

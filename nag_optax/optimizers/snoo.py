@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_buffers, owned, zero_buffers
+from nag_optax._buffers import buffer_dtype, check_buffers, zero_buffers
 from nag_optax._dtypes import wide
 from nag_optax._meshes import varying_with
 from nag_optax._schedules import at_step
 from nag_optax._trees import is_none
-from nag_optax._validate import check_number, check_schedule, hint_of_injection, is_python_number
+from nag_optax._validate import check_number, check_schedule, hint_of_injection
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.around import checked_inner, in_dtypes_of
 from nag_optax.acceleration.iterate import OuterState, StoredIterate
-from nag_optax.acceleration.kernel import linear_step
+from nag_optax.acceleration.step import Recursion
 
 
 class SnooMomentum(NamedTuple):
@@ -36,10 +36,11 @@ class SnooMomentum(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """An inner step: gradients, for their dtypes alone, parameters, and the step that `inner` took."""
+    """An inner step: gradients, for their dtypes alone, parameters, the objective, the step of `inner`."""
 
     updates: Any
     params: Any
+    value: Any
     step: Any
     sync: jax.Array
 
@@ -133,15 +134,19 @@ def snoo(
             f"reduce must be None or a function of the pseudo-gradient; got {reduce!r} of type "
             f"{type(reduce).__name__}{hint_of_injection(reduce)}"
         )
+    recursion = Recursion.of(rule)
     dtype = buffer_dtype(accumulator_dtype)
-    plain = is_python_number(outer_momentum) and outer_momentum == 0
+    plain = rule is rules.PLAIN
 
     def init_fn(params: optax.Params) -> OuterState:
         # Zeros, not a copy of the parameters: init may be given their shapes alone.
         slow = StoredIterate(zero_buffers(params, dtype), jnp.zeros([], bool))
-        offset = None if plain else zero_buffers(params, dtype)
+        offset, rule_state = None, ()
+        if not plain:
+            offset = zero_buffers(params, dtype)
+            rule_state = recursion.start(offset)
         steps, outer_steps = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
-        momentum = SnooMomentum(offset, () if plain else owned(rule.init()), steps, outer_steps)
+        momentum = SnooMomentum(offset, rule_state, steps, outer_steps)
         return OuterState(slow, momentum, inner.init(params))
 
     def update_fn(updates, state, params=None, **extra_args):
@@ -160,7 +165,7 @@ def snoo(
             sync | ~held.started,
             rare_step,
             _inner_step,
-            _Step(updates, params, step, sync),
+            _Step(updates, params, extra_args.get("value"), step, sync),
             held,
             momentum._replace(steps=steps),
         )
@@ -181,8 +186,7 @@ def snoo(
             direction = reduce(direction)
         offset, rule_state = momentum.offset, momentum.rule_state
         if not plain:
-            (beta, gamma), rule_state = rule.coefficients(rule_state)
-            direction, offset = linear_step(beta, beta + gamma, direction, offset)
+            direction, offset, rule_state = recursion.step(rule_state, offset, direction, taken.value)
         rate = at_step("outer_learning_rate", outer_learning_rate, momentum.outer_steps)
 
         def moved(d: jax.Array | None, s: jax.Array) -> jax.Array:
@@ -204,7 +208,7 @@ def snoo(
         return (
             in_dtypes_of(taken.updates, step),
             held._replace(iterate=slow),
-            SnooMomentum(offset, owned(rule_state), jnp.zeros_like(momentum.steps), outer_steps),
+            SnooMomentum(offset, rule_state, jnp.zeros_like(momentum.steps), outer_steps),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -10,7 +10,7 @@ from jax.sharding import AxisType
 
 from nag_optax._meshes import varying_with
 from nag_optax.acceleration import momentum as rules
-from nag_optax.acceleration.restart import Restart
+from nag_optax.acceleration.momentum.restarting import Restart
 from nag_optax.optimizers.fista import fista
 from nag_optax.prox.apply import proximal_point
 from nag_optax.prox.base import ProxLike

@@ -67,15 +67,16 @@ def schedule_as_data(name: str, schedule: Any, params: Any) -> Any:
 def rule_as_data(momentum: rules.Momentum, params: Any) -> Any:
     if momentum is FISTA:
         return None
-    if not callable(momentum) and not isinstance(momentum, rules.MomentumRule):
-        return momentum
-    rule = rules.as_rule(momentum)
-    init, types = close(rule.init)
+    if not isinstance(momentum, rules.MomentumRule):
+        return schedule_as_data("momentum", momentum, params)
+    init, types = close(momentum.init)
     state = varying_with(jax.tree.map(lambda t: jnp.zeros(t.shape, t.dtype), types), params)
-    evaluation, retime = rule.evaluation, rule.retime
+    update = jax.tree.map(lambda p: jnp.zeros_like(p, wide(p.dtype)), params)
+    step = rules.Step(update, update, _scalar(float, params))
+    evaluation, retime = momentum.evaluation, momentum.retime
     return rules.MomentumRule(
         init,
-        close(rule.coefficients, state)[0],
+        close(momentum.coefficients, state, step)[0],
         close(evaluation, state)[0] if callable(evaluation) else evaluation,
         None if retime is None else close(retime, state, _scalar(float, params))[0],
     )

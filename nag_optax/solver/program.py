@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax.acceleration.restart import Restart
+from nag_optax.acceleration.momentum.restarting import Restart
 from nag_optax.optimizers.fista import fista
 from nag_optax.prox.apply import penalty
 from nag_optax.solver import loop

@@ -91,7 +91,7 @@ def test_any_optimizer_can_be_accelerated(x64: None, standard_promotion: None):
 
 
 def test_restart_sets_gamma_to_zero_too():
-    rule = MomentumRule(tuple, lambda state: ((0.5, 0.7), state))
+    rule = MomentumRule(tuple, lambda state, step: ((0.5, 0.7), state))
     optimizer = accelerate(rule, restart="value")
     params = jnp.ones(1)
     state = optimizer.init(params)

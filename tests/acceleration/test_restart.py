@@ -4,6 +4,7 @@
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
 # pyright: reportCallIssue=false
 
+from functools import partial
 from typing import Any, get_args
 
 import jax
@@ -12,8 +13,9 @@ import numpy as np
 import optax
 import pytest
 
+import nag_optax
 from nag_optax import accelerate, momentum, nag
-from nag_optax.acceleration.restart import Restart
+from nag_optax.acceleration.momentum.restarting import Restart, RestartingState
 from tests import reference
 from tests.helpers import float_count, rising, rule_from, trajectory
 
@@ -72,6 +74,30 @@ def test_equals_the_paper_s_sequences(scheme: Restart, kind: str, accumulate: An
     assert len(restarts) >= 2
     np.testing.assert_allclose(ps, ys, rtol=0, atol=1e-12)
     np.testing.assert_allclose(xs, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", MOMENTA)
+def test_is_short_for_a_rule_around_a_rule(kind: str):
+    """The same program, and so the same numbers and bytes."""
+    ours, params = MOMENTA[kind][0], jnp.asarray(START)
+
+    def program(optimizer: optax.GradientTransformation) -> str:
+        update = optax.with_extra_args_support(optimizer).update
+        state = optimizer.init(params)
+        return str(jax.make_jaxpr(lambda state: update(params, state, params, value=0.0))(state))
+
+    # A value would be that of f alone where fista does not know that it is for a restart.
+    fista = partial(nag_optax.fista, 0.1, nag_optax.prox.nonnegative())
+    wraps = partial(nag, 0.1), partial(nag_optax.laprop, 0.1), accelerate, fista
+    for scheme in SCHEMES:
+        rule = momentum.restarting(ours, scheme)
+        for wrap in wraps[:3] if scheme == "value" else wraps:
+            assert program(wrap(momentum=rule, restart=None)) == program(wrap(momentum=ours, restart=scheme))
+
+
+def test_momentum_zero_has_nothing_to_restart():
+    assert not jax.tree.leaves(accelerate(0.0, restart="value").init(jnp.ones(2)))
+    assert momentum.restarting(0.9, None).coefficients(())[0] == (0.9, 0.0)
 
 
 def steps_to_gap(optimizer: optax.GradientTransformation, gap: float = 1e-9, most: int = 3000) -> int:
@@ -140,15 +166,16 @@ def test_only_a_rule_begins_again(kind: str):
     counts = []
     for value in (3.0, 2.0, 5.0, 4.0):
         _, state = optimizer.update(params, state, params, value=jnp.array(value))
-        counts.append(int(state.rule_state))
+        counts.append(int(state.rule_state.rule_state))
     assert counts == ([1, 2, 0, 1] if kind == "rule" else [1, 2, 3, 4])
 
 
 def test_sutskever_begins_again():
     optimizer = accelerate(momentum.sutskever(0.9), restart="value")
     params = jnp.ones(1)
-    state = optimizer.init(params)._replace(rule_state=jnp.asarray(1000, jnp.int32))
-    state = state._replace(restart_state=jnp.asarray(0.0))
+    state = optimizer.init(params)
+    late = RestartingState(rule_state=jnp.asarray(1000, jnp.int32), seen=jnp.asarray(0.0))
+    state = state._replace(rule_state=late)
     _, state = optimizer.update(params, state, params, value=jnp.array(1.0))
     updates, _ = optimizer.update(params, state, params, value=jnp.array(0.5))
     np.testing.assert_allclose(updates, 1.5)
@@ -163,7 +190,7 @@ def test_speed_counts_the_whole_tree():
     updates, state = optimizer.update({"a": jnp.full(1, -0.5), "b": jnp.ones(1)}, state, params)
     np.testing.assert_allclose(state.offset["b"], 0.75)
     # a: v = 0; b: v = 0.75 + 1.
-    np.testing.assert_allclose(state.restart_state, 1.5**2, rtol=1e-6)
+    np.testing.assert_allclose(state.rule_state.seen, 1.5**2, rtol=1e-6)
     np.testing.assert_allclose(updates["b"], 1.75)
 
 
@@ -173,8 +200,8 @@ def test_speed_is_summed_wide():
     params = {"long": jnp.zeros(4096, jnp.bfloat16), "short": jnp.zeros(1, jnp.bfloat16)}
     steps = jax.tree.map(jnp.ones_like, params)
     _, state = optimizer.update(steps, optimizer.init(params), params)
-    assert state.restart_state.dtype == jnp.float32
-    np.testing.assert_array_equal(state.restart_state, 4097.0)
+    assert state.rule_state.seen.dtype == jnp.float32
+    np.testing.assert_array_equal(state.rule_state.seen, 4097.0)
 
 
 def test_gradient_is_summed_wide():
@@ -213,8 +240,8 @@ def test_value_may_be_any_scalar(value: Any):
     optimizer = accelerate(0.9, restart="value")
     params = jnp.ones(2)
     _, state = optimizer.update(params, optimizer.init(params), params, value=value)
-    assert state.restart_state.dtype == jnp.float32
-    assert float(state.restart_state) == 2.0
+    assert state.rule_state.seen.dtype == jnp.float32
+    assert float(state.rule_state.seen) == 2.0
 
 
 @pytest.mark.parametrize("restart", ["velocity", "", True, 1, ["gradient"]], ids=repr)

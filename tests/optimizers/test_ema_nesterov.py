@@ -106,7 +106,7 @@ class TestOtherMethods:
         assert residual(xs, expected[1]) < EXACT
 
     def test_at_a_constant_lookahead_it_is_a_rule_of_the_kernel(self, x64: None):
-        rule = momentum.MomentumRule(tuple, lambda state: ((0.95 + 0.05 * 0.8, -0.95), state))
+        rule = momentum.MomentumRule(tuple, lambda state, step: ((0.95 + 0.05 * 0.8, -0.95), state))
         kernel = optax.chain(optax.sgd(0.1), accelerate(rule))
         ps, xs = trajectory(ema_nesterov(optax.sgd(0.1), 0.8, 0.95), quartic_gradient, START, STEPS)
         expected = trajectory(kernel, quartic_gradient, START, STEPS)

@@ -31,7 +31,8 @@ def search_scan(optimizer: Any, smooth: Any, start: Any, steps: int) -> Any:
         value, grad = jax.value_and_grad(smooth)(params)
         updates, state = optimizer.update(grad, state, params, value=value, grad=grad, value_fn=smooth)
         params = optax.apply_updates(params, updates)
-        return (params, state), (params, eval_params(state, params), state.search, state.rule_state)
+        (t,) = jax.tree.leaves(state.rule_state)
+        return (params, state), (params, eval_params(state, params), state.search, t)
 
     return jax.lax.scan(step, (start, optimizer.init(start)), length=steps)[1]
 
@@ -87,8 +88,8 @@ def valued(optimizer: Any, objective: Any) -> tuple[np.ndarray, np.ndarray]:
         params, state = carry
         value, grad = objective(params), jax.grad(away)(params)
         updates, state = optimizer.update(grad, state, params, value=value, grad=grad, value_fn=away)
-        rule_state = state.rule_state if hasattr(state, "rule_state") else state[-1].rule_state
-        return (params + updates, state), (params, rule_state == 1)
+        last = state if hasattr(state, "rule_state") else state[-1]
+        return (params + updates, state), (params, last.rule_state.rule_state == 1)
 
     start = jnp.asarray(CENTRE)
     run = jax.jit(lambda start: jax.lax.scan(step, (start, optimizer.init(start)), length=100)[1])

@@ -4,8 +4,11 @@ from nag_optax.acceleration.momentum.fista import chambolle_dossal as chambolle_
 from nag_optax.acceleration.momentum.fista import fista as fista
 from nag_optax.acceleration.momentum.fista import gfista as gfista
 from nag_optax.acceleration.momentum.ogm import ogm as ogm
+from nag_optax.acceleration.momentum.restarting import restarting as restarting
+from nag_optax.acceleration.momentum.rule import PLAIN as PLAIN
 from nag_optax.acceleration.momentum.rule import Momentum as Momentum
 from nag_optax.acceleration.momentum.rule import MomentumRule as MomentumRule
+from nag_optax.acceleration.momentum.rule import Step as Step
 from nag_optax.acceleration.momentum.rule import as_rule as as_rule
 from nag_optax.acceleration.momentum.rule import constant as constant
 from nag_optax.acceleration.momentum.rule import scheduled as scheduled

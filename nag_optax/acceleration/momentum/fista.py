@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._validate import check_number, is_python_number
-from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar, as_float
+from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar, Step, as_float
 
 
 def fista() -> MomentumRule:
@@ -38,7 +38,7 @@ def fista() -> MomentumRule:
     rate O(1/k²)*, 1983.
     """
 
-    def coefficients(t: jax.Array) -> tuple[tuple[Scalar, Scalar], jax.Array]:
+    def coefficients(t: jax.Array, _: Step | None = None) -> tuple[tuple[Scalar, Scalar], jax.Array]:
         following = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
         return ((t - 1) / following, 0.0), following
 
@@ -85,7 +85,7 @@ def chambolle_dossal(a: Scalar = 3.0) -> MomentumRule:
     check_number("a", a, minimum=2)
     a = as_float(a)
 
-    def coefficients(count: jax.Array) -> tuple[tuple[Scalar, Scalar], jax.Array]:
+    def coefficients(count: jax.Array, _: Step | None = None) -> tuple[tuple[Scalar, Scalar], jax.Array]:
         steps = count.astype(float)
         return (steps / (steps + (1 + a)), 0.0), jnp.asarray(optax.safe_increment(count))
 
@@ -143,7 +143,7 @@ def gfista(step_size: Scalar, strong_convexity: Scalar, prox_strong_convexity: S
 
     # With t = 1 + (1 − q)·s nothing is divided by 1 − q: t⁺(t⁺ − 1) = t²(1 − q·t⁺) is
     # (1 − q)·s⁺² + (1 + q·t²)·s⁺ = t², and the same identity makes β of the second factor.
-    def coefficients(s: jax.Array) -> tuple[tuple[Scalar, Scalar], jax.Array]:
+    def coefficients(s: jax.Array, _: Step | None = None) -> tuple[tuple[Scalar, Scalar], jax.Array]:
         q = jnp.asarray(ratio, float)
         q = jnp.where(q > 1, 1.0, q)
         square = (1 + (1 - q) * s) ** 2

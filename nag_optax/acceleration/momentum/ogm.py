@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._validate import check_number
-from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar
+from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar, Step
 
 
 class OgmState(NamedTuple):
@@ -65,7 +65,7 @@ def ogm(num_steps: Scalar | None = None) -> MomentumRule:
         return ((theta - 1) / following, theta / following), following
 
     if num_steps is None:
-        return MomentumRule(lambda: jnp.ones([], float), lambda theta: following_pair(theta, 4.0))
+        return MomentumRule(lambda: jnp.ones([], float), lambda theta, _=None: following_pair(theta, 4.0))
     check_number("num_steps", num_steps, minimum=1, below=2**31, integer=True)
 
     def init() -> OgmState:
@@ -74,7 +74,7 @@ def ogm(num_steps: Scalar | None = None) -> MomentumRule:
     def is_last(steps: jax.Array) -> jax.Array:
         return steps >= jnp.asarray(num_steps, jnp.int32)
 
-    def coefficients(state: OgmState) -> tuple[tuple[Scalar, Scalar], OgmState]:
+    def coefficients(state: OgmState, _: Step | None = None) -> tuple[tuple[Scalar, Scalar], OgmState]:
         # With θ = 1, β is 0: the offset of the run before has no part in the next.
         over = is_last(state.steps)
         theta = jnp.where(over, 1, state.theta)

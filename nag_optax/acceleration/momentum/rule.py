@@ -3,7 +3,7 @@
 A rule is a pair of pure functions, in Optax's spirit, and the iterate that its theorem is about:
 
     init() -> rule_state
-    coefficients(rule_state) -> ((beta, gamma), rule_state)
+    coefficients(rule_state, step) -> ((beta, gamma), rule_state)
     evaluation: x = p + evaluation·w
 
 `accelerate` takes a rule, a float or an Optax schedule; the last two are lifted to rules here.
@@ -24,6 +24,20 @@ Scalar = jax.typing.ArrayLike
 RuleState = Any
 
 
+class Step(NamedTuple):
+    """What a rule may look at: the step that is about to be taken.
+
+    Attributes:
+        update: u, the incoming step, a tree; None in place of a leaf that stays.
+        offset: w, the lookahead offset before the step, the tree of the parameters.
+        value: the objective at the parameters, where `update(..., value=)` gives it; else None.
+    """
+
+    update: Any
+    offset: Any
+    value: Scalar | None
+
+
 class MomentumRule(NamedTuple):
     """What a method is, apart from its step: two coefficients a step.
 
@@ -31,8 +45,10 @@ class MomentumRule(NamedTuple):
 
     Attributes:
         init: `init() -> rule_state`, a pytree of arrays of fixed shapes and dtypes.
-        coefficients: `coefficients(rule_state) -> ((beta, gamma), rule_state)`, pure and without a
-            Python branch on an array. Scalars; beta in [0, 1) for every rule of this package.
+        coefficients: `coefficients(rule_state, step) -> ((beta, gamma), rule_state)`, pure and without
+            a Python branch on an array. Scalars; beta in [0, 1) for every rule of this package. `step` is
+            a `Step`, which most rules ignore; the package's are numbers that know only their state, and
+            can be called without it, all but `restarting`.
         evaluation: the factor e of the iterate to evaluate, `x = p + e·w`. A number, or a function
             of the rule state after the step for methods whose factor moves. −1 gives the primary
             iterate of Nesterov's method.
@@ -42,7 +58,7 @@ class MomentumRule(NamedTuple):
     """
 
     init: Callable[[], RuleState]
-    coefficients: Callable[[RuleState], tuple[tuple[Scalar, Scalar], RuleState]]
+    coefficients: Callable[..., tuple[tuple[Scalar, Scalar], RuleState]]
     evaluation: Scalar | Callable[[RuleState], Scalar] = -1.0
     retime: Callable[[RuleState, Scalar], tuple[Scalar, RuleState]] | None = None
 
@@ -53,10 +69,14 @@ Momentum = Scalar | optax.Schedule | MomentumRule
 def constant(momentum: Scalar) -> MomentumRule:
     """The rule β = momentum, γ = 0."""
 
-    def coefficients(rule_state: tuple[()]) -> tuple[tuple[Scalar, Scalar], tuple[()]]:
-        return (momentum, 0.0), rule_state
+    def coefficients(state: tuple[()], _: Step | None = None) -> tuple[tuple[Scalar, Scalar], tuple[()]]:
+        return (momentum, 0.0), state
 
     return MomentumRule(tuple, coefficients)
+
+
+# The rule of Python's own 0, which stays 0: there is no buffer then. An array may become another value.
+PLAIN = constant(0.0)
 
 
 def scheduled(schedule: optax.Schedule) -> MomentumRule:
@@ -69,7 +89,7 @@ def scheduled(schedule: optax.Schedule) -> MomentumRule:
     def init() -> jax.Array:
         return jnp.zeros([], jnp.int32)
 
-    def coefficients(count: jax.Array) -> tuple[tuple[Scalar, Scalar], jax.Array]:
+    def coefficients(count: jax.Array, _: Step | None = None) -> tuple[tuple[Scalar, Scalar], jax.Array]:
         count = jnp.asarray(optax.safe_increment(count))
         return (schedule(count), 0.0), count
 
@@ -87,6 +107,8 @@ def as_rule(momentum: Momentum, name: str = "momentum") -> MomentumRule:
             f"call it, nag_optax.momentum.{momentum.__name__}(...)"
         )
     check_schedule(name, momentum, minimum=0, below=1, or_else=", an Optax schedule or a momentum rule")
+    if is_python_number(momentum) and momentum == 0:
+        return PLAIN
     if callable(momentum):
         return scheduled(lambda count: scheduled_value(name, momentum, count))
     return constant(momentum)

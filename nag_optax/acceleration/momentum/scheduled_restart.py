@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._validate import check_number
-from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar
+from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar, Step
 
 
 def scheduled_restart(period: Scalar) -> MomentumRule:
@@ -45,7 +45,7 @@ def scheduled_restart(period: Scalar) -> MomentumRule:
     """
     check_number("period", period, minimum=1, below=2**31, integer=True)
 
-    def coefficients(count: jax.Array) -> tuple[tuple[Scalar, Scalar], jax.Array]:
+    def coefficients(count: jax.Array, _: Step | None = None) -> tuple[tuple[Scalar, Scalar], jax.Array]:
         position = (count % jnp.asarray(period, jnp.int32)).astype(float)
         return (position / (position + 3), 0.0), jnp.asarray(optax.safe_increment(count))
 

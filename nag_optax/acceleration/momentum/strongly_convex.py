@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from nag_optax._validate import check_number
-from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar, as_float, constant
+from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar, Step, as_float, constant
 
 
 def strongly_convex(condition_number: Scalar) -> MomentumRule:
@@ -78,7 +78,7 @@ def triple_momentum(condition_number: Scalar) -> MomentumRule:
     rho = 1 - 1 / root
     coefficients = rho**2 / (2 - rho), rho
     # A function, because an injected condition number may change.
-    return MomentumRule(tuple, lambda state: (coefficients, state), lambda state: (root - 1) / 2)
+    return MomentumRule(tuple, lambda state, _=None: (coefficients, state), lambda state: (root - 1) / 2)
 
 
 def item(condition_number: Scalar) -> MomentumRule:
@@ -130,7 +130,7 @@ def item(condition_number: Scalar) -> MomentumRule:
     def evaluation(j: jax.Array) -> jax.Array:
         return (1 - q) * (1 - j) / (2 * (q * (1 - j) + part(j)))
 
-    def coefficients(j: jax.Array) -> tuple[tuple[Scalar, Scalar], jax.Array]:
+    def coefficients(j: jax.Array, _: Step | None = None) -> tuple[tuple[Scalar, Scalar], jax.Array]:
         delta = part(j) / (q + j)
         shrunk = (1 - q) ** 2 * j
         following = shrunk / (shrunk + (1 + q) * (1 - j) + 2 * part(j))

@@ -17,7 +17,7 @@ from tests import reference
 from tests.helpers import START, quartic, quartic_gradient
 
 BETA, GAMMA = 0.3, 0.4
-RULE = momentum.MomentumRule(tuple, lambda state: ((BETA, GAMMA), state))
+RULE = momentum.MomentumRule(tuple, lambda state, step: ((BETA, GAMMA), state))
 
 OPTIMIZERS = {
     "accelerate": optax.chain(optax.sgd(0.1), nag_optax.accelerate(RULE)),

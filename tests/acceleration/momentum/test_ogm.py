@@ -87,5 +87,5 @@ def test_a_restart_before_the_last_step_has_all_steps_ahead():
     state: Any = optimizer.init(jnp.ones(1))
     for value in (1.0, 0.9, 2.0):
         _, state = optimizer.update(jnp.ones(1), state, value=value)
-    assert int(state.rule_state.steps) == 0
-    assert float(state.rule_state.theta) == 1.0
+    assert int(state.rule_state.rule_state.steps) == 0
+    assert float(state.rule_state.rule_state.theta) == 1.0

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nag_optax import accelerate, momentum
-from tests.helpers import betas, float_count, rising
+from nag_optax import accelerate, momentum, nag
+from tests.helpers import START, betas, float_count, quartic_gradient, rising, trajectory, wavering
 
 
 def test_schedule_is_evaluated_one_step_ahead():
@@ -30,6 +30,21 @@ def test_as_rule_lifts_what_a_momentum_may_be():
     np.testing.assert_allclose(betas(momentum.as_rule(0.25), 2), 0.25)
     np.testing.assert_allclose(betas(momentum.as_rule(jnp.array(0.25)), 2), 0.25)
     np.testing.assert_allclose(betas(momentum.as_rule(lambda count: 0.1 * float_count(count)), 2), [0.1, 0.2])
+
+
+def test_a_rule_of_one_s_own_sees_the_step(x64: None):
+    ps, xs = trajectory(nag(0.12, wavering(0.9)), quartic_gradient, START, 60)
+    p, w, doubt, doubts = START, np.zeros_like(START), 0.0, []
+    for found, iterate in zip(ps, xs, strict=True):
+        u = -0.12 * quartic_gradient(p)
+        doubt = 0.9 * doubt + 0.1 * (u @ w < 0)
+        w = 0.9 * (1 - doubt) * (w + u)
+        p = p + u + w
+        np.testing.assert_allclose(found, p, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(iterate, p - w, rtol=0, atol=1e-12)
+        doubts.append(doubt)
+    # It wavers, and recovers.
+    assert max(doubts) > 2 * doubts[-1] > 0
 
 
 def test_every_rule_evaluates_the_primary_iterate():

@@ -226,7 +226,7 @@ def test_a_restart_begins_the_rule_again(name: str, x64: None):
     for value in (3.0, 2.0, 1.0, 9.0):
         updates, state = optimizer.update(-0.12 * quartic_gradient(params), state, params, value=value)
         params = jnp.add(params, updates)
-    assert_trees_equal(state.rule_state, rule.init())
+    assert_trees_equal(state.rule_state.rule_state, rule.init())
     np.testing.assert_array_equal(state.offset, 0.0)
     assert_trees_equal(eval_params(state, params), params)
 
