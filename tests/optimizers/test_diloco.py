@@ -87,10 +87,15 @@ def test_replicas_communicate_at_an_outer_step_alone():
     text = step.lower(params, state, jnp.asarray(TARGETS, params.dtype)).compile().as_text()
     computations = hlo_computations(text)
     collective = re.compile(r"(all-|reduce-scatter|collective-)[\w-]*\(")
-    communicating = {name for name, lines in computations.items() if any(map(collective.search, lines))}
+    found = [
+        (name, line) for name, lines in computations.items() for line in lines if collective.search(line)
+    ]
     _, rare = conditional_branches(computations["main"])
     _, outer = conditional_branches(computations[rare])
-    assert communicating == {outer}
+    ((place, line),) = found
+    assert place == outer
+    # One number for each parameter.
+    assert re.search(rf"= f32\[(1,)?{len(START)}\]\S* all-reduce\(", line)
 
 
 @pytest.mark.parametrize("reduce", [None, pmean], ids=["alone", "together"])
