@@ -44,10 +44,12 @@ class Recursion(NamedTuple):
 
     def start(self, offset: optax.Updates) -> Any:
         """The first state, beside a buffer of zeros."""
-        state = owned(self.init())
+        return self.typed(owned(self.init()), offset)
+
+    def typed(self, state: Any, offset: optax.Updates) -> Any:
+        """The state, of the type of the next one: inside `shard_map` that may depend on data."""
         if not _inside_shard_map():
             return state
-        # It has the type of the next one, which may depend on data.
         step = Step(offset, offset, varying_with(jnp.zeros([], float), offset))
         return varying_with(state, self.coefficients(state, step)[1])
 

@@ -92,7 +92,8 @@ def snoo(
             `static_args`.
         reduce: a function that is applied to δ at each outer step, and at no other step. It returns
             the same tree, shapes and dtypes. None leaves δ as it is. Under
-            `optax.inject_hyperparams`, name it in `static_args`.
+            `optax.inject_hyperparams`, name it in `static_args`. Where it averages over replicas and
+            the outer momentum restarts by "value", pass all of them one `value=`.
         accumulator_dtype: dtype of slow and b; None takes each parameter's. Use `jnp.float32` with
             bfloat16 parameters.
 
@@ -164,21 +165,37 @@ def snoo(
         step, slow, momentum = jax.lax.cond(
             sync | ~held.started,
             rare_step,
-            _inner_step,
+            inner_step,
             _Step(updates, params, extra_args.get("value"), step, sync),
             held,
             momentum._replace(steps=steps),
         )
         return step, OuterState(slow, momentum, inner_state)
 
-    @_alike
+    def alike(branch: Callable[..., _Parts]) -> Callable[..., _Parts]:
+        """Inside `shard_map`, all branches must return arrays that vary over the same mesh axes."""
+
+        def typed(taken: _Step, held: StoredIterate, momentum: SnooMomentum) -> _Parts:
+            arrays = taken.step, held.iterate, momentum.offset
+            step, slow, offset = varying_with(arrays, (arrays, taken.params))
+            rule_state = momentum.rule_state if plain else recursion.typed(momentum.rule_state, offset)
+            momentum = momentum._replace(offset=offset, rule_state=rule_state)
+            return branch(taken._replace(step=step), held._replace(iterate=slow), momentum)
+
+        return typed
+
+    @alike
+    def inner_step(taken: _Step, held: StoredIterate, momentum: SnooMomentum) -> _Parts:
+        return in_dtypes_of(taken.updates, taken.step), held, momentum
+
+    @alike
     def rare_step(taken: _Step, held: StoredIterate, momentum: SnooMomentum) -> _Parts:
         """The first step of all, when the slow weights become the parameters, or an outer one, or both."""
         slow = jax.tree.map(
             lambda p, s: jnp.where(held.started, s, jnp.asarray(p, s.dtype)), taken.params, held.iterate
         )
         held = StoredIterate(slow, jnp.ones_like(held.started))
-        return jax.lax.cond(taken.sync, outer_step, _inner_step, taken, held, momentum)
+        return jax.lax.cond(taken.sync, outer_step, inner_step, taken, held, momentum)
 
     def outer_step(taken: _Step, held: StoredIterate, momentum: SnooMomentum) -> _Parts:
         direction = jax.tree.map(_pseudo_gradient, taken.step, taken.params, held.iterate, is_leaf=is_none)
@@ -212,24 +229,6 @@ def snoo(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _alike(branch: Callable[..., _Parts]) -> Callable[..., _Parts]:
-    """Inside `shard_map`, all branches must return arrays that vary over the same mesh axes."""
-
-    def typed(taken: _Step, held: StoredIterate, momentum: SnooMomentum) -> _Parts:
-        arrays = taken.step, held.iterate, momentum.offset
-        step, slow, offset = varying_with(arrays, (arrays, taken.params))
-        return branch(
-            taken._replace(step=step), held._replace(iterate=slow), momentum._replace(offset=offset)
-        )
-
-    return typed
-
-
-@_alike
-def _inner_step(taken: _Step, held: StoredIterate, momentum: SnooMomentum) -> _Parts:
-    return in_dtypes_of(taken.updates, taken.step), held, momentum
 
 
 def _pseudo_gradient(u: Any, p: Any, s: jax.Array) -> jax.Array | None:

@@ -99,7 +99,11 @@ def test_replicas_communicate_at_an_outer_step_alone():
 
 
 @pytest.mark.parametrize("reduce", [None, pmean], ids=["alone", "together"])
-@pytest.mark.parametrize("outer_momentum", [0.0, 0.9, momentum.ogm()], ids=["none", "number", "rule"])
+@pytest.mark.parametrize(
+    "outer_momentum",
+    [0.0, momentum.ogm(), momentum.restarting(momentum.ogm(), "speed")],
+    ids=["none", "rule", "restarting"],
+)
 def test_a_state_made_of_replicated_parameters(reduce: Any, outer_momentum: Any):
     """Tracing alone: JAX checks over which axes of the mesh an array varies then."""
     optimizer = snoo(optax.sgd(0.1), 2, 0.7, outer_momentum, reduce=reduce)

@@ -1,7 +1,7 @@
 """Every optimizer that takes a rule uses γ as well as β."""
 
 # Optax types a tree as the union of all that a tree may be.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
 from typing import Any
 
