@@ -9,6 +9,7 @@ from nag_optax.prox.base import ProxLike as ProxLike
 from nag_optax.prox.constraints import box as box
 from nag_optax.prox.constraints import nonnegative as nonnegative
 from nag_optax.prox.groups import group_l2 as group_l2
+from nag_optax.prox.leafwise import leafwise as leafwise
 from nag_optax.prox.nuclear import nuclear_norm as nuclear_norm
 from nag_optax.prox.parts import separable as separable
 from nag_optax.prox.projections import projection as projection

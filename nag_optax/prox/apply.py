@@ -10,6 +10,7 @@ from nag_optax._dtypes import wide
 from nag_optax._trees import path_name
 from nag_optax._validate import hint_of_injection
 from nag_optax.prox.base import ProxLike
+from nag_optax.prox.leafwise import leafwise
 
 
 def check_prox(prox: Any, name: str = "prox") -> None:
@@ -17,9 +18,10 @@ def check_prox(prox: Any, name: str = "prox") -> None:
     Optax's projections, whose second argument is no step size."""
     module = getattr(prox, "__module__", None) or ""
     if inspect.isfunction(prox) and module.startswith("nag_optax.prox."):
+        home = "" if module == leafwise.__module__ else "nag_optax.prox."
         raise TypeError(
             f"{name} must be an operator; got the function {prox.__name__} that makes one: "
-            f"call it, with its arguments, as nag_optax.prox.{prox.__name__}(...)"
+            f"call it, with its arguments, as {home}{prox.__name__}(...)"
         )
     if module.startswith("optax.projections"):
         raise TypeError(

@@ -24,17 +24,17 @@ class Prox:
 
     ```
     prox(params, step_size) = argmin_z  step_size·g(z) + ½‖z − params‖²
-    prox.value(params)      = g(params)
+    prox.value(params)      = g(params), where g is known; else there is no `value`
     ```
 
     A pytree whose leaves are the strengths, so that they can be traced, differentiated, mapped with
     `vmap` and passed to a jitted function. Any other callable `prox(params, step_size) -> params`
-    serves where a `Prox` does; only `value` is then missing.
+    serves where a `Prox` does; only `value` is then missing. `leafwise` makes one of yours.
 
     Attributes:
         name: the function that made it.
         solve: `solve(params, step_size, *arguments, **options)`, the operator.
-        evaluate: `evaluate(params, *arguments, **options)`, the penalty.
+        evaluate: `evaluate(params, *arguments, **options)`, the penalty; None where it is not known.
         arguments: numbers, arrays and trees of them.
         options: what is not an array, as pairs of name and value that can be hashed.
 
@@ -52,7 +52,7 @@ class Prox:
 
     name: str = dataclasses.field(metadata={"static": True})
     solve: Callable[..., Params] = dataclasses.field(metadata={"static": True})
-    evaluate: Callable[..., jax.Array] = dataclasses.field(metadata={"static": True})
+    evaluate: Callable[..., jax.Array] | None = dataclasses.field(metadata={"static": True})
     arguments: tuple[Any, ...] = ()
     options: tuple[tuple[str, Any], ...] = dataclasses.field(default=(), metadata={"static": True})
 
@@ -73,9 +73,13 @@ class Prox:
         check_number("step_size", step_size, minimum=0)
         return self.solve(params, step_size, *self.arguments, **dict(self.options))
 
-    def value(self, params: Params) -> jax.Array:
-        """g(params), a scalar in float32 or wider; inf outside the set of an indicator."""
-        return self.evaluate(params, *self.arguments, **dict(self.options))
+    @property
+    def value(self) -> Callable[[Params], jax.Array]:
+        """`value(params)`: g, a scalar in float32 or wider; inf outside the set of an indicator."""
+        evaluate = self.evaluate
+        if evaluate is None:
+            raise AttributeError(f"{self!r} has no value: its penalty is not known")
+        return lambda params: evaluate(params, *self.arguments, **dict(self.options))
 
     def __repr__(self) -> str:
         shown = [*map(repr, self.arguments), *(f"{name}={value!r}" for name, value in self.options)]
@@ -115,8 +119,10 @@ class Leaf(NamedTuple):
         return jnp.finfo(self.array.dtype).dtype
 
 
-def widened(params: Params, operator: str, *, real: bool = False) -> tuple[list[Leaf], Any]:
-    """The leaves, each at least in float32, and the tree that they came from."""
+def leaves_of(
+    params: Params, operator: str, *, real: bool = False, exact: bool = False
+) -> tuple[list[Leaf], Any]:
+    """The leaves, each at least in float32 unless `exact`, and the tree that they came from."""
     flat, treedef = jax.tree_util.tree_flatten_with_path(params)
     leaves = []
     for path, p in flat:
@@ -124,7 +130,7 @@ def widened(params: Params, operator: str, *, real: bool = False) -> tuple[list[
         if not jnp.issubdtype(dtype, jnp.floating if real else jnp.inexact):
             allowed = "a floating dtype" if real else "a floating or complex dtype"
             raise TypeError(f"{operator} needs parameters of {allowed}; parameter {name} has dtype {dtype}")
-        leaves.append(Leaf(name, jnp.asarray(p, wide(dtype)), dtype))
+        leaves.append(Leaf(name, jnp.asarray(p, dtype if exact else wide(dtype)), dtype))
     return leaves, treedef
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nag_optax._validate import check_numbers, is_python_number
-from nag_optax.prox.base import Params, Prox, indicator, narrowed, prefix_leaves, spread, widened
+from nag_optax.prox.base import Prox, prefix_leaves
+from nag_optax.prox.leafwise import leafwise
 
 
 def nonnegative() -> Prox:
@@ -27,18 +28,13 @@ def nonnegative() -> Prox:
 
     Source: Parikh and Boyd, *Proximal algorithms*, 2014, section 6.2.
     """
-    return Prox("nonnegative", _nonnegative, _nonnegative_value)
+    return _nonnegative()
 
 
-def _nonnegative(params: Params, step_size: jax.typing.ArrayLike) -> Params:
+@leafwise(penalty=lambda z: jnp.all(z >= 0), real=True, exact=True)
+def _nonnegative(p: jax.Array, step_size: jax.Array) -> jax.Array:
     del step_size
-    leaves, treedef = widened(params, "nonnegative", real=True)
-    return narrowed(treedef, leaves, [jnp.maximum(leaf.array, 0.0) for leaf in leaves])
-
-
-def _nonnegative_value(params: Params) -> jax.Array:
-    leaves, _ = widened(params, "nonnegative", real=True)
-    return indicator([jnp.all(leaf.array >= 0.0) for leaf in leaves])
+    return jnp.maximum(p, 0)
 
 
 def box(lower: Any, upper: Any) -> Prox:
@@ -74,33 +70,13 @@ def box(lower: Any, upper: Any) -> Prox:
     check_numbers("lower", lower, finite=False)
     check_numbers("upper", upper, finite=False)
     _check_order(lower, upper)
-    return Prox("box", _box, _box_value, (lower, upper))
+    return _box(lower, upper)
 
 
-def _box(params: Params, step_size: jax.typing.ArrayLike, lower: Any, upper: Any) -> Params:
+@leafwise(penalty=lambda z, lower, upper: jnp.all((z >= lower) & (z <= upper)), real=True, exact=True)
+def _box(p: jax.Array, step_size: jax.Array, lower: jax.Array, upper: jax.Array) -> jax.Array:
     del step_size
-    leaves, treedef, lowers, uppers = _bounds(params, lower, upper)
-    clipped = [jnp.clip(x.array, lo, up) for x, lo, up in zip(leaves, lowers, uppers, strict=True)]
-    return narrowed(treedef, leaves, clipped)
-
-
-def _box_value(params: Params, lower: Any, upper: Any) -> jax.Array:
-    leaves, _, lowers, uppers = _bounds(params, lower, upper)
-    return indicator(
-        [jnp.all((x.array >= lo) & (x.array <= up)) for x, lo, up in zip(leaves, lowers, uppers, strict=True)]
-    )
-
-
-def _bounds(params: Params, lower: Any, upper: Any):
-    leaves, treedef = widened(params, "box", real=True)
-    lowers, uppers = (
-        [
-            bound.astype(leaf.dtype).astype(leaf.array.dtype)
-            for bound, leaf in zip(spread(name, tree, params, leaves), leaves, strict=True)
-        ]
-        for name, tree in (("lower", lower), ("upper", upper))
-    )
-    return leaves, treedef, lowers, uppers
+    return jnp.clip(p, lower, upper)
 
 
 def _check_order(lower: Any, upper: Any) -> None:

@@ -16,11 +16,11 @@ from nag_optax.prox.base import (
     Params,
     Prox,
     Strength,
+    leaves_of,
     narrowed,
     prefix_leaves,
     spread,
     total,
-    widened,
 )
 from nag_optax.prox.shrinkage import shrink
 
@@ -111,7 +111,7 @@ class _Group(NamedTuple):
 
 
 def _groups(params: Params, strength: Strength, axis: Frozen, joint: bool) -> tuple[list[_Group], Any]:
-    leaves, treedef = widened(params, "group_l2")
+    leaves, treedef = leaves_of(params, "group_l2")
     axes = [a.of(leaf) for a, leaf in zip(prefix_leaves("axis", axis.tree, params), leaves, strict=True)]
     norms = [array_norm(leaf.array, a) for a, leaf in zip(axes, leaves, strict=True)]
     if joint and norms:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from nag_optax._meshes import on_auto_axes
 from nag_optax._validate import check_numbers
-from nag_optax.prox.base import Leaf, Params, Prox, Strength, narrowed, spread, total, widened
+from nag_optax.prox.base import Leaf, Params, Prox, Strength, leaves_of, narrowed, spread, total
 
 
 def nuclear_norm(strength: Strength) -> Prox:
@@ -48,7 +48,7 @@ def nuclear_norm(strength: Strength) -> Prox:
 
 
 def _matrices(params: Params, strength: Strength) -> tuple[list[Leaf], Any, list[jax.Array]]:
-    leaves, treedef = widened(params, "nuclear_norm")
+    leaves, treedef = leaves_of(params, "nuclear_norm")
     for leaf in leaves:
         if leaf.array.ndim < 2:
             raise ValueError(

@@ -67,7 +67,8 @@ def separable(parts: Mapping[Part, ProxLike] | Iterable[tuple[Part, ProxLike]]) 
             if _covers(one, other) or _covers(other, one):
                 raise ValueError(f"the parts of separable must not overlap; got {one!r} and {other!r}")
     proxes = tuple(prox if isinstance(prox, Prox) else _custom(prox) for _, prox in pairs)
-    return Prox("separable", _separable, _separable_value, (proxes,), (("keys", keys),))
+    known = all(prox.evaluate is not None for prox in proxes)
+    return Prox("separable", _separable, _separable_value if known else None, (proxes,), (("keys", keys),))
 
 
 def _key(part: Part) -> str | Frozen | Callable[[Params], Any]:
@@ -88,15 +89,11 @@ def _check_mask(mask: Any) -> None:
 
 
 def _custom(prox: ProxLike) -> Prox:
-    return Prox("custom", _call, _no_value, (), (("prox", prox),))
+    return Prox("custom", _call, None, (), (("prox", prox),))
 
 
 def _call(params: Params, step_size: jax.typing.ArrayLike, prox: ProxLike) -> Params:
     return prox(params, step_size)
-
-
-def _no_value(params: Params, prox: ProxLike) -> jax.Array:
-    raise TypeError(f"{prox!r} has no value: make it with a function of nag_optax.prox")
 
 
 def _separable(

@@ -14,7 +14,7 @@ from nag_optax._dtypes import wide
 from nag_optax._meshes import on_auto_axes
 from nag_optax._trees import array_norm
 from nag_optax._validate import check_numbers
-from nag_optax.prox.base import Leaf, Params, Prox, indicator, narrowed, widened
+from nag_optax.prox.base import Leaf, Params, Prox, indicator, leaves_of, narrowed
 from nag_optax.prox.constraints import box, nonnegative
 
 # Of Optax's projections these alone are right for complex parameters.
@@ -85,12 +85,12 @@ def _projection(
     params: Params, step_size: jax.typing.ArrayLike, args: tuple, kwargs: dict, fn: Callable[..., Params]
 ) -> Params:
     del step_size
-    leaves, treedef = widened(params, "projection")
+    leaves, treedef = leaves_of(params, "projection")
     return narrowed(treedef, leaves, _projected(leaves, treedef, args, kwargs, fn)[1])
 
 
 def _projection_value(params: Params, args: tuple, kwargs: dict, fn: Callable[..., Params]) -> jax.Array:
-    leaves, treedef = widened(params, "projection")
+    leaves, treedef = leaves_of(params, "projection")
     given, projected = _projected(leaves, treedef, args, kwargs, fn)
     if not given:
         return indicator([])

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from nag_optax._validate import check_numbers
-from nag_optax.prox.base import Params, Prox, Strength, narrowed, spread, total, widened
+from nag_optax.prox.base import Prox, Strength
+from nag_optax.prox.leafwise import leafwise
 
 
 def l1(strength: Strength) -> Prox:
@@ -37,23 +38,12 @@ def l1(strength: Strength) -> Prox:
     2014, section 6.5.2.
     """
     check_numbers("strength", strength, minimum=0)
-    return Prox("l1", _l1, _l1_value, (strength,))
+    return _l1(strength)
 
 
-def _l1(params: Params, step_size: jax.typing.ArrayLike, strength: Strength) -> Params:
-    leaves, treedef = widened(params, "l1")
-    strengths = spread("strength", strength, params, leaves)
-    shrunk = [
-        soft_threshold(leaf.array, jnp.asarray(step_size, leaf.real_dtype) * s)
-        for leaf, s in zip(leaves, strengths, strict=True)
-    ]
-    return narrowed(treedef, leaves, shrunk)
-
-
-def _l1_value(params: Params, strength: Strength, name: str = "strength") -> jax.Array:
-    leaves, _ = widened(params, "l1")
-    strengths = spread(name, strength, params, leaves)
-    return total([jnp.sum(s * jnp.abs(leaf.array)) for leaf, s in zip(leaves, strengths, strict=True)])
+@leafwise(penalty=lambda z, strength: jnp.sum(strength * jnp.abs(z)))
+def _l1(p: jax.Array, step_size: jax.Array, strength: jax.Array) -> jax.Array:
+    return soft_threshold(p, step_size * strength)
 
 
 def elastic_net(l1_strength: Strength, l2_strength: Strength) -> Prox:
@@ -85,30 +75,20 @@ def elastic_net(l1_strength: Strength, l2_strength: Strength) -> Prox:
     """
     check_numbers("l1_strength", l1_strength, minimum=0)
     check_numbers("l2_strength", l2_strength, minimum=0)
-    return Prox("elastic_net", _elastic_net, _elastic_net_value, (l1_strength, l2_strength))
+    return _elastic_net(l1_strength, l2_strength)
 
 
+def _elastic_net_value(z: jax.Array, l1_strength: jax.Array, l2_strength: jax.Array) -> jax.Array:
+    modulus = jnp.abs(z)
+    return jnp.sum(l1_strength * modulus) + 0.5 * jnp.sum(l2_strength * jnp.square(modulus))
+
+
+@leafwise(penalty=_elastic_net_value)
 def _elastic_net(
-    params: Params, step_size: jax.typing.ArrayLike, l1_strength: Strength, l2_strength: Strength
-) -> Params:
-    leaves, treedef = widened(params, "elastic_net")
-    thresholds = spread("l1_strength", l1_strength, params, leaves)
-    squares = spread("l2_strength", l2_strength, params, leaves)
-    shrunk = []
-    for leaf, threshold, square in zip(leaves, thresholds, squares, strict=True):
-        step = jnp.asarray(step_size, leaf.real_dtype)
-        divisor = (1.0 + step * square).astype(leaf.array.dtype)
-        shrunk.append(soft_threshold(leaf.array, step * threshold) / divisor)
-    return narrowed(treedef, leaves, shrunk)
-
-
-def _elastic_net_value(params: Params, l1_strength: Strength, l2_strength: Strength) -> jax.Array:
-    leaves, _ = widened(params, "elastic_net")
-    squares = spread("l2_strength", l2_strength, params, leaves)
-    half = [
-        0.5 * jnp.sum(s * jnp.square(jnp.abs(leaf.array))) for leaf, s in zip(leaves, squares, strict=True)
-    ]
-    return total([_l1_value(params, l1_strength, "l1_strength"), *half])
+    p: jax.Array, step_size: jax.Array, l1_strength: jax.Array, l2_strength: jax.Array
+) -> jax.Array:
+    divisor = 1.0 + step_size * l2_strength
+    return soft_threshold(p, step_size * l1_strength) / divisor.astype(p.dtype)
 
 
 def soft_threshold(p: jax.Array, threshold: jax.Array) -> jax.Array:

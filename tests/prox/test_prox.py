@@ -14,13 +14,14 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nag_optax import minimize
+from nag_optax import fista, minimize
 from nag_optax.prox import (
     Prox,
     box,
     elastic_net,
     group_l2,
     l1,
+    leafwise,
     nonnegative,
     nuclear_norm,
     projection,
@@ -285,8 +286,56 @@ def test_a_path_gives_its_subtree_alone():
 def test_a_part_may_be_any_function():
     prox = separable({"scale": lambda params, step_size: params * step_size})
     assert float(prox(layers(), 0.5)["scale"]) == -1.5
-    with pytest.raises(TypeError, match="has no value"):
+    with pytest.raises(AttributeError, match="has no value"):
         prox.value(layers())
+
+
+# One's own.
+
+
+@leafwise(penalty=lambda z, most, weight: weight.ravel()[0] * jnp.sum(jnp.square(z)) + jnp.sum(0 * most))
+def damped(p: jax.Array, step_size: jax.Array, most: jax.Array, weight: jax.Array = 0.5) -> jax.Array:
+    return jnp.minimum(p, most) / (1 + 2 * step_size * weight)
+
+
+@leafwise
+def _capped(p: jax.Array, step_size: jax.Array) -> jax.Array:
+    return jnp.minimum(p, step_size)
+
+
+def test_a_prox_of_one_s_own():
+    params = {"a": jnp.array([3.0, -2.0], jnp.bfloat16), "b": jnp.array(1.0), "c": None}
+    prox = damped({"a": jnp.array([1.0, 5.0]), "b": 9.0, "c": 0.0})
+    z = prox(params, 0.5)
+    assert_trees_equal(z, {"a": jnp.array([2 / 3, -4 / 3], jnp.bfloat16), "b": jnp.array(2 / 3), "c": None})
+    assert float(prox.value(params)) == 0.5 * (9 + 4 + 1)
+    assert repr(damped(1.0, weight=0.0)) == "damped(1.0, 0.0)"
+    # Of other strengths it is the same program, and they may be traced.
+    assert jax.tree.structure(damped(1.0)) == jax.tree.structure(damped(2.0))
+    slope = jax.grad(lambda weight: damped(9.0, weight)(jnp.array(1.0), 1.0))(1.0)
+    np.testing.assert_allclose(slope, -2 / 9, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"most of shape \(3,\) does not fit parameter \['a'\]"):
+        damped(jnp.ones(3))({"a": jnp.ones(2)}, 1.0)
+    with pytest.raises(TypeError, match=r"call it, with its arguments, as damped\(\.\.\.\)"):
+        fista(0.1, damped)
+
+
+def test_a_prox_whose_penalty_is_not_known_has_no_value():
+    prox = separable({"a": l1(1.0), "b": _capped()})
+    for unknown in (_capped(), prox):
+        assert not hasattr(unknown, "value")
+        with pytest.raises(ValueError, match='restart="value" needs the penalty'):
+            fista(0.1, unknown, restart="value")
+    solution = minimize(
+        lambda p: 0.5 * (jnp.square(p["a"] - 3) + jnp.square(p["b"] - 3)),
+        {"a": jnp.zeros([]), "b": jnp.zeros([])},
+        prox=prox,
+        learning_rate=0.5,
+    )
+    assert bool(solution.converged)
+    np.testing.assert_allclose([solution.params["a"], solution.params["b"]], [2.0, 0.5], atol=1e-5)
+    # f alone.
+    np.testing.assert_allclose(solution.value, 0.5 * (1 + 2.5**2), rtol=1e-5)
 
 
 # Errors.
