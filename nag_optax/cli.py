@@ -41,7 +41,7 @@ def _run(arguments: list[str], interrupts: list[int]) -> int:
     from nag_optax.train.errors import TrainError
 
     try:
-        from nag_optax._command_line import parse
+        from nag_optax.train.command_line import parse
 
         config, given = parse(arguments or ["--help"])
         _execute(config, given, interrupts)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nag_optax._command_line import parse
 from nag_optax.cli import run
 from nag_optax.compare.config import CompareConfig
 from nag_optax.train.catalogue import OPTIMIZERS
+from nag_optax.train.command_line import parse
 from nag_optax.train.config import EvaluateConfig, TrainConfig
 from nag_optax.train.run import train
 

@@ -73,7 +73,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 @over_pages
 def test_commands_exist(page: Path, monkeypatch):
     """Their options, too; they are not carried out."""
-    from nag_optax._command_line import parse
+    from nag_optax.train.command_line import parse
 
     monkeypatch.chdir(ROOT)
     for words in commands(page):
@@ -108,7 +108,7 @@ def test_the_command_line_page_has_every_option_and_optimizer():
 
 def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tmp_path):
     """Each begins in a folder of its own, and reads those of commands above it."""
-    from nag_optax._command_line import parse
+    from nag_optax.train.command_line import parse
     from nag_optax.train.config import EvaluateConfig
 
     monkeypatch.chdir(tmp_path)
@@ -142,7 +142,7 @@ def test_the_file_to_predict_is_one_that_the_run_takes(monkeypatch, tmp_path):
 
 
 def test_a_command_with_an_unknown_option_is_noticed():
-    from nag_optax._command_line import parse
+    from nag_optax.train.command_line import parse
     from nag_optax.train.errors import InputError
 
     with pytest.raises(InputError, match="--learning-speed"):

@@ -118,7 +118,7 @@ def test_what_is_public_is_not():
     code = """
         import os
         import jax, optax
-        from nag_optax._trees import is_none
+        from nag_optax._arrays import is_none
         from orbax.checkpoint import v1 as ocp
         hasattr(os, "sched_getaffinity"), optax.EmptyState._fields, jax.__version__, ocp.training.Checkpointer
         jax.config.update("jax_enable_x64", True)

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_buffers, zero_buffers
-from nag_optax._dtypes import wide
-from nag_optax._trees import is_none
+from nag_optax._arguments import buffer_dtype
+from nag_optax._arrays import check_buffers, is_none, wide, zero_buffers
 from nag_optax.acceleration.iterate import Lookahead, OuterState
 from nag_optax.acceleration.step import Recursion
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import optax
 
-from nag_optax._trees import path_name
+from nag_optax._arrays import path_name
 from nag_optax.acceleration.kernel import ScaleByNesterovState
 from nag_optax.transforms.descent import DecayState
 from nag_optax.transforms.stochastic_rounding import StochasticRoundingState

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nag_optax._dtypes import wide
-from nag_optax._trees import path_name
+from nag_optax._arrays import path_name, wide
 from nag_optax.acceleration.momentum.rule import Scalar
 
 

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_buffers, zero_buffers
+from nag_optax._arguments import buffer_dtype
+from nag_optax._arrays import check_buffers, zero_buffers
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.iterate import Lookahead, shifted
 from nag_optax.acceleration.momentum.restarting import Restart

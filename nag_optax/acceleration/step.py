@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType
 
-from nag_optax._buffers import owned, step_buffers, weighted_sum
-from nag_optax._meshes import varying_with
+from nag_optax._arrays import owned, step_buffers, varying_with, weighted_sum
 from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar, Step
 
 

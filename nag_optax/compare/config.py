@@ -3,13 +3,13 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from ctypes import c_float
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 
-from nag_optax._float32 import float32
 from nag_optax.train.checks import flag, positive
 from nag_optax.train.config import DatasetName, ModelName, TrainConfig
 from nag_optax.train.config import allowed as allowed_to_train
@@ -235,7 +235,7 @@ class CompareConfig:
             for rate in self.learning_rates:
                 if not positive(rate):
                     raise InputError(f"--learning-rates {rate}: must be {allowed('learning_rates')}")
-            need(lambda rates: len({float32(rate) for rate in rates}) == len(rates), "learning_rates")
+            need(lambda rates: len({c_float(rate).value for rate in rates}) == len(rates), "learning_rates")
         need(lambda count: 1 <= count <= 100, "seeds")
         need(lambda count: 1 <= count <= 1_000_000, "num_steps")
         need(lambda seed: 0 <= seed <= 2**32 - given_or(self.seeds, 1), "seed")

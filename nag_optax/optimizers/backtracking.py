@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nag_optax._dtypes import wide
-from nag_optax._meshes import varying_with
-from nag_optax._trees import dot, is_none, norm
+from nag_optax._arrays import dot, is_none, norm, varying_with, wide
 from nag_optax.acceleration.momentum import MomentumRule
 from nag_optax.prox.apply import proximal_point
 from nag_optax.prox.base import ProxLike

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._schedules import at_step
-from nag_optax._validate import check_schedule, is_python_number
+from nag_optax._arguments import at_step, check_schedule, is_python_number
 from nag_optax.acceleration.around import around
 from nag_optax.acceleration.momentum import Step
 from nag_optax.acceleration.step import Recursion

@@ -8,12 +8,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_buffers, owned, zero_buffers
-from nag_optax._dtypes import wide
-from nag_optax._meshes import varying_with
-from nag_optax._schedules import scheduled_value
-from nag_optax._trees import is_none, path_name, widened
-from nag_optax._validate import check_schedule, is_python_number
+from nag_optax._arguments import buffer_dtype, check_schedule, is_python_number, scheduled_value
+from nag_optax._arrays import (
+    check_buffers,
+    is_none,
+    owned,
+    path_name,
+    varying_with,
+    wide,
+    widened,
+    zero_buffers,
+)
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.iterate import IterateState, offset_of
 from nag_optax.acceleration.momentum.restarting import Restart

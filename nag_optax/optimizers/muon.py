@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._dtypes import wide
-from nag_optax._validate import check_schedule
+from nag_optax._arguments import check_schedule
+from nag_optax._arrays import wide
 from nag_optax.acceleration.around import checked_inner
 from nag_optax.acceleration.kernel import nesterov_kernel
 from nag_optax.acceleration.momentum import Momentum, as_rule

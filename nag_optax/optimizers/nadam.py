@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_buffers, step_buffers, weighted_sum, zero_buffers
-from nag_optax._moments import Decay, average, by_parts, root
-from nag_optax._schedules import at_step
-from nag_optax._validate import check_number, check_schedule, is_python_number
+from nag_optax._arguments import at_step, buffer_dtype, check_number, check_schedule, is_python_number
+from nag_optax._arrays import check_buffers, step_buffers, weighted_sum, zero_buffers
+from nag_optax.optimizers.moments import Decay, average, by_parts, root
 from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate
 
 Variant = Literal["dozat", "keras", "optax", "algoperf"]

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import jax
 import optax
 
-from nag_optax._validate import check_schedule
+from nag_optax._arguments import check_schedule
 from nag_optax.acceleration.kernel import AccelerateState, ScaleByNesterovState, nesterov_kernel
 from nag_optax.acceleration.momentum import Momentum, restarting
 from nag_optax.acceleration.momentum.restarting import Restart

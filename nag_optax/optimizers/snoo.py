@@ -7,12 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._buffers import buffer_dtype, check_buffers, zero_buffers
-from nag_optax._dtypes import wide
-from nag_optax._meshes import varying_with
-from nag_optax._schedules import at_step
-from nag_optax._trees import is_none
-from nag_optax._validate import check_number, check_schedule, hint_of_injection
+from nag_optax._arguments import at_step, buffer_dtype, check_number, check_schedule, hint_of_injection
+from nag_optax._arrays import check_buffers, is_none, varying_with, wide, zero_buffers
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.around import checked_inner, in_dtypes_of
 from nag_optax.acceleration.iterate import OuterState, StoredIterate

@@ -6,9 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nag_optax._dtypes import wide
-from nag_optax._trees import path_name
-from nag_optax._validate import hint_of_injection
+from nag_optax._arguments import hint_of_injection
+from nag_optax._arrays import path_name, wide
 from nag_optax.prox.base import ProxLike
 from nag_optax.prox.leafwise import leafwise
 

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nag_optax._dtypes import wide
-from nag_optax._trees import path_name
-from nag_optax._validate import check_number
+from nag_optax._arguments import check_number
+from nag_optax._arrays import path_name, wide
 
 Params = Any
 Strength = Any  # a number, an array, or a tree of them that is a prefix of the parameters

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nag_optax._validate import check_numbers, is_python_number
+from nag_optax._arguments import check_numbers, is_python_number
 from nag_optax.prox.base import Prox, prefix_leaves
 from nag_optax.prox.leafwise import leafwise
 

@@ -6,10 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nag_optax._dtypes import wide
-from nag_optax._meshes import on_auto_axes
-from nag_optax._trees import array_norm
-from nag_optax._validate import check_numbers
+from nag_optax._arguments import check_numbers
+from nag_optax._arrays import array_norm, on_auto_axes, wide
 from nag_optax.prox.base import (
     Frozen,
     Leaf,

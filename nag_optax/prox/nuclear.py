@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nag_optax._meshes import on_auto_axes
-from nag_optax._validate import check_numbers
+from nag_optax._arguments import check_numbers
+from nag_optax._arrays import on_auto_axes
 from nag_optax.prox.base import Leaf, Params, Prox, Strength, leaves_of, narrowed, spread, total
 
 

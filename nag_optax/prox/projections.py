@@ -10,10 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nag_optax._dtypes import wide
-from nag_optax._meshes import on_auto_axes
-from nag_optax._trees import array_norm
-from nag_optax._validate import check_numbers
+from nag_optax._arguments import check_numbers
+from nag_optax._arrays import array_norm, on_auto_axes, wide
 from nag_optax.prox.base import Leaf, Params, Prox, indicator, leaves_of, narrowed
 from nag_optax.prox.constraints import box, nonnegative
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from nag_optax._validate import check_numbers
+from nag_optax._arguments import check_numbers
 from nag_optax.prox.base import Prox, Strength
 from nag_optax.prox.leafwise import leafwise
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nag_optax._trees import path_name
-from nag_optax._validate import check_number
+from nag_optax._arguments import check_number
+from nag_optax._arrays import path_name
 from nag_optax.prox.apply import check_prox, proximal_point
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import eval_jaxpr
 
-from nag_optax._meshes import varying_with
+from nag_optax._arrays import varying_with
 
 
 @jax.tree_util.register_dataclass

@@ -7,9 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero, zero_from_primal
 
-from nag_optax._dtypes import wide
-from nag_optax._meshes import on_auto_axes, varying_with
-from nag_optax._trees import array_norm
+from nag_optax._arrays import array_norm, on_auto_axes, varying_with, wide
 
 # Krylov vectors held at once: this many numbers in all, but 50 vectors at least and no more than there
 # are unknowns; and products with the matrix until GMRES gives up.

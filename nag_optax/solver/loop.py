@@ -25,9 +25,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._dtypes import wide
-from nag_optax._meshes import varying_with
-from nag_optax._trees import dot, norm, select
+from nag_optax._arrays import dot, norm, select, varying_with, wide
 from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.acceleration.iterate import IterateState
 from nag_optax.optimizers.backtracking import BacktrackingState

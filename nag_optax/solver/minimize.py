@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType
 
-from nag_optax._meshes import varying_with
+from nag_optax._arrays import varying_with
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.momentum.restarting import Restart
 from nag_optax.optimizers.fista import fista

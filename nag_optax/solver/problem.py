@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nag_optax._dtypes import wide
-from nag_optax._meshes import varying_with
-from nag_optax._schedules import scheduled_value
+from nag_optax._arguments import scheduled_value
+from nag_optax._arrays import varying_with, wide
 from nag_optax.acceleration import momentum as rules
 from nag_optax.prox.base import Prox
 from nag_optax.solver.closed import Closed, close

@@ -2,9 +2,9 @@
 
 import math
 import re
+from ctypes import c_float
 from typing import TYPE_CHECKING
 
-from nag_optax._float32 import float32
 from nag_optax.train.catalogue import takers
 from nag_optax.train.errors import InputError
 
@@ -41,9 +41,9 @@ def check_values(config: "TrainConfig") -> None:
     assert config.warmup_epochs is not None and config.num_epochs is not None
     assert config.weight_decay is not None
     need(positive(config.learning_rate), "learning_rate")
-    need(config.momentum is None or 0 <= float32(config.momentum) < 1, "momentum")
-    need(math.isfinite(float32(config.weight_decay)) and config.weight_decay >= 0, "weight_decay")
-    need(0 <= float32(config.smoothing) < 1, "smoothing")
+    need(config.momentum is None or 0 <= c_float(config.momentum).value < 1, "momentum")
+    need(math.isfinite(c_float(config.weight_decay).value) and config.weight_decay >= 0, "weight_decay")
+    need(0 <= c_float(config.smoothing).value < 1, "smoothing")
     need(positive(config.clip_norm), "clip_norm")
     for name in ("num_epochs", "batch_size", "image_size", "num_devices"):
         need(positive(getattr(config, name)), name)
@@ -135,4 +135,4 @@ def flag(name: str) -> str:
 
 
 def positive(value: float | None) -> bool:
-    return value is None or (math.isfinite(float32(value)) and float32(value) > 0)
+    return value is None or (math.isfinite(c_float(value).value) and c_float(value).value > 0)

@@ -7,10 +7,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._dtypes import wide
-from nag_optax._schedules import at_step, scheduled_value
-from nag_optax._trees import is_none, misfit
-from nag_optax._validate import check_flags, check_mask, check_schedule, is_python_number
+from nag_optax._arguments import (
+    at_step,
+    check_flags,
+    check_mask,
+    check_schedule,
+    is_python_number,
+    scheduled_value,
+)
+from nag_optax._arrays import is_none, misfit, wide
 
 Mask = Any | Callable[[optax.Params], Any]
 

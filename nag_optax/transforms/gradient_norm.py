@@ -7,10 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._dtypes import wide
-from nag_optax._meshes import varying_with
-from nag_optax._trees import dot
-from nag_optax._validate import check_number, is_python_number
+from nag_optax._arguments import check_number, is_python_number
+from nag_optax._arrays import dot, varying_with, wide
 
 
 class ScaleByGradientNormState(NamedTuple):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._validate import check_number
+from nag_optax._arguments import check_number
 from nag_optax.acceleration.around import checked_inner
 from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.acceleration.iterate import IterateState, StoredIterate

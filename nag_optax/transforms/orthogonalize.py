@@ -9,10 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nag_optax._buffers import buffer_dtype
-from nag_optax._dtypes import wide
-from nag_optax._meshes import on_auto_axes
-from nag_optax._validate import check_number, check_numbers
+from nag_optax._arguments import buffer_dtype, check_number, check_numbers
+from nag_optax._arrays import on_auto_axes, wide
 
 LeadingAxes = Literal["flatten", "batch"]
 Coefficients = Sequence[float] | Sequence[Sequence[float]] | np.ndarray | jax.Array

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from nag_optax._trees import misfit
-from nag_optax._validate import check_flags, check_mask
+from nag_optax._arguments import check_flags, check_mask
+from nag_optax._arrays import misfit
 from nag_optax.transforms.descent import Mask
 
 

@@ -6,10 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._dtypes import wide
-from nag_optax._schedules import scheduled_value
-from nag_optax._trees import path_name
-from nag_optax._validate import check_schedule
+from nag_optax._arguments import check_schedule, scheduled_value
+from nag_optax._arrays import path_name, wide
 from nag_optax.prox.apply import check_prox, check_same
 from nag_optax.prox.base import ProxLike
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._trees import is_none
-from nag_optax._validate import check_number
+from nag_optax._arguments import check_number
+from nag_optax._arrays import is_none
 
 
 class StochasticRoundingState(NamedTuple):

@@ -109,7 +109,7 @@ def test_a_row_of_a_problem(gap, shown):
     ],
 )
 def test_the_command_makes_the_comparison_again(fields, line):
-    from nag_optax._command_line import parse
+    from nag_optax.train.command_line import parse
 
     config = CompareConfig(**fields).resolved()
     words = table.command(config).split()

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._validate import check_number, is_python_number
+from nag_optax._arguments import check_number, is_python_number
 from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar, Step, as_float
 
 

@@ -7,8 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from nag_optax._meshes import varying_with
-from nag_optax._trees import select, sum_over_leaves, widened
+from nag_optax._arrays import select, sum_over_leaves, varying_with, widened
 from nag_optax.acceleration.momentum.rule import PLAIN, Momentum, MomentumRule, Scalar, Step, as_rule
 
 Restart = Literal["gradient", "speed", "value"]

@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._schedules import scheduled_value
-from nag_optax._validate import check_schedule, is_python_number
+from nag_optax._arguments import check_schedule, is_python_number, scheduled_value
 
 Scalar = jax.typing.ArrayLike
 RuleState = Any

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nag_optax._validate import check_number
+from nag_optax._arguments import check_number
 from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar, Step
 
 

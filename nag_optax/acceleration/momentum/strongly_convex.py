@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nag_optax._validate import check_number
+from nag_optax._arguments import check_number
 from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar, Step, as_float, constant
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from nag_optax._validate import check_number
+from nag_optax._arguments import check_number
 from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar, as_float, scheduled
 
 

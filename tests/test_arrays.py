@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nag_optax._trees import array_norm, norm
+from nag_optax._arrays import array_norm, norm
 
 WHOLE_RANGE = [0.0, 1.2e-38, 1e-30, 1e-19, 1.0, 1e19, 8e37, 9e37, 2.4e38]
 

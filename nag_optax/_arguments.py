@@ -2,13 +2,13 @@
 
 import inspect
 import math
+from ctypes import c_float
 from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from nag_optax._float32 import float32
+import optax
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -53,9 +53,9 @@ def check_number(
         number = float(value)
         if not inside(number):
             raise ValueError(f"{name} must be {allowed}; got {value}")
-        if not integer and _is_narrow() and not inside(float32(number)):
+        if not integer and _is_narrow() and not inside(c_float(number).value):
             raise ValueError(
-                f"{name} must be {allowed}; got {value}, which is {float32(number):g} in float32"
+                f"{name} must be {allowed}; got {value}, which is {c_float(number).value:g} in float32"
             )
 
 
@@ -147,3 +147,44 @@ def hint_of_injection(value: Any) -> str:
 
 def _is_scalar(value: Any) -> bool:
     return isinstance(value, bool | int | float | np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0
+
+
+def at_step(
+    name: str, value: jax.typing.ArrayLike | optax.Schedule, count: jax.typing.ArrayLike
+) -> jax.Array:
+    """A number, or what a schedule gives at this step, in float32 or wider. `name` is for errors."""
+    return jnp.asarray(scheduled_value(name, value, count) if callable(value) else value, float)
+
+
+def scheduled_value(name: str, schedule: optax.Schedule, count: jax.typing.ArrayLike) -> Any:
+    """schedule(count), which must be a real scalar: `optax.sgd` can be called with a number, too."""
+    value: Any = schedule(count)
+    is_scalar = isinstance(value, np.ndarray | jax.Array | np.bool_ | bool) and np.ndim(value) == 0
+    if not (is_scalar or is_python_number(value)) or np.iscomplexobj(value):
+        shown = (
+            f"an array of {value.dtype}{list(value.shape)}"
+            if isinstance(value, np.ndarray | jax.Array)
+            else repr(value)
+        )
+        raise TypeError(
+            f"{name} must be a number or a function of the step that returns one, as an Optax schedule does; "
+            f"{getattr(schedule, '__name__', repr(schedule))} returned "
+            f"{shown if len(shown) < 80 else 'a ' + type(value).__name__}"
+        )
+    return value
+
+
+def buffer_dtype(dtype: jax.typing.DTypeLike | None, name: str = "accumulator_dtype") -> jnp.dtype | None:
+    if dtype is None:
+        return None
+    allowed = f"{name} must be a floating or complex dtype, or None"
+    # Before NumPy sees it, for which a scalar is its own dtype.
+    if hint := hint_of_injection(dtype):
+        raise ValueError(f"{allowed}; got {dtype!r}{hint}")
+    try:
+        dtype = jnp.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"{allowed}; got {dtype!r}") from None
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        raise ValueError(f"{allowed}; got {dtype}")
+    return dtype

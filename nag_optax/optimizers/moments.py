@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nag_optax._buffers import weighted_sum
+from nag_optax._arrays import weighted_sum
 
 
 def average(decay: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
-"""Buffers of a state: their dtype, their zeros, whether an update fits them, and their next values."""
+"""Arrays, trees of them, and what a state keeps: dtypes, sums and norms, buffers, mesh axes."""
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -8,26 +9,97 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import AxisType, NamedSharding
 
-from nag_optax._dtypes import wide
-from nag_optax._trees import is_none, path_name
-from nag_optax._validate import hint_of_injection, is_python_number
+from nag_optax._arguments import is_python_number
+
+# Dtypes and trees.
 
 
-def buffer_dtype(dtype: jax.typing.DTypeLike | None, name: str = "accumulator_dtype") -> jnp.dtype | None:
-    if dtype is None:
-        return None
-    allowed = f"{name} must be a floating or complex dtype, or None"
-    # Before NumPy sees it, for which a scalar is its own dtype.
-    if hint := hint_of_injection(dtype):
-        raise ValueError(f"{allowed}; got {dtype!r}{hint}")
-    try:
-        dtype = jnp.dtype(dtype)
-    except TypeError:
-        raise ValueError(f"{allowed}; got {dtype!r}") from None
-    if not jnp.issubdtype(dtype, jnp.inexact):
-        raise ValueError(f"{allowed}; got {dtype}")
-    return dtype
+def wide(*dtypes: jax.typing.DTypeLike) -> jnp.dtype:
+    """The dtype that holds all of these and float32."""
+    # Mixed on purpose, so it must work where the user has set strict promotion.
+    with jax.numpy_dtype_promotion("standard"):
+        return functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
+
+
+def sum_over_leaves(product: Callable, first: Any, second: Any) -> jax.Array:
+    """Σ product(a, b) over leaves; a None of the first tree takes no part."""
+    products = jax.tree.map(
+        lambda a, b: None if a is None else product(a, b).astype(float),
+        first,
+        second,
+        is_leaf=is_none,
+    )
+    return sum(jax.tree.leaves(products), start=jnp.zeros([], float))
+
+
+def dot(first: Any, second: Any) -> jax.Array:
+    """Re⟨a, b⟩."""
+    return sum_over_leaves(_real_product, first, second)
+
+
+def norm(tree: Any) -> jax.Array:
+    """‖a‖, which over- and underflows only where it is no number of the dtype itself.
+
+    Two passes each time: a second one only where it is needed takes a branch, and what a compiled loop
+    costs is the number of its parts.
+    """
+    parts = [array_norm(leaf.astype(wide(leaf.dtype))).astype(float) for leaf in jax.tree.leaves(tree)]
+    return parts[0] if len(parts) == 1 else array_norm(jnp.asarray(parts, float))
+
+
+def array_norm(a: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
+    """The l2 norm, which neither over- nor underflows, and whose derivative at zero is zero."""
+    modulus = jnp.abs(a)
+    largest = jax.lax.stop_gradient(jnp.max(modulus, axes, keepdims=True, initial=0.0))
+    tiny = jnp.finfo(modulus.dtype).tiny
+    # Both bounds are those of numbers with a normal reciprocal, by which XLA would multiply anyway.
+    scale = jnp.where(largest >= tiny, jnp.minimum(largest, 1 / tiny), 1.0)
+    square = jnp.sum(jnp.square(modulus * (1 / scale)), axes)
+    zero = square == 0.0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square))) * jnp.squeeze(scale, axes)
+
+
+def widened(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both in the dtype that holds both and float32."""
+    dtype = wide(a.dtype, b.dtype)
+    return a.astype(dtype), b.astype(dtype)
+
+
+def select(flag: jax.Array, if_true: Any, if_false: Any) -> Any:
+    """One tree or the other, array by array."""
+    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), if_true, if_false)
+
+
+def path_name(path: Any, root: str = "at the root") -> str:
+    """What a leaf is called in errors."""
+    return jax.tree_util.keystr(path) or root
+
+
+def is_none(leaf: Any) -> bool:
+    return leaf is None
+
+
+def misfit(flags: Any, params: Any) -> str:
+    """Why the parameters do not extend this tree, in one line; JAX takes ten."""
+    flagged = [path for path, _ in jax.tree_util.tree_flatten_with_path(flags)[0]]
+    named = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    for name in named:
+        if not any(name[: len(path)] == path for path in flagged):
+            return f"it has none for parameter {path_name(name)}"
+    for path in flagged:
+        if not any(name[: len(path)] == path for name in named):
+            return f"there is no parameter {jax.tree_util.keystr(path)}"
+    return "the updates have another tree"
+
+
+def _real_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    a, b = widened(a, b)
+    return jnp.sum(jnp.real(jnp.conj(a) * b))
+
+
+# Buffers of a state.
 
 
 def zero_buffers(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates:
@@ -143,3 +215,39 @@ def weighted_sum(
     if not is_python_number(a) or math.frexp(a)[0] == 0.5:
         kept = jax.lax.optimization_barrier(kept)
     return kept * old + jnp.asarray(b, old.dtype) * new
+
+
+# Meshes.
+
+
+def varying_with(tree: Any, data: Any) -> Any:
+    """The same tree, each array typed as one that varies over every mesh axis that some array of `data` does.
+
+    Inside `shard_map` a scalar that starts as a constant and then depends on data changes its type, which
+    no loop, branch or scan accepts. Of `data` only the types are read, so that shapes do. Elsewhere, and in
+    a compiled program, this is nothing.
+    """
+
+    def flag(leaf: jax.Array) -> jax.Array:
+        # Of the leaf's rank: where that is replicated, its sharding is taken too, and must fit.
+        return jnp.zeros_like(leaf, dtype=bool, shape=(1,) * jnp.ndim(leaf)).reshape(())
+
+    no = functools.reduce(jnp.logical_or, map(flag, jax.tree.leaves(data)), jnp.zeros([], bool))
+    return jax.tree.map(lambda leaf: jnp.where(no, leaf, leaf), tree)
+
+
+def on_auto_axes(fn: Callable, like: Any, *arrays: Any) -> Any:
+    """fn(*arrays), a tree whose arrays are split over the mesh as those of `like` are.
+
+    For what JAX refuses where an explicit mesh axis splits an array: an SVD, a sort, a product with two
+    possible layouts. Inside, these axes are automatic. Where none splits an array, this is fn itself.
+    """
+    shardings = [jax.typeof(leaf).sharding for leaf in jax.tree.leaves((like, arrays))]
+    mesh = next((s.mesh for s in shardings if any(axis is not None for axis in s.spec)), None)
+    if mesh is None:
+        return fn(*arrays)
+    explicit = tuple(
+        name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit
+    )
+    out = jax.tree.map(lambda leaf: NamedSharding(mesh, jax.typeof(leaf).sharding.spec), like)
+    return jax.sharding.auto_axes(fn, axes=explicit, out_sharding=out)(*arrays)
