@@ -17,6 +17,7 @@ class Program(NamedTuple):
         run: the executable.
         bytes_accessed: what its operations read and write, as XLA's cost analysis counts them.
         copies: copies in the compiled program of arrays as large as a leaf of the tree.
+        argument_bytes: memory of the arguments.
         temporary_bytes: memory that a call allocates beside its arguments and results.
         trace_seconds: tracing and lowering.
         compile_seconds: XLA's compilation.
@@ -25,6 +26,7 @@ class Program(NamedTuple):
     run: Any
     bytes_accessed: float
     copies: int
+    argument_bytes: int
     temporary_bytes: int
     trace_seconds: float
     compile_seconds: float
@@ -37,11 +39,13 @@ def compiled(function: Any, *args: Any, sizes: Collection[int]) -> Program:
     traced = time.perf_counter()
     executable = lowered.compile()
     done = time.perf_counter()
+    memory = executable.memory_analysis()
     return Program(
         run=executable,
         bytes_accessed=executable.cost_analysis()["bytes accessed"],
         copies=count_copies(executable.as_text(), sizes),
-        temporary_bytes=executable.memory_analysis().temp_size_in_bytes,
+        argument_bytes=memory.argument_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
         trace_seconds=traced - start,
         compile_seconds=done - traced,
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import comparison, report, startup, step, training, tuning
+from benchmarks import comparison, memory, report, startup, step, training, tuning
 from benchmarks.convex import tables as convex
 
 ROOT = Path(__file__).parents[1]
@@ -86,6 +86,21 @@ def cost_of_calls(result: dict[str, Any]) -> str:
     )
 
 
+def of_memory(result: dict[str, Any]) -> Section:
+    names = [entry["tree"] for entry in result.get("trees", [])]
+    trees = "" if names in ([], memory.DEFAULT_TREES) else f" --trees {' '.join(names)}"
+    part = " --data-dir DIR" if "losses" in result else " --only steps"
+    return Section(
+        f"Low-memory state on a {result['machine']['backend'].upper()}",
+        [f"python -m benchmarks.memory{trees}{_repeats(result)}{part} --json FILE"],
+        [
+            f"{title}:\n\n{report.markdown_table(columns, groups)}"
+            for title, columns, groups in memory.tables(result)
+        ],
+        memory.LEGEND.splitlines(),
+    )
+
+
 def of_training(result: dict[str, Any]) -> Section:
     data = " --data-dir DIR" if result["dataset"] == "mnist" else ""
     options = f"{data} --model {result['model']} --steps {result['steps']}{_repeats(result)}"
@@ -155,6 +170,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "comparison": of_comparison,
     "tuning": of_tuning,
     "step": of_step,
+    "memory": of_memory,
     "training": of_training,
     "startup": of_startup,
 }

@@ -46,12 +46,12 @@ def encode(x: jax.Array, noise: jax.Array, block_size: int) -> tuple[jax.Array, 
     """(codes, scales) of a float32 array; `noise` is u, of its shape."""
     cut = layout(x.shape, block_size)
     blocks, noise = _in_blocks(x, cut), _in_blocks(noise, cut)
-    scales = jnp.max(jnp.abs(blocks), axis=-1, keepdims=True)
+    low, high = _extremes(blocks)
+    scales = jnp.maximum(jnp.abs(low), jnp.abs(high))
     z = blocks / jnp.where(scales > 0, scales, 1)
     # 254 first: a product before the sum would be fused with it, and rounded elsewhere on another device.
     y = (2 * LARGEST) * z / (1 + jnp.abs(z))
-    codes = jnp.clip(jnp.floor(y + noise), -LARGEST, LARGEST)
-    codes = _without_lost_squares(codes, blocks)
+    codes = jnp.clip(jnp.floor(y + noise).astype(jnp.int32), _least(blocks, low), LARGEST)
     return _from_blocks(codes.astype(jnp.int8), cut, x.shape), scales.reshape(cut.scales)
 
 
@@ -64,9 +64,23 @@ def decode(codes: jax.Array, scales: jax.Array, block_size: int) -> jax.Array:
     return _from_blocks(scales.reshape(*cut.blocked[:-1], 1) * z, cut, codes.shape)
 
 
-def _without_lost_squares(codes: jax.Array, blocks: jax.Array) -> jax.Array:
-    squares = jnp.min(blocks, axis=-1, keepdims=True) >= 0
-    return jnp.where(squares & (blocks > 0), jnp.maximum(codes, 1), codes)
+def _extremes(blocks: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The least and the largest number of each block.
+
+    In one reduction: XLA computes its operand on the way, where it would keep the array for two.
+    """
+
+    def wider(a: Any, b: Any) -> tuple[jax.Array, jax.Array]:
+        return jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])
+
+    none = jnp.array(jnp.inf, blocks.dtype), jnp.array(-jnp.inf, blocks.dtype)
+    low, high = jax.lax.reduce((blocks, blocks), none, wider, (blocks.ndim - 1,))
+    return low[..., None], high[..., None]
+
+
+def _least(blocks: jax.Array, low: jax.Array) -> jax.Array:
+    """The least code of each number: of a positive one among squares it is 1."""
+    return jnp.where((low >= 0) & (blocks > 0), 1, -LARGEST)
 
 
 def _in_blocks(x: jax.Array, cut: Layout) -> jax.Array:

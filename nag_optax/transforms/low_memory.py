@@ -133,7 +133,7 @@ def low_memory(
 
     def init_fn(params: optax.Params) -> LowMemoryState:
         step = jnp.zeros([], jnp.int32)
-        return LowMemoryState(step, pack(inner.init(params), step))
+        return LowMemoryState(step, pack(jax.tree.map(_unfolded, inner.init(params)), step))
 
     def update_fn(updates, state, params=None, **extra_args):
         unpacked = unpack(state.inner_state)
@@ -155,6 +155,11 @@ def unpack(state: Any) -> Any:
         return codes.decode(x.codes, x.scales, x.block_size).astype(x.dtype)
 
     return jax.tree.map(leaf, state, is_leaf=lambda node: isinstance(node, Packed))
+
+
+def _unfolded(x: Any) -> Any:
+    # Or XLA would pack the zeros of a new state itself while it compiles, in minutes.
+    return jax.lax.optimization_barrier(x) if isinstance(x, jax.Array) else x
 
 
 def _is_iterate(node: Any) -> bool:
