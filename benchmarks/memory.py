@@ -18,7 +18,7 @@ from benchmarks.trees import TREES, Shapes, num_parameters
 
 OPTIMIZERS = ("nag", "adamw", "adan", "muon")
 WIDE, NARROW = STATES = ("float32", "one byte")
-TASKS = (("digits", "cnn"), ("mnist", "mlp"))
+TASKS: tuple[tuple[Any, Any], ...] = (("digits", "cnn"), ("mnist", "mlp"))
 DEFAULT_TREES = ["resnet50"]
 COLUMNS = (
     "tree",
