@@ -5,16 +5,30 @@
 
 import os
 import signal
+from importlib.metadata import version
+from pathlib import Path
 
 # A job in the background ignores Ctrl-C, and so would the commands that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before jax is imported: it reads them once. No test needs an accelerator.
-_flags = os.environ.get("XLA_FLAGS", "")
-if "xla_force_host_platform_device_count" not in _flags:
-    os.environ["XLA_FLAGS"] = f"{_flags} --xla_force_host_platform_device_count=4".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    # Most of the time goes into compiling. With 0, as `.ci/run` sets it, programs are compiled as users' are.
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+_flags = ["--xla_force_host_platform_device_count=4"]
+_release = tuple(int(number) for number in version("jaxlib").split(".")[:2])
+if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == "1" and _release < (0, 11):
+    # Later releases have no such flags, and compile faster.
+    _flags += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+_given = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = " ".join([_given, *(f for f in _flags if f.split("=")[0] not in _given)]).strip()
+# Compiled programs are kept, for a second run and for the commands that the tests start. Each worker has its
+# own folder, since JAX locks none.
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "jax" / _worker)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Tolerances follow from float32; a GPU would round the factors of a product to fewer bits.
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 # Workers and the commands that they start share one GPU: none may take its memory in advance.
@@ -25,13 +39,6 @@ import pytest  # noqa: E402
 
 # The scripts there need other frameworks; only the numbers that they wrote are read.
 collect_ignore = ["golden"]
-
-
-def pytest_configure(config: pytest.Config):
-    """One folder of compiled programs for each worker: JAX locks none, and a second run finds them."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    jax.config.update("jax_compilation_cache_dir", str(config.rootpath / ".pytest_cache" / "jax" / worker))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def pytest_runtest_setup(item: pytest.Item):

@@ -20,8 +20,6 @@ from nag_optax.train.command_line import parse
 from nag_optax.train.config import EvaluateConfig, TrainConfig
 from nag_optax.train.run import train
 
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "nag_optax.cli", *map(str, arguments)]
@@ -146,7 +144,7 @@ def test_help_imports_neither_jax_nor_flax(command):
         "except SystemExit: pass\n"
         "assert not {'jax', 'flax', 'sklearn', 'numpy'} & set(sys.modules), 'heavy import'"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_checkpoint(
@@ -154,13 +152,11 @@ def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_checkpoint(
 ):
     """SIGKILL, twice, at moments that the clock chooses; then the same end as an unbroken run."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    config = TrainConfig(model="mlp", num_epochs=12, batch_size=64, run_dir=whole)
+    config = TrainConfig(model="mlp", num_epochs=8, batch_size=64, run_dir=whole)
     train(config, Console(file=io.StringIO()))
-    options = ["train", "--model", "mlp", "--num-epochs", "12", "--batch-size", "64"]
-    for epochs, resume in ((2, []), (6, ["--resume"])):
-        process = subprocess.Popen(
-            command(*options, "--run-dir", broken, *resume), env=ENVIRONMENT, stdout=subprocess.DEVNULL
-        )
+    options = ["train", "--model", "mlp", "--num-epochs", "8", "--batch-size", "64"]
+    for epochs, resume in ((1, []), (4, ["--resume"])):
+        process = subprocess.Popen(command(*options, "--run-dir", broken, *resume), stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         metrics = broken / "metrics.jsonl"
         while not (metrics.exists() and metrics.read_text().count("\n") >= epochs):
@@ -176,7 +172,7 @@ def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_checkpoint(
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         return [re.sub(r', "seconds": .*', "", line) for line in lines]
 
-    assert rows(broken) == rows(whole) and len(rows(whole)) == 12
+    assert rows(broken) == rows(whole) and len(rows(whole)) == 8
     last = max((whole / "checkpoints").glob("*.json"), key=lambda path: int(path.stem)).stem
     assert (broken / "checkpoints" / f"{last}.json").exists()
 
@@ -184,7 +180,6 @@ def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_checkpoint(
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     process = subprocess.Popen(
         command("train", "--model", "mlp", "--num-epochs", "2000", "--run-dir", tmp_path / "run"),
-        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -231,7 +226,7 @@ main()
 )
 def test_a_signal_while_it_imports_is_not_lost(tmp_path, name, module, arguments):
     code = SIGNAL_AT_IMPORT.format(signal=name, module=module, arguments=arguments)
-    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path
     )
@@ -249,7 +244,7 @@ def test_the_command_imports_nothing_before_it_listens():
         "import nag_optax.cli\n"
         "assert set(sys.modules) - before == {'nag_optax.cli'}, set(sys.modules) - before"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env=ENVIRONMENT)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +269,7 @@ def test_files_too_large_for_the_disk_are_one_line(tmp_path):
     limited = ["bash", "-c", 'ulimit -f 20; exec "$@"', "bash"]
     result = subprocess.run(
         limited + command("train", "--model", "mlp", "--num-epochs", "1", "--run-dir", tmp_path / "run"),
-        env=ENVIRONMENT,
+        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"},  # which would meet the limit as well
         capture_output=True,
         text=True,
     )

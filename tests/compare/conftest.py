@@ -15,6 +15,12 @@ def _flax_promotes(standard_promotion):
     """Flax and Optax's schedules mix dtypes."""
 
 
+@pytest.fixture
+def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn and not rendered, which takes most of a small comparison's time."""
+    monkeypatch.setattr("nag_optax.plot.style.save", lambda *_, **__: None)
+
+
 SMALL = CompareConfig(
     optimizers=("nag", "adam"), learning_rates=(0.03, 1e30), seeds=2, num_epochs=1, batch_size=128
 )

@@ -57,7 +57,7 @@ def test_curves_are_means_over_the_seeds_and_rows_above_mark_divergence(drawn, t
     assert cross[0] == other[0] == [1.0] and cross[1] > other[1]
 
 
-def test_a_loss_of_zero_has_its_place_on_the_logarithmic_axis(drawn, tmp_path):
+def test_a_loss_of_zero_has_its_place_on_the_logarithmic_axis(drawn, unsaved, tmp_path):
     zero = trial(0.1) | {"validation_loss": [0.0, 0.0]}
     draw_data(
         [{"name": "muon", "label": "Muon", "best": 0, "trials": [zero, trial(1.0)], "chosen": CURVES}],
@@ -69,7 +69,7 @@ def test_a_loss_of_zero_has_its_place_on_the_logarithmic_axis(drawn, tmp_path):
     assert drawn[2] == ([0.1, 1.0], [1e-8, 0.2])
 
 
-def test_long_curves_are_thinned_to_means_of_neighbours_and_end_at_the_last(drawn, tmp_path):
+def test_long_curves_are_thinned_to_means_of_neighbours_and_end_at_the_last(drawn, unsaved, tmp_path):
     long = curves([list(range(1, 91))], [[0.5] * 90])
     result = {"name": "nag", "label": "NAG", "best": 0, "trials": [trial(0.1)], "chosen": long}
     draw_data([result], np.arange(1, 91), 1, "a title", tmp_path / "a.png")
@@ -118,7 +118,7 @@ def test_the_panels_of_the_paths_hold_all_of_them_and_the_gap_no_empty_decades(s
     assert 1e-4 < gaps[0].get_ylim()[0] < 1e-3 and gaps[1].get_ylim()[0] == 1e-12
 
 
-def test_an_optimizer_that_does_not_get_there_has_its_row_and_a_ring_on_the_best(drawn, tmp_path):
+def test_an_optimizer_that_does_not_get_there_has_its_row_and_a_ring_on_the_best(drawn, unsaved, tmp_path):
     path = [[1.0, 0.3], [0.9, 0.2]]
     slow = [
         {
@@ -138,7 +138,7 @@ def test_an_optimizer_that_does_not_get_there_has_its_row_and_a_ring_on_the_best
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 8])
-def test_every_column_of_paths_has_its_numbers(count, tmp_path, monkeypatch):
+def test_every_column_of_paths_has_its_numbers(count, unsaved, tmp_path, monkeypatch):
     ticked = []
     monkeypatch.setattr(
         matplotlib.axes.Axes, "tick_params", lambda axes, **kwargs: ticked.append((axes.get_title(), kwargs))

@@ -22,6 +22,8 @@ from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.run import train
 from tests.compare.conftest import SMALL
 
+pytestmark = pytest.mark.usefixtures("unsaved")  # `finished`, of the whole session, has its figure
+
 
 def silent() -> Console:
     return Console(file=io.StringIO(), width=80)
