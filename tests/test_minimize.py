@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import nag_optax
 from nag_optax import Reason, minimize, prox
 from nag_optax.solver import program as solver
-from tests.helpers import float_count, rising, sphere, wavering
+from tests.helpers import exhaustive, float_count, rising, sphere, wavering
 from tests.problems import COMPOSITE, Problem, half_squares, lasso, worst_function
 
 
@@ -338,7 +338,7 @@ class TestDerivatives:
         residual = jnp.asarray(TestDerivatives.MATRIX) @ x - target
         return 0.5 * jnp.sum(residual**2) + 0.5 * ridge * jnp.sum(x**2)
 
-    @pytest.mark.parametrize("penalty", [False, True], ids=["smooth", "l1"])
+    @pytest.mark.parametrize("penalty", [exhaustive(False), True], ids=["smooth", "l1"])
     def test_forward_and_reverse(self, penalty: bool, x64: None):
         """With respect to strength, ridge and target, of ridge regression, lasso and elastic net."""
         rng = np.random.default_rng(2)

@@ -26,7 +26,7 @@ from nag_optax.prox import (
     separable,
 )
 from tests import reference
-from tests.helpers import assert_trees_close, assert_trees_equal
+from tests.helpers import assert_trees_close, assert_trees_equal, exhaustive
 
 PENALTIES: dict[str, Callable[[], Prox]] = {
     "l1": lambda: l1(0.7),
@@ -166,7 +166,7 @@ def test_projections_are_idempotent(name: str, x64: None):
 
 
 @over(ALL.keys() - PENALTIES.keys())
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, exhaustive(jnp.float32)])
 def test_a_rounded_projection_is_inside(name: str, dtype: Any):
     p = jax.tree.map(lambda a: a.astype(dtype), point(4, 3.0))
     assert float(ALL[name]().value(jax.jit(ALL[name]())(p, 1.0))) == 0.0

@@ -27,7 +27,7 @@ from nag_optax.prox import (
     projection,
     separable,
 )
-from tests.helpers import assert_trees_close, assert_trees_equal, dtypes
+from tests.helpers import assert_trees_close, assert_trees_equal, dtypes, exhaustive
 
 simplex = optax.projections.projection_simplex
 
@@ -469,7 +469,7 @@ def test_repr_names_the_function_and_its_strengths():
     assert repr(group_l2(0.5, axis=0)) == "group_l2(0.5, axis=0, joint=False)"
 
 
-@pytest.mark.parametrize("name", ["simplex", "l1_ball"])
+@pytest.mark.parametrize("name", [exhaustive("simplex"), "l1_ball"])  # the ball projects onto a simplex
 def test_optax_projections_keep_float32_where_x64_is_enabled(name: str, x64: None):
     """Optax's own derivative rules widen there; `minimize` needs none of them, and its derivative one."""
     operator = projection(getattr(optax.projections, f"projection_{name}"), scale=2.0)

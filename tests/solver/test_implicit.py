@@ -14,7 +14,7 @@ import pytest
 from nag_optax import Reason, minimize, prox
 from nag_optax.solver import implicit
 from nag_optax.solver.implicit import fixed_point_tangent
-from tests.helpers import assert_trees_close
+from tests.helpers import assert_trees_close, exhaustive
 
 EPS = np.finfo(np.float64).eps
 
@@ -160,7 +160,7 @@ def test_leaves_without_a_number():
     assert nothing.params.shape == (0,) and nothing.value == 0
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", exhaustive("float64")])
 def test_it_is_linear_at_every_length(dtype: str, x64: None):
     """x = t, so that directions come through as they are; the largest and smallest that are normal, and 0."""
     info = jnp.finfo(dtype)
