@@ -4,7 +4,6 @@
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
 # pyright: reportCallIssue=false
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ import pytest
 
 import nag_optax
 from nag_optax import accelerate, eval_params, nag, scale_by_nesterov
-from tests.acceleration.two_steps import EXPECTED, LABELS, MASK, RATE, params_tree, two_updates
+from tests.acceleration.two_steps import EXPECTED, LABELS, MASK, RATE, halved, params_tree, two_updates
 from tests.helpers import assert_trees_close, assert_trees_equal
 
 MATRICES = {"body": {"w": True, "b": False}, "head": False}
@@ -137,16 +136,17 @@ class Halved(NamedTuple):
         return (start + p) / 2
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class InHalfPrecision:
-    """One that wraps another, and answers for it."""
-
-    stored: Any
-
-    def eval_params(self, params: Any, *, learning_rate: Any = None) -> Any:
-        wide = jax.tree.map(lambda a: a.astype(jnp.float32), self.stored)
-        return eval_params(wide, params, learning_rate=learning_rate)
+# Two steps with a state that is rounded in between, however the two are nested.
+WRAPPERS = {
+    "own": halved(nag(RATE, 0.9)),
+    "own-in-own": halved(halved(nag(RATE, 0.9))),
+    "own-in-optax": optax.apply_if_finite(optax.chain(optax.identity(), halved(nag(RATE, 0.9))), 5),
+    "optax-in-own": halved(optax.inject_hyperparams(nag)(RATE, 0.9)),
+    "low_memory": nag_optax.low_memory(nag(RATE, 0.9), jnp.bfloat16, min_size=1),
+    "low_memory-in-own": halved(nag_optax.low_memory(nag(RATE, 0.9))),
+    "own-in-low_memory": nag_optax.low_memory(halved(nag(RATE, 0.9))),
+    "own-in-partition": optax.partition({"first": halved(nag(RATE, 0.9)), "second": nag(RATE, 0.9)}, LABELS),
+}
 
 
 class TestStatesOfOthers:
@@ -161,7 +161,10 @@ class TestStatesOfOthers:
         with pytest.raises(ValueError, match="EmptyState after the accelerator"):
             eval_params(state[::-1], params)
 
-    def test_that_wraps_a_state_answers_for_it(self):
-        params, state = two_updates(nag(RATE, 0.9), params_tree())
-        wrapped = InHalfPrecision(jax.tree.map(lambda a: a.astype(jnp.float16), state))
-        assert_trees_close(eval_params((wrapped,), params), EXPECTED, rtol=2.0**-10)
+    @pytest.mark.parametrize("name", WRAPPERS)
+    def test_that_wraps_a_state_answers_for_it(self, name: str):
+        params, state = two_updates(WRAPPERS[name], params_tree())
+        # w is at most 0.72, then 1.1: rounded at most to the next bfloat16, 2⁻⁸ and 2⁻⁷ away.
+        for evaluate in (eval_params, jax.jit(eval_params)):
+            assert_trees_close(evaluate(state, params), EXPECTED, rtol=0, atol=2.0**-7 + 2.0**-8)
+        assert not np.allclose(params["body"]["w"], EXPECTED["body"]["w"], atol=0.1)

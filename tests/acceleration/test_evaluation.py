@@ -21,6 +21,7 @@ from tests.acceleration.two_steps import (
     LABELS,
     MASK,
     RATE,
+    halved,
     params_tree,
     primary_iterate,
     two_updates,
@@ -174,10 +175,11 @@ class TestNnx:
             wrapper.update(model, grads)
         return model, wrapper, plain, state
 
-    @pytest.mark.parametrize("wrapped", [False, True], ids=["nag", "apply_if_finite"])
-    def test_optimizer_state_as_it_is(self, wrapped: bool):
+    @pytest.mark.parametrize("name", ["nag", "apply_if_finite", "own"])
+    def test_optimizer_state_as_it_is(self, name: str):
         inner = nag(RATE, 0.9)
-        optimizer = optax.apply_if_finite(inner, 5) if wrapped else inner
+        wrappers = {"nag": inner, "apply_if_finite": optax.apply_if_finite(inner, 5), "own": halved(inner)}
+        optimizer = wrappers[name]
         model, wrapper, plain, state = self.trained(optimizer)
         params = nnx.state(model, nnx.Param)
         x = eval_params(wrapper.opt_state, params)

@@ -4,11 +4,13 @@
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
 # pyright: reportCallIssue=false
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+import nag_optax
 
 RATE = 0.1
 
@@ -26,6 +28,32 @@ def two_updates(optimizer: optax.GradientTransformation, params: Any, **extra: A
         updates, state = optimizer.update(grads, state, params, **extra)
         params = optax.apply_updates(params, updates)
     return params, state
+
+
+class HalvedState(NamedTuple):
+    """State of `halved`, which answers for the one that it wraps."""
+
+    stored: Any
+
+    def eval_params(self, params: Any, *, learning_rate: Any = None) -> Any:
+        return nag_optax.eval_params(_cast(self.stored, jnp.float32), params, learning_rate=learning_rate)
+
+
+def halved(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """A user's own: the inner state in float16 between steps."""
+
+    def init(params: Any) -> HalvedState:
+        return HalvedState(_cast(inner.init(params), jnp.float16))
+
+    def update(updates: Any, state: HalvedState, params: Any = None) -> Any:
+        updates, inner_state = inner.update(updates, _cast(state.stored, jnp.float32), params)
+        return updates, HalvedState(_cast(inner_state, jnp.float16))
+
+    return optax.GradientTransformation(init, update)
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
 
 
 def primary_iterate(p: Any) -> Any:

@@ -29,9 +29,9 @@ def restarting(momentum: Momentum, restart: Restart | None) -> MomentumRule:
     """A rule that drops the offset, and begins again, when the momentum does harm.
 
     ```
-    "gradient"   ⟨u, w + u⟩ < 0      the momentum points uphill
-    "speed"      ‖w + u‖ < ‖w‖′      the iterates slow down; ‖w‖′ is ‖w + u‖ of the step before
-    "value"      f > f′              the objective rose since the step before
+    "gradient"   ⟨u, w + u⟩ < 0       the momentum points uphill
+    "speed"      ‖w + u‖ < ‖w + u‖′   the iterates slow down; ′ marks the step before
+    "value"      f > f′               the objective rose
 
     β = γ = 0 where the test says so, and the rule's own coefficients elsewhere
     ```

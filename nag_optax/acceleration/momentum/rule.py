@@ -40,7 +40,8 @@ class Step(NamedTuple):
 class MomentumRule(NamedTuple):
     """What a method is, apart from its step: two coefficients a step.
 
-    The kernel computes `w⁺ = β·(w + u) + γ·u` and returns `u + w⁺`.
+    The kernel computes `w⁺ = β·(w + u) + γ·u` and returns `u + w⁺`. One of your own needs `init` and
+    `coefficients`.
 
     Attributes:
         init: `init() -> rule_state`, a pytree of arrays of fixed shapes and dtypes.
