@@ -80,5 +80,23 @@ TREES: dict[str, Callable[[], Shapes]] = {
 }
 
 
+def block_matrices(blocks: int, width: int) -> Shapes:
+    """The matrices of a transformer as GPT-2, without the embeddings: what Muon moves."""
+    sides = {
+        "qkv": (width, 3 * width),
+        "out": (width, width),
+        "up": (width, 4 * width),
+        "down": (4 * width, width),
+    }
+    return {f"block_{block}/{name}": shape for block in range(blocks) for name, shape in sides.items()}
+
+
+MATRICES: dict[str, Callable[[], Shapes]] = {
+    "gpt2-small": lambda: block_matrices(12, 768),
+    "small": lambda: block_matrices(4, 384),
+    "tiny": lambda: block_matrices(2, 16),
+}
+
+
 def num_parameters(shapes: Shapes) -> int:
     return sum(prod(shape) for shape in shapes.values())

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nag_optax.solver.solution import Solution as Solution
     from nag_optax.transforms.gradient_norm import scale_by_gradient_norm as scale_by_gradient_norm
     from nag_optax.transforms.low_memory import low_memory as low_memory
+    from nag_optax.transforms.matrices import Matrix as Matrix
     from nag_optax.transforms.orthogonalize import orthogonalize as orthogonalize
     from nag_optax.transforms.proximal import proximal as proximal
     from nag_optax.transforms.stochastic_rounding import stochastic_rounding as stochastic_rounding
@@ -40,6 +41,7 @@ _HOMES = {
     "AccelerateState": "nag_optax.acceleration.kernel",
     "History": "nag_optax.solver.solution",
     "IterateState": "nag_optax.acceleration.iterate",
+    "Matrix": "nag_optax.transforms.matrices",
     "OuterState": "nag_optax.acceleration.iterate",
     "Reason": "nag_optax.solver.solution",
     "ScaleByNesterovState": "nag_optax.acceleration.kernel",

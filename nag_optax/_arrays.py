@@ -239,11 +239,11 @@ def varying_with(tree: Any, data: Any) -> Any:
 def on_auto_axes(fn: Callable, like: Any, *arrays: Any) -> Any:
     """fn(*arrays), a tree whose arrays are split over the mesh as those of `like` are.
 
-    For what JAX refuses where an explicit mesh axis splits an array: an SVD, a sort, a product with two
-    possible layouts. Inside, these axes are automatic. Where none splits an array, this is fn itself.
+    For what JAX refuses on explicit mesh axes: an SVD, a sort, a product with two possible layouts. Inside,
+    these axes are automatic. Without such an axis this is fn itself.
     """
     shardings = [jax.typeof(leaf).sharding for leaf in jax.tree.leaves((like, arrays))]
-    mesh = next((s.mesh for s in shardings if any(axis is not None for axis in s.spec)), None)
+    mesh = next((s.mesh for s in shardings if AxisType.Explicit in s.mesh.axis_types), None)
     if mesh is None:
         return fn(*arrays)
     explicit = tuple(

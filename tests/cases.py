@@ -27,10 +27,9 @@ class Case:
         copies: of a parameter-sized array that a donated step may hold. The step that keeps x itself
             needs the old p and x for both of the new ones; one that keeps the gradient as well copies
             it, and XLA the old one, which two loops read.
-        all_reduces: scalars that the update reduces over devices; of muon the largest modulus, which keeps
-            the squares in range, and the norm.
-        gram_reduces: sums over devices of a Gram matrix (2, 2) of a leaf (8, 2), in the program's text, where
-            a loop stands once: a function of the whole matrix cannot be computed row by row.
+        all_reduces: scalars that the update reduces over devices.
+        exchanges: times that devices exchange parts of a leaf: a function of the whole matrix cannot be
+            computed row by row.
         rounding: what float32 rounding may leave in a parameter, for an update that magnifies it.
         exhaustive: other rows run its code; it has a place in the exhaustive run alone.
     """
@@ -42,7 +41,7 @@ class Case:
     lean: bool = True
     copies: int = 0
     all_reduces: int = 0
-    gram_reduces: int = 0
+    exchanges: int = 0
     rounding: float = 0.0
     exhaustive: bool = False
 
@@ -371,7 +370,7 @@ CASES = (
         "muon",
         muon_and_nag,
         # Five Newton–Schulz steps have slope 3.4445⁵ at zero; four steps of at most 0.3 follow each other.
-        {"lean": False, "all_reduces": 2, "gram_reduces": 1, "rounding": 3.4445**5 * 4 * 0.3 * 2.0**-24},
+        {"lean": False, "exchanges": 2, "rounding": 3.4445**5 * 4 * 0.3 * 2.0**-24},
         learning_rate=optax.exponential_decay(0.3, 1, 0.97),
         momentum=0.9,
     ),

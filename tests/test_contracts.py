@@ -356,7 +356,7 @@ def test_none_gradient_keeps_its_buffer(case: Case):
     # The others take no notice.
     full, _ = optimizer.update(params, state, params, value=jnp.array(1.0))
     if not case.all_reduces:
-        assert_trees_close(updates["matrix"], full["matrix"], rtol=1e-6)
+        assert_trees_close(updates["matrix"], full["matrix"], rtol=1e-6, atol=case.rounding)
 
 
 @over_cases
@@ -511,8 +511,9 @@ def test_update_adds_no_collective(case: Case):
     text = update.lower(params, optimizer.init(params)).compile().as_text()
     names = "all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter"
     collectives = re.findall(rf"= (.*?) ({names})(?:-start)?\(", text)
-    expected = [("f32[]", "all-reduce")] * case.all_reduces + [("f32[2,2]", "all-reduce")] * case.gram_reduces
-    assert sorted((shape.partition("{")[0], kind) for shape, kind in collectives) == sorted(expected)
+    scalars = [kind for shape, kind in collectives if shape.startswith("f32[]")]
+    assert scalars == ["all-reduce"] * case.all_reduces
+    assert len(collectives) - len(scalars) == case.exchanges
 
 
 @over_cases

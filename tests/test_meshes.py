@@ -180,10 +180,6 @@ def assert_same_shardings(tree: Any, params: Any) -> None:
         assert found.sharding.is_equivalent_to(p.sharding, p.ndim)
 
 
-def _of_two_axes_or_more(params: Any) -> Any:
-    return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
-
-
 def _is_spec(node: Any) -> bool:
     return isinstance(node, PartitionSpec)
 
@@ -200,8 +196,10 @@ SPECS = {
     "both": {"matrix": P("d", "e"), "kernel": P("d", "e"), "bias": P(("d", "e"))},
 }
 MUON = {
-    f"muon-{axes}": nag_optax.muon(0.1, matrices=_of_two_axes_or_more, leading_axes=axes)
-    for axes in ("flatten", "batch")
+    "muon-joined": nag_optax.muon(0.1, matrices=lambda path, leaf: leaf.ndim > 1),
+    "muon-stacked": nag_optax.muon(
+        0.1, matrices=lambda path, leaf: leaf.ndim > 1 and nag_optax.Matrix(-2, -1)
+    ),
 }
 
 

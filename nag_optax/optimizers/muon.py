@@ -14,13 +14,8 @@ from nag_optax.acceleration.kernel import nesterov_kernel
 from nag_optax.acceleration.momentum import Momentum, as_rule
 from nag_optax.optimizers.nadam import nadamw
 from nag_optax.transforms.descent import Mask, add_decay, scale_by_learning_rate
-from nag_optax.transforms.orthogonalize import (
-    QUINTIC,
-    Coefficients,
-    LeadingAxes,
-    matrix_shape,
-    orthogonalize,
-)
+from nag_optax.transforms.matrices import Matrices, Matrix, matrices_of, shape_of
+from nag_optax.transforms.orthogonalize import QUINTIC, Coefficients, orthogonalize
 from nag_optax.transforms.partition import partition
 
 ShapeScaling = Literal["match_rms_adamw", "original"]
@@ -43,15 +38,18 @@ def muon(
     momentum: Momentum = 0.95,
     *,
     fallback: optax.GradientTransformation | None = None,
-    matrices: Mask | None = None,
+    matrices: Matrices | None = None,
     shape_scaling: ShapeScaling | None = "match_rms_adamw",
     weight_decay: optax.ScalarOrSchedule = 0.0,
     mask: Mask | None = None,
     steps: int = 5,
     coefficients: Coefficients = QUINTIC,
     eps: jax.typing.ArrayLike = 1e-7,
-    leading_axes: LeadingAxes = "flatten",
     dtype: jax.typing.DTypeLike | None = None,
+    fallback_learning_rate: optax.ScalarOrSchedule | None = None,
+    fallback_b1: optax.ScalarOrSchedule = 0.9,
+    fallback_b2: optax.ScalarOrSchedule = 0.999,
+    fallback_eps: jax.typing.ArrayLike = 1e-8,
     accumulator_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Muon: steps along the orthogonalised Nesterov momentum of each matrix.
@@ -67,22 +65,26 @@ def muon(
     direction. A matrix has the shape (in, out), as the kernels of Flax; PyTorch's are transposed.
 
     Args:
-        learning_rate: lr ≥ 0, a number or an Optax schedule. The default fallback shares it, which
-            makes sense with "match_rms_adamw", where the entries of a step are as large as AdamW's.
+        learning_rate: lr ≥ 0, a number or an Optax schedule.
         momentum: a number in [0, 1), an Optax schedule or a rule, as in `scale_by_nesterov`.
         fallback: what moves the other parameters; None takes `nadamw` with this learning rate,
-            decay, mask and accumulator_dtype.
-        matrices: tree of booleans, prefix of the parameters, or a function of them that gives one:
-            True where Muon applies, on arrays of two axes or more. None takes the arrays of two
-            axes exactly. Embeddings and the last layer are matrices by shape, but better left to
-            the fallback; the kernel of a convolution is none by shape, but works with "flatten".
-            Under `optax.inject_hyperparams`, name a function in `static_args`.
+            decay, mask and accumulator_dtype, and with the four numbers below.
+        matrices: how the parameters hold matrices: a tree that they extend, or a function of
+            (path, leaf) that is asked about each. Its leaves, or results, are a `Matrix`, which
+            names the axes: heads, experts and scanned layers are stacks; True for one matrix
+            (…·m, n) of an array (…, m, n), as of a convolution (height, width, in, out); False or
+            None for the fallback. None takes the arrays of two axes exactly. Embeddings and the
+            last layer are matrices by shape, but better left to the fallback. Under
+            `optax.inject_hyperparams`, name a function in `static_args`.
         shape_scaling: s, from the shape of the matrix: "match_rms_adamw", "original" (that of
             Jordan and of `torch.optim.Muon` by default) or None.
         weight_decay: λ ≥ 0, a number or an Optax schedule, decoupled, as in `nag`: scaled by the
             learning rate but not by s. It does not reach a fallback that is given.
         mask: where weight decay applies, as in `nag`. None decays every parameter.
-        steps, coefficients, eps, leading_axes, dtype: as in `orthogonalize`.
+        steps, coefficients, eps, dtype: as in `orthogonalize`.
+        fallback_learning_rate, fallback_b1, fallback_b2, fallback_eps: of `nadamw`, where no fallback
+            is given. A learning rate of None is that of the matrices, which makes sense with
+            "match_rms_adamw", where the entries of a step are as large as AdamW's.
         accumulator_dtype: dtype of the buffers; None takes each parameter's.
 
     Returns:
@@ -91,8 +93,8 @@ def muon(
         are, also where the fallback is an accelerator, as `nag`.
 
     Raises:
-        ValueError: if a Python number is out of range, an option is unknown, or `matrices` chooses
-            an array of fewer than two axes or does not fit the parameters.
+        ValueError: if a Python number is out of range, an option is unknown, or `matrices` does not
+            fit the parameters or their axes.
         TypeError: if a number, `fallback`, or a leaf of `matrices` or of `mask` has another type.
 
     Example:
@@ -121,33 +123,49 @@ def muon(
     check_schedule("learning_rate", learning_rate, minimum=0)
     if fallback is None:
         fallback = nadamw(
-            learning_rate, weight_decay=weight_decay, mask=mask, accumulator_dtype=accumulator_dtype
+            learning_rate if fallback_learning_rate is None else fallback_learning_rate,
+            fallback_b1,
+            fallback_b2,
+            fallback_eps,
+            weight_decay,
+            mask=mask,
+            accumulator_dtype=accumulator_dtype,
         )
     else:
         fallback = checked_inner(fallback, "fallback")
+    held = _rank_two if matrices is None else matrices
     matrix_optimizer = optax.chain(
         nesterov_kernel(MuonMomentumState, as_rule(momentum), accumulator_dtype),
-        orthogonalize(steps, coefficients=coefficients, eps=eps, leading_axes=leading_axes, dtype=dtype),
-        _scale_by_shape(shape_scaling, leading_axes),
+        orthogonalize(steps, coefficients=coefficients, eps=eps, matrices=held, dtype=dtype),
+        _scale_by_shape(shape_scaling, held),
         add_decay(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )
-    return partition(_rank_two if matrices is None else matrices, matrix_optimizer, fallback, "matrices")
+
+    def is_matrix(params: optax.Params) -> Any:
+        flags = [matrix is not None for matrix in matrices_of(held, params)]
+        return jax.tree.unflatten(jax.tree.structure(params), flags)
+
+    return partition(is_matrix, matrix_optimizer, fallback)
 
 
-def _rank_two(params: optax.Params) -> Any:
-    return jax.tree.map(lambda p: jnp.ndim(p) == 2, params)
+def _rank_two(path: Any, leaf: jax.Array) -> bool:
+    del path
+    return jnp.ndim(leaf) == 2
 
 
-def _scale_by_shape(
-    shape_scaling: ShapeScaling | None, leading_axes: LeadingAxes
-) -> optax.GradientTransformation:
-    def leaf(u: jax.Array) -> jax.Array:
-        rows, columns = matrix_shape(u.shape, leading_axes)[-2:]
-        if shape_scaling is None or u.size == 0:
+def _scale_by_shape(shape_scaling: ShapeScaling | None, matrices: Matrices) -> optax.GradientTransformation:
+    def leaf(u: jax.Array, matrix: Matrix | None) -> jax.Array:
+        if shape_scaling is None or matrix is None or u.size == 0:
             return u
+        _, rows, columns = shape_of(u.shape, matrix)
         squared = 0.04 * max(rows, columns) if shape_scaling == "match_rms_adamw" else max(1, columns / rows)
         dtype = wide(u.dtype)
         return (jnp.asarray(math.sqrt(squared), dtype) * u.astype(dtype)).astype(u.dtype)
 
-    return optax.stateless(lambda updates, _: jax.tree.map(leaf, updates))
+    def scaled(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
+        del params
+        leaves, treedef = jax.tree.flatten(updates)
+        return treedef.unflatten(map(leaf, leaves, matrices_of(matrices, updates)))
+
+    return optax.stateless(scaled)

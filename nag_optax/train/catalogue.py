@@ -134,7 +134,7 @@ def _muon(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTrans
         rate,
         _momentum(config),
         fallback=_adamw(config, rate),
-        matrices=_hidden_matrices,
+        matrices=_is_hidden_matrix,
         weight_decay=config.weight_decay,
         mask=_matrices,
     )
@@ -185,9 +185,11 @@ def _matrices(params: Any) -> Any:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def _hidden_matrices(params: Any) -> Any:
+def _is_hidden_matrix(path: Any, leaf: Any) -> bool:
     """Where Muon applies as published: every kernel, of a convolution too, but that of the head."""
-    return {name: name != "head" and _matrices(module) for name, module in params.items()}
+    import jax
+
+    return leaf.ndim > 1 and jax.tree_util.keystr(path[:1], simple=True) != "head"
 
 
 def _rates(*, mlp: tuple[float, float], cnn: float) -> dict[tuple[str, str], float]:

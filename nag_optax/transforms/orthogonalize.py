@@ -1,8 +1,9 @@
 """`orthogonalize`: the nearest orthogonal matrix, nearly, by Newton–Schulz steps."""
 
-import math
+import collections
+import functools
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,9 @@ import optax
 
 from nag_optax._arguments import buffer_dtype, check_number, check_numbers
 from nag_optax._arrays import on_auto_axes, wide
+from nag_optax.transforms.matrices import Matrices, Matrix, from_stack, matrices_of, shape_of, to_stack
+from nag_optax.transforms.newton_schulz import newton_schulz, shared_out
 
-LeadingAxes = Literal["flatten", "batch"]
 Coefficients = Sequence[float] | Sequence[Sequence[float]] | np.ndarray | jax.Array
 
 # Jordan's: the steepest at zero of those that keep the singular values near 1.
@@ -24,7 +26,7 @@ def orthogonalize(
     *,
     coefficients: Coefficients = QUINTIC,
     eps: jax.typing.ArrayLike = 1e-7,
-    leading_axes: LeadingAxes = "flatten",
+    matrices: Matrices | None = None,
     dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Replaces each matrix by nearly its orthogonal polar factor: UVᵀ, where it was UΣVᵀ.
@@ -45,21 +47,24 @@ def orthogonalize(
         coefficients: (a, b, c), or one such triple for each step, the last of which serves all
             further steps.
         eps: > 0, the norm below which a matrix is scaled up no further.
-        leading_axes: what an array of shape (…, m, n) is: "flatten", one matrix (…·m, n), as of a
-            convolution kernel (height, width, in, out); "batch", a stack of matrices (m, n), as of
-            the kernels of scanned layers.
+        matrices: how the arrays hold matrices: a `Matrix` for all of them, a tree that the updates
+            extend, or a function of (path, leaf). Its leaves, or results, are a `Matrix`; True for
+            one matrix (…·m, n) of an array (…, m, n), as of a convolution (height, width, in, out);
+            False or None for an array that stays as it is. None takes True for every array.
         dtype: in which X and A are kept; None takes the update's, at least float32. Products and
             sums are in float32 at least either way, as far as `jax.default_matmul_precision`
             allows; bfloat16 is what `torch.optim.Muon` uses, and faster where the hardware has it.
 
     Returns:
-        A transformation whose update has the shape and dtype of the incoming one. Give it matrices
-        alone: `muon` chooses them, or `optax.masked`.
+        A transformation whose update has the shape and dtype of the incoming one. Matrices of one
+        shape, up to transposition, are one batch. On a mesh, the devices share the batch: each
+        works on its own matrices, after one exchange and before another. Inside `jax.shard_map`
+        each device works on what it has.
 
     Raises:
-        ValueError: if a Python number or the coefficients are out of range, an option is unknown, or
-            a leaf has fewer than two axes.
-        TypeError: if steps is no integer.
+        ValueError: if a Python number or the coefficients are out of range, or an array has not the
+            axes that `matrices` names, or fewer than two.
+        TypeError: if steps is no integer, or `matrices` holds something else.
 
     Example:
         >>> import jax.numpy as jnp, nag_optax
@@ -79,78 +84,46 @@ def orthogonalize(
     check_number("eps", eps, minimum=0, open_minimum=True)
     triples = _triples(coefficients)
     compute_dtype = buffer_dtype(dtype, "dtype")
-    if leading_axes not in get_args(LeadingAxes):
-        raise ValueError(f'leading_axes must be "flatten" or "batch"; got {leading_axes!r}')
+    chosen = functools.partial(matrices_of, _every_array if matrices is None else matrices)
 
-    def leaf(u: jax.Array) -> jax.Array:
-        x = u.reshape(matrix_shape(u.shape, leading_axes))
-        kept = wide(u.dtype) if compute_dtype is None else compute_dtype
-        if jnp.issubdtype(u.dtype, jnp.complexfloating):
-            kept = wide(kept, jnp.complex64)
-        return _newton_schulz(x, kept, steps, triples, eps).reshape(u.shape).astype(u.dtype)
+    def kept(own: jnp.dtype) -> jnp.dtype:
+        found = wide(own) if compute_dtype is None else compute_dtype
+        return wide(found, jnp.complex64) if jnp.issubdtype(own, jnp.complexfloating) else found
+
+    def one_stack(x: jax.Array) -> jax.Array:
+        return newton_schulz(x, kept(x.dtype), steps, triples, eps).astype(x.dtype)
+
+    def batch(held: Sequence[Matrix], *updates: jax.Array) -> list[jax.Array]:
+        """Arrays whose matrices have one shape, one of them perhaps transposed, and one mesh."""
+        stacks = [to_stack(u, matrix) for u, matrix in zip(updates, held, strict=True)]
+        tall = [rows > columns for _, rows, columns in map(jnp.shape, stacks)]
+        stack = jnp.concatenate([x.mT if flag else x for x, flag in zip(stacks, tall, strict=True)])
+        stack = shared_out(one_stack, jax.typeof(updates[0]).sharding.mesh, stack)
+        parts = jnp.split(stack, np.cumsum([len(x) for x in stacks])[:-1])
+        parts = [x.mT if flag else x for x, flag in zip(parts, tall, strict=True)]
+        return [from_stack(x, matrix, u.shape) for x, matrix, u in zip(parts, held, updates, strict=True)]
 
     def init_fn(params: optax.Params) -> optax.EmptyState:
-        _check_ranks(params)
+        chosen(params)
         return optax.EmptyState()
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
-        _check_ranks(updates)
-        updates = jax.tree.map(jnp.asarray, updates)
-        return jax.tree.map(lambda u: on_auto_axes(leaf, u, u), updates), state
+        leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, updates))
+        batches = collections.defaultdict(list)
+        held = chosen(updates)
+        for i, (u, matrix) in enumerate(zip(leaves, held, strict=True)):
+            if matrix is not None and u.size:
+                _, *sides = shape_of(u.shape, matrix)
+                batches[tuple(sorted(sides)), u.dtype, jax.typeof(u).sharding.mesh].append(i)
+        for indices in batches.values():
+            own = [leaves[i] for i in indices]
+            done = on_auto_axes(functools.partial(batch, [held[i] for i in indices]), own, *own)
+            for i, u in zip(indices, done, strict=True):
+                leaves[i] = u
+        return treedef.unflatten(leaves), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def matrix_shape(shape: tuple[int, ...], leading_axes: LeadingAxes) -> tuple[int, ...]:
-    """(…, m, n) of the matrices that an array of this shape holds."""
-    return shape if leading_axes == "batch" else (math.prod(shape[:-1]), shape[-1])
-
-
-def _newton_schulz(
-    x: jax.Array,
-    dtype: jnp.dtype,
-    steps: jax.typing.ArrayLike,
-    triples: np.ndarray | jax.Array,
-    eps: jax.typing.ArrayLike,
-) -> jax.Array:
-    if x.size == 0:
-        return x
-    tall = x.shape[-2] > x.shape[-1]
-    x = _normalized(x.mT if tall else x, dtype, eps)
-    sums = wide(dtype)
-
-    def product(first: jax.Array, second: jax.Array) -> jax.Array:
-        return jnp.matmul(first, second, preferred_element_type=sums)
-
-    table = jnp.asarray(triples)
-
-    def step(i: jax.Array, x: jax.Array) -> jax.Array:
-        a, b, c = table[jnp.minimum(i, len(table) - 1)].astype(sums)
-        gram = product(x, jnp.conj(x.mT)).astype(x.dtype)
-        polynomial = (b * gram.astype(sums) + c * product(gram, gram)).astype(x.dtype)
-        return (a * x.astype(sums) + product(polynomial, x)).astype(x.dtype)
-
-    # A loop, not `steps` copies of it: models have many matrices, and compile time counts.
-    x = jax.lax.fori_loop(0, steps, step, x)
-    return x.mT if tall else x
-
-
-def _normalized(x: jax.Array, dtype: jnp.dtype, eps: jax.typing.ArrayLike) -> jax.Array:
-    """X / max(‖X‖_F, eps), rounded to `dtype` at the end: a narrow one does not hold every X."""
-    x = x.astype(wide(x.dtype, dtype))
-    tiny = jnp.finfo(x.dtype).tiny
-    # Entries of about 1 first: their squares neither overflow nor vanish. The bounds are those of numbers
-    # with a reciprocal. No derivative, because the result is the same for any number here.
-    largest = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)
-    largest = jax.lax.stop_gradient(jnp.clip(largest, tiny, 1 / tiny))
-    # No division: of two in a row XLA makes one, by a product that overflows.
-    x = x * (1 / largest).astype(x.dtype)
-    square = jnp.sum(jnp.square(jnp.abs(x)), axis=(-2, -1), keepdims=True)
-    # At least 1 but for zeros, where the root has no derivative.
-    norm = jnp.sqrt(jnp.maximum(square, 0.25))
-    norm = jnp.maximum(norm, jnp.asarray(eps, norm.dtype) / largest)
-    return (x * (1 / norm).astype(x.dtype)).astype(dtype)
 
 
 def _triples(coefficients: Coefficients) -> np.ndarray | jax.Array:
@@ -174,10 +147,6 @@ def _triples(coefficients: Coefficients) -> np.ndarray | jax.Array:
     return table.reshape(-1, 3)
 
 
-def _check_ranks(tree: optax.Updates) -> None:
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        if jnp.ndim(leaf) < 2:
-            raise ValueError(
-                f"orthogonalize takes arrays of two axes or more; {jax.tree_util.keystr(path) or 'the root'} "
-                f"has shape {jnp.shape(leaf)}: leave it to another transformation, as muon does"
-            )
+def _every_array(path: Any, leaf: jax.Array) -> bool:
+    del path, leaf
+    return True

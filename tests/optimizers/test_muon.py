@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import nag_optax
-from nag_optax import eval_params, nag, orthogonalize
+from nag_optax import Matrix, eval_params, nag, orthogonalize
 from nag_optax.optimizers.nadam import nadamw
 from tests import reference
 from tests.helpers import (
@@ -184,9 +184,10 @@ class TestLeaves:
         "matrices",
         [
             {"kernel": False, "bias": False, "convolution": True, "scale": False},
-            lambda params: {name: name == "convolution" for name in params},
+            lambda path, leaf: path[0].key == "convolution",
+            {"kernel": None, "bias": None, "convolution": Matrix((0, 1, 2), 3), "scale": None},
         ],
-        ids=["tree", "function"],
+        ids=["tree", "function", "axes"],
     )
     @pytest.mark.parametrize("scaling", ["original", "match_rms_adamw"])
     def test_a_convolution_is_one_matrix(self, matrices: Any, scaling: Any):
@@ -202,7 +203,7 @@ class TestLeaves:
     @pytest.mark.parametrize("scaling", ["original", "match_rms_adamw"])
     def test_scanned_layers_are_a_stack(self, scaling: Any):
         stack = jnp.asarray(np.random.default_rng(6).standard_normal((3, 2, 4)), jnp.float32)
-        optimizer = muon(0.1, matrices=lambda params: True, leading_axes="batch", shape_scaling=scaling)
+        optimizer = muon(0.1, matrices=Matrix(-2, -1), shape_scaling=scaling)
         updates = step_of(optimizer, stack, stack)
         for layer in range(3):
             expected = step_of(muon(0.1, shape_scaling=scaling), stack[layer], stack[layer])
@@ -253,6 +254,16 @@ class TestFallback:
         np.testing.assert_allclose(ours["a"], theirs, rtol=1e-5)
         undecayed, _ = train(muon(rate), params["b"], sphere, 10)
         np.testing.assert_allclose(ours["b"], undecayed, rtol=1e-4)
+
+    def test_its_numbers(self, standard_promotion: None):
+        """Given to `muon`, a schedule among them, and injected."""
+        params = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([[3.0, 1.0]])}
+        rate = optax.exponential_decay(0.03, 5, 0.5)
+        numbers = {"fallback_b1": 0.5, "fallback_b2": 0.8, "fallback_eps": 1e-2}
+        expected, _ = train(nadamw(rate, 0.5, 0.8, 1e-2, weight_decay=0.0), params["a"], sphere, 6)
+        for factory in (nag_optax.muon, optax.inject_hyperparams(nag_optax.muon)):
+            ours, _ = train(factory(0.1, fallback_learning_rate=rate, **numbers), params, sphere, 6)
+            np.testing.assert_allclose(ours["a"], expected, rtol=1e-5)
 
     def test_given_one_is_left_as_it_is(self):
         params = model()
@@ -335,7 +346,8 @@ class TestOptax:
         params = {name: model()[name] for name in ("kernel", "bias")}
         optimizer = optax.inject_hyperparams(nag_optax.muon)(0.1, 0.9, weight_decay=0.1)
         hyperparameters = optimizer.init(params).hyperparams
-        assert set(hyperparameters) == {"learning_rate", "momentum", "weight_decay", "steps", "eps"}
+        own = {"learning_rate", "momentum", "weight_decay", "steps", "eps"}
+        assert set(hyperparameters) == own | {"fallback_b1", "fallback_b2", "fallback_eps"}
         injected, _ = train(optimizer, params, sphere, 5)
         direct, _ = train(nag_optax.muon(0.1, 0.9, weight_decay=0.1), params, sphere, 5)
         assert_trees_close(injected, direct, rtol=1e-4)
@@ -399,12 +411,10 @@ def test_refuses(arguments: Any, error: type[Exception], message: str):
         muon(**{"learning_rate": 0.1, **arguments})
 
 
-@pytest.mark.parametrize(
-    "text", ["w", {"w": "yes", "b": True}, lambda params: "w"], ids=["text", "leaf", "made"]
-)
+@pytest.mark.parametrize("text", ["w", {"w": "yes", "b": True}, lambda *_: "w"], ids=["text", "leaf", "made"])
 def test_a_mask_of_text_is_refused(text: Any):
     params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
-    with pytest.raises(TypeError, match="^matrices must be a tree of booleans, .* got '(w|yes)' of type str"):
+    with pytest.raises(TypeError, match="^matrices must be a tree .* got '(w|yes)' of type str"):
         muon(0.1, matrices=text).init(params)
     optimizer = muon(0.1, weight_decay=0.1, mask=text)
     with pytest.raises(TypeError, match="^mask must be a tree of booleans, .* got '(w|yes)' of type str"):

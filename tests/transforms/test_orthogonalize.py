@@ -12,13 +12,14 @@ import numpy as np
 import optax
 import pytest
 
-from nag_optax import orthogonalize
+from nag_optax import Matrix, orthogonalize
 from tests import reference
 from tests.helpers import assert_trees_equal
 
 JORDAN = np.array([3.4445, -4.7750, 2.0315])
 CONVERGENT = (1.875, -1.25, 0.375)  # The Taylor polynomial of σ(σ²)^(−½) at 1.
 EXACT = 1e-11  # float64, five steps that magnify rounding up to 3.44⁵ times
+LAST_TWO = Matrix(-2, -1)
 ROUNDING = 4 * 3.44**5 * 2.0**-24  # The same in float32
 SHAPES = [(5, 3), (3, 5), (4, 4), (1, 6), (6, 1), (1, 1)]
 
@@ -159,15 +160,15 @@ class TestScale:
         assert not np.any(np.isfinite(apply(orthogonalize(), matrix)))
 
 
-class TestLeadingAxes:
-    def test_flatten_is_one_matrix(self):
+class TestMatrices:
+    def test_an_array_is_one_matrix(self):
         kernel = jnp.asarray(random((2, 3, 4, 5)), jnp.float32)
         expected = apply(orthogonalize(), kernel.reshape(24, 5)).reshape(kernel.shape)
         np.testing.assert_allclose(apply(orthogonalize(), kernel), expected, rtol=0, atol=ROUNDING)
 
-    def test_batch_is_a_stack(self):
+    def test_a_stack(self):
         stack = jnp.asarray(random((2, 3, 4, 5)), jnp.float32)
-        actual = apply(orthogonalize(leading_axes="batch"), stack)
+        actual = apply(orthogonalize(matrices=LAST_TWO), stack)
         for index in np.ndindex(2, 3):
             np.testing.assert_allclose(
                 actual[index], apply(orthogonalize(), stack[index]), rtol=0, atol=ROUNDING
@@ -177,7 +178,7 @@ class TestLeadingAxes:
     def test_vmap(self):
         stack = jnp.asarray(random((3, 4, 5)), jnp.float32)
         mapped = jax.vmap(lambda x: apply(orthogonalize(), x))(stack)
-        np.testing.assert_allclose(mapped, apply(orthogonalize(leading_axes="batch"), stack), 0, ROUNDING)
+        np.testing.assert_allclose(mapped, apply(orthogonalize(matrices=LAST_TWO), stack), 0, ROUNDING)
 
 
 class TestDtype:
@@ -262,7 +263,6 @@ class TestPure:
         ({"coefficients": 3.4}, TypeError, "coefficients must be a triple .* got 3.4 of type float"),
         ({"coefficients": (1.0, np.nan, 2.0)}, ValueError, "coefficients.*got nan"),
         ({"coefficients": "polar"}, TypeError, "coefficients.*got 'polar'"),
-        ({"leading_axes": "first"}, ValueError, 'leading_axes must be "flatten" or "batch"; got \'first\''),
         ({"dtype": jnp.int32}, ValueError, "dtype must be a floating or complex dtype, or None; got int32"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
