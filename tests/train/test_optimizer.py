@@ -146,11 +146,15 @@ def test_the_chain_is_the_one_asked_for(name):
 def test_muon_orthogonalises_the_hidden_kernels_and_leaves_the_head_to_adamw(model, hidden):
     """As published; a convolution is the matrix (height·width·in, out)."""
     params: Any = nnx.to_pure_dict(nnx.state(make_model(model, (8, 8, 1), 10, seed=0), nnx.Param))
-    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
     optimizer = make_optimizer(config(optimizer="muon", model=model), STEPS)
-    updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params, value=jnp.float32(1.0))
-    reference = optax.adamw(0.1, weight_decay=0.0)
-    adamw: Any = reference.update(grads, reference.init(params), params)[0]
+
+    @jax.jit
+    def updates_of_both(params: Any) -> Any:
+        grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
+        every = optimizer, optax.with_extra_args_support(optax.adamw(0.1, weight_decay=0.0))
+        return [o.update(grads, o.init(params), params, value=jnp.float32(1.0))[0] for o in every]
+
+    updates, adamw = updates_of_both(params)
     for module, leaves in updates.items():
         for name, update in leaves.items():
             if name == "kernel" and module in hidden:

@@ -1,6 +1,7 @@
 """Structured pruning: the groups are units, and a model without those at zero classifies the same."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -38,6 +39,11 @@ def random_weights(name: ModelName):
     return graphdef, noise(params), jax.tree.map(jnp.abs, noise(rest))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def logits_of(graphdef, params, rest, images):
+    return nnx.merge(graphdef, params, rest)(images, train=False)
+
+
 def units_of(params, layer) -> np.ndarray:
     """A column a unit, of all that makes its activation."""
     arrays = [
@@ -51,7 +57,7 @@ def units_of(params, layer) -> np.ndarray:
 @pytest.mark.parametrize("name", WIDTHS)
 def test_the_prox_shrinks_units_and_nothing_else(name):
     _, params, _ = random_weights(name)
-    shrunk = units_prox(name, 2.0)(params, 0.5)
+    shrunk = jax.jit(units_prox(name, 2.0))(params, 0.5)
     touched = set()
     for layer in HIDDEN_LAYERS[name]:
         before, after = units_of(params, layer), units_of(shrunk, layer)
@@ -78,14 +84,14 @@ def test_the_logits_without_the_zero_units_are_the_same(name, share):
     jax.tree.map(np.testing.assert_array_equal, found, zero)
 
     images = jnp.asarray(rng.normal(size=(5, *SHAPE)), jnp.float32)
-    expected = nnx.merge(graphdef, params, rest)(images, train=False)
+    expected = logits_of(graphdef, params, rest, images)
     widths = widths_without(name, found)
     # One unit stays where all are zero.
     assert widths == tuple(
         max(1, width - int(z.sum())) for width, z in zip(WIDTHS[name], zero.values(), strict=True)
     )
     small = nnx.graphdef(make_model(name, SHAPE, 7, seed=0, widths=widths))
-    logits = nnx.merge(small, *without_units(name, params, rest, found))(images, train=False)
+    logits = logits_of(small, *without_units(name, params, rest, found), images)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5 * float(jnp.abs(expected).max()))
     if share < 1:
         assert float(expected.std(0).min()) > 0

@@ -23,7 +23,7 @@ from nag_optax.transforms import codes
 from nag_optax.transforms.low_memory import Packed, unpack
 from nag_optax.transforms.stochastic_rounding import random_bits, uniform
 from tests import reference
-from tests.helpers import assert_trees_close, assert_trees_equal, sphere, step_function
+from tests.helpers import assert_trees_close, assert_trees_equal, exhaustive, sphere, step_function
 
 SHAPE = (64, 128)
 
@@ -237,9 +237,21 @@ def test_the_iterate_is_the_unpacked_state_s():
 
 
 @pytest.mark.four_devices
-@pytest.mark.parametrize("axis", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
-@pytest.mark.parametrize("spec", [("d", None), (None, "d")], ids=["rows", "columns"])
-@pytest.mark.parametrize("shape", [(64, 512), (128, 96)], ids=str)
+@pytest.mark.parametrize(
+    ("axis", "spec", "shape"),
+    [
+        # Each pair of them once; the exhaustive run has each triple.
+        (AxisType.Auto, ("d", None), (64, 512)),
+        (AxisType.Auto, (None, "d"), (128, 96)),
+        (AxisType.Explicit, ("d", None), (128, 96)),
+        (AxisType.Explicit, (None, "d"), (64, 512)),
+        exhaustive(AxisType.Auto, ("d", None), (128, 96)),
+        exhaustive(AxisType.Auto, (None, "d"), (64, 512)),
+        exhaustive(AxisType.Explicit, ("d", None), (64, 512)),
+        exhaustive(AxisType.Explicit, (None, "d"), (128, 96)),
+    ],
+    ids=str,
+)
 def test_blocks_stay_on_their_device(axis: Any, spec: Any, shape: tuple[int, int]):
     mesh = jax.make_mesh((4,), ("d",), axis_types=(axis,))
     sharding = NamedSharding(mesh, PartitionSpec(*spec))
