@@ -26,7 +26,7 @@ from nag_optax.prox import (
     separable,
 )
 from tests import reference
-from tests.helpers import assert_trees_close, assert_trees_equal, exhaustive
+from tests.helpers import assert_trees_close, assert_trees_equal
 
 PENALTIES: dict[str, Callable[[], Prox]] = {
     "l1": lambda: l1(0.7),
@@ -155,21 +155,23 @@ def test_firmly_nonexpansive(name: str, x64: None):
 
 @over(ALL.keys() - PENALTIES.keys())
 def test_projections_are_idempotent(name: str, x64: None):
-    prox, p = ALL[name](), point(3)
+    p = point(3)
+    prox, value = jax.jit(ALL[name]()), jax.jit(ALL[name]().value)
     z = prox(p, 1.0)
     assert_trees_close(prox(z, 1.0), z, rtol=1e-13, atol=1e-14)
     # The step size has no say, and the value tells inside from outside.
     assert_trees_equal(prox(p, 7.0), z)
-    assert float(prox.value(z)) == 0.0
-    assert float(prox.value(p)) == np.inf
+    assert float(value(z)) == 0.0
+    assert float(value(p)) == np.inf
     assert distance(z, p) > 0.1
 
 
 @over(ALL.keys() - PENALTIES.keys())
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, exhaustive(jnp.float32)])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_a_rounded_projection_is_inside(name: str, dtype: Any):
     p = jax.tree.map(lambda a: a.astype(dtype), point(4, 3.0))
-    assert float(ALL[name]().value(jax.jit(ALL[name]())(p, 1.0))) == 0.0
+    # Two programs, between which the projection is rounded to its dtype.
+    assert float(jax.jit(ALL[name]().value)(jax.jit(ALL[name]())(p, 1.0))) == 0.0
 
 
 def test_soft_threshold(x64: None):
@@ -314,8 +316,7 @@ def test_norms_neither_over_nor_underflow(scale: float):
 def test_nan_stays_visible(name: str):
     """A solver must see it; a group with a NaN is not a group of norm zero."""
     p = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), point(0))
-    z = ALL[name]()(p, 1.0)
-    parts = jax.tree.leaves(z)
+    parts = jax.tree.leaves(jax.jit(ALL[name]())(p, 1.0))
     assert all(bool(jnp.all(jnp.isnan(a))) for a in parts)
 
 
