@@ -19,7 +19,9 @@ def newton_schulz(
     triples: np.ndarray | jax.Array,
     eps: jax.typing.ArrayLike,
 ) -> jax.Array:
-    """The steps on each matrix of a stack (…, m, n), m ≤ n, kept in `dtype`."""
+    """The steps on each matrix of a stack (k, m, n), kept in `dtype`."""
+    if x.shape[-2] > x.shape[-1]:
+        return newton_schulz(x.mT, dtype, steps, triples, eps).mT
     sums = wide(dtype)
     table = jnp.asarray(triples)
 

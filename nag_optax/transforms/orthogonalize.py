@@ -57,7 +57,7 @@ def orthogonalize(
 
     Returns:
         A transformation whose update has the shape and dtype of the incoming one. Matrices of one
-        shape, up to transposition, are one batch. On a mesh, the devices share the batch: each
+        shape are one batch. On a mesh, the devices share the batch: each
         works on its own matrices, after one exchange and before another. Inside `jax.shard_map`
         each device works on what it has.
 
@@ -94,13 +94,11 @@ def orthogonalize(
         return newton_schulz(x, kept(x.dtype), steps, triples, eps).astype(x.dtype)
 
     def batch(held: Sequence[Matrix], *updates: jax.Array) -> list[jax.Array]:
-        """Arrays whose matrices have one shape, one of them perhaps transposed, and one mesh."""
+        """Arrays whose matrices have one shape, dtype and mesh."""
         stacks = [to_stack(u, matrix) for u, matrix in zip(updates, held, strict=True)]
-        tall = [rows > columns for _, rows, columns in map(jnp.shape, stacks)]
-        stack = jnp.concatenate([x.mT if flag else x for x, flag in zip(stacks, tall, strict=True)])
-        stack = shared_out(one_stack, jax.typeof(updates[0]).sharding.mesh, stack)
-        parts = jnp.split(stack, np.cumsum([len(x) for x in stacks])[:-1])
-        parts = [x.mT if flag else x for x, flag in zip(parts, tall, strict=True)]
+        mesh = jax.typeof(updates[0]).sharding.mesh
+        done = shared_out(one_stack, mesh, jnp.concatenate(stacks))
+        parts = jnp.split(done, np.cumsum([len(x) for x in stacks])[:-1])
         return [from_stack(x, matrix, u.shape) for x, matrix, u in zip(parts, held, updates, strict=True)]
 
     def init_fn(params: optax.Params) -> optax.EmptyState:
@@ -115,7 +113,7 @@ def orthogonalize(
         for i, (u, matrix) in enumerate(zip(leaves, held, strict=True)):
             if matrix is not None and u.size:
                 _, *sides = shape_of(u.shape, matrix)
-                batches[tuple(sorted(sides)), u.dtype, jax.typeof(u).sharding.mesh].append(i)
+                batches[tuple(sides), u.dtype, jax.typeof(u).sharding.mesh].append(i)
         for indices in batches.values():
             own = [leaves[i] for i in indices]
             done = on_auto_axes(functools.partial(batch, [held[i] for i in indices]), own, *own)

@@ -14,7 +14,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from nag_optax import muon, orthogonalize
+from nag_optax import Matrix, muon, orthogonalize
 from tests.helpers import assert_trees_close
 
 P = PartitionSpec
@@ -122,17 +122,19 @@ class TestMesh:
 
 def program_for(platform: str, params: Any) -> str:
     """StableHLO of an orthogonalisation, on whatever machine."""
-    traced = jax.jit(lambda p: orthogonalize().update(p, optax.EmptyState())[0]).trace(params)
+    optimizer = orthogonalize(matrices=Matrix(-2, -1))
+    traced = jax.jit(lambda p: optimizer.update(p, optax.EmptyState())[0]).trace(params)
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
 def test_one_batch_for_all_of_one_shape():
-    """Tall and wide of one shape are one batch; another shape or dtype is another one."""
-    shapes = {"tall": (16, 8), "wide": (8, 16), "square": (8, 8)}
-    params = {name: kernels(2, shape) for name, shape in shapes.items()}
+    """Another shape or dtype is another batch."""
+    params = [kernels(2), kernels(2, (8, 16)), jnp.ones((3, 4, 4)), jnp.ones((4, 4))]
     narrow = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
     batches = re.findall(r"stablehlo.concatenate .* -> tensor<(.*)>", program_for("cuda", (params, narrow)))
-    assert sorted(batches) == ["2x8x8xbf16", "2x8x8xf32", "4x8x16xbf16", "4x8x16xf32"]
+    assert sorted(batches) == [
+        f"{shape}x{dtype}" for shape in ("2x16x8", "2x8x16", "4x4x4") for dtype in ("bf16", "f32")
+    ]
 
 
 def test_batched_elsewhere_than_on_a_cpu():
