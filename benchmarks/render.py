@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import comparison, memory, report, startup, step, training, tuning
+from benchmarks import comparison, memory, muon, report, startup, step, training, tuning
 from benchmarks.convex import tables as convex
 
 ROOT = Path(__file__).parents[1]
@@ -165,11 +165,26 @@ def of_tuning(result: dict[str, Any]) -> Section:
     )
 
 
+def of_muon(result: dict[str, Any]) -> Section:
+    names = [entry["matrices"] for entry in result["costs"]]
+    backend = result["machine"]["backend"].upper()
+    return Section(
+        f"One step of Muon on a {backend}",
+        [f"python -m benchmarks.muon --matrices {' '.join(names)}{_repeats(result)} --json FILE"],
+        [
+            report.markdown_table(muon.COLUMNS, [muon.rows(entry) for entry in result["entries"]]),
+            report.markdown_table(muon.COST_COLUMNS, [muon.cost_rows(entry) for entry in result["costs"]]),
+        ],
+        muon.LEGEND.splitlines(),
+    )
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "convex": of_convex,
     "comparison": of_comparison,
     "tuning": of_tuning,
     "step": of_step,
+    "muon": of_muon,
     "memory": of_memory,
     "training": of_training,
     "startup": of_startup,
