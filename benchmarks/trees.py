@@ -94,7 +94,7 @@ def block_matrices(blocks: int, width: int) -> Shapes:
 MATRICES: dict[str, Callable[[], Shapes]] = {
     "gpt2-small": lambda: block_matrices(12, 768),
     "small": lambda: block_matrices(4, 384),
-    "tiny": lambda: block_matrices(1, 16),
+    "tiny": lambda: block_matrices(2, 16),
 }
 
 
