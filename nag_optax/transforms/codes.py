@@ -59,9 +59,21 @@ def decode(codes: jax.Array, scales: jax.Array, block_size: int) -> jax.Array:
     """The float32 array of these codes."""
     cut = layout(codes.shape, block_size)
     q = _in_blocks(codes, cut).astype(jnp.float32)
-    # Of whole numbers: a division by the constant 127 would become a product, and round otherwise.
-    z = q / (2 * LARGEST - jnp.abs(q))
+    z = _quotient(q, 2 * LARGEST - jnp.abs(q))
     return _from_blocks(scales.reshape(*cut.blocked[:-1], 1) * z, cut, codes.shape)
+
+
+def _quotient(q: jax.Array, d: jax.Array) -> jax.Array:
+    """q/d for d in [127, 254], by products and sums alone, to one rounding; q = d gives 1.
+
+    XLA repeats cheap operations wherever they are needed, but keeps an array of quotients, four times as
+    large as the codes. A parabola is within 1 % of 1/d, two Newton steps are exact, and a third corrects q/d.
+    """
+    r = 1.67026627e-2 + d * (-9.01836065e-5 + d * 1.57801566e-7)
+    for _ in range(2):
+        r = r + r * (1 - d * r)
+    z = q * r
+    return z + r * (q - d * z)
 
 
 def _extremes(blocks: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -58,7 +58,7 @@ def model() -> dict[str, jax.Array]:
 class TestCode:
     @pytest.mark.parametrize("shape", [(64, 128), (100, 77), (3, 3, 16, 8), (5000,), (8, 513)], ids=str)
     @pytest.mark.parametrize("signed", [True, False], ids=["signed", "squares"])
-    def test_codes_and_inverse_are_the_transcription_bit_for_bit(self, shape: tuple[int, ...], signed: bool):
+    def test_codes_are_the_transcription_bit_for_bit(self, shape: tuple[int, ...], signed: bool):
         x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
         x = x if signed else x**8
 
@@ -71,7 +71,8 @@ class TestCode:
         expected = reference.encode(x.ravel(), reference.counter_uniform(x.size, 9, 2), 128)
         np.testing.assert_array_equal(q, expected[0])
         np.testing.assert_array_equal(s, expected[1])
-        np.testing.assert_array_equal(back, reference.decode(*expected, 128))
+        # Its quotient is right to one rounding, exactly so where products and sums are fused.
+        np.testing.assert_array_max_ulp(back, reference.decode(*expected, 128), 2)
 
     def test_the_mean_of_many_roundings_is_the_number(self):
         """In units of the code, where a rounding is uniform: three standard errors of 4096 draws."""
@@ -79,6 +80,12 @@ class TestCode:
         q, _ = codes.encode(x, uniform(random_bits(x.shape, jnp.int32(0), 0, 0)), 128)
         y = 254 * x[0] / (1 + jnp.abs(x[0]))
         assert (jnp.abs(q.astype(float).mean(0) - y) < 3 * 0.5 / np.sqrt(4096) + 1e-4).mean() > 0.98
+
+    def test_the_largest_number_of_a_block_is_itself(self):
+        """Else a state that stands still would drift."""
+        x = jnp.array([[3.0, 1.0, 0.0, -2.0], [-1e-30, 1e-31, 0.0, 0.0]])
+        back = jax.jit(lambda x: codes.decode(*codes.encode(x, jnp.full(x.shape, 0.999), 4), 4))(x)
+        np.testing.assert_array_equal(back[:, 0], x[:, 0])
 
     def test_a_block_of_zeros_stays_one(self):
         q, s = codes.encode(jnp.zeros((2, 128)), jnp.full((2, 128), 0.999), 128)
@@ -137,13 +144,13 @@ def test_each_step_and_leaf_and_seed_rounds_by_its_own_numbers():
     assert not jnp.array_equal(found["a"].codes, two_steps(1)["a"].codes)
 
 
-def test_a_step_keeps_one_float32_array_beside_each_of_the_state():
-    """At most: a second reduction over the blocks would keep another."""
+def test_a_step_keeps_no_float32_array_beside_the_state():
+    """A second reduction over the blocks would keep one, and a division in the code's inverse another."""
     params = jnp.ones((512, 512))
     optimizer = low_memory(nag_optax.nag(0.1))
     step = jax.jit(optimizer.update, donate_argnums=1)
     memory = step.lower(params, optimizer.init(params)).compile().memory_analysis()
-    assert memory.temp_size_in_bytes < 4.2 * params.size  # 4, and a few scales
+    assert memory.temp_size_in_bytes < 1.2 * params.size  # one byte, and the scales
 
 
 def test_a_new_state_is_not_packed_by_the_compiler():
