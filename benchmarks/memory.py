@@ -28,6 +28,7 @@ COLUMNS = (
     "bytes a number",
     "moved",
     "temporary",
+    "kernels",
     "ms a step",
     "quartiles",
     "this / float32",
@@ -45,7 +46,7 @@ LEGEND = """\
 bytes a parameter: of the state, by the arguments of the compiled step without parameters and gradients. \
 bytes a number: the same beside float32's four.
 moved, temporary: bytes a parameter that the operations of the compiled step read and write, by XLA's cost \
-analysis, and that a call allocates beside its arguments.
+analysis, and that a call allocates beside its arguments. kernels: operations that a call starts.
 ms a step: median and quartiles over the rounds of one run in which both states take turns; jitted, \
 parameters and state donated.
 loss: on all training images after the last step, without dropout; mean ± standard deviation over the seeds.
@@ -135,6 +136,7 @@ def measure(name: str, shapes: Shapes, optimizers: list[str], rounds: int) -> di
                 "state_bytes_per_parameter": programs[state].argument_bytes / parameters - 8,
                 "bytes_per_parameter": programs[state].bytes_accessed / parameters,
                 "temporary_bytes_per_parameter": programs[state].temporary_bytes / parameters,
+                "kernels": programs[state].kernels,
                 "milliseconds": 1e3 * timed.median,
                 "quartiles": [1e3 * timed.lower_quartile, 1e3 * timed.upper_quartile],
                 "compile_seconds": programs[state].trace_seconds + programs[state].compile_seconds,
@@ -200,6 +202,7 @@ def rows(entry: dict[str, Any]) -> list[tuple[str, ...]]:
                     f"{4 * numbers['state_bytes_per_parameter'] / wide['state_bytes_per_parameter']:.3f}",
                     f"{numbers['bytes_per_parameter']:.1f}",
                     f"{numbers['temporary_bytes_per_parameter']:.1f}",
+                    str(numbers["kernels"]),
                     f"{numbers['milliseconds']:.3g}",
                     "{:.3g} to {:.3g}".format(*numbers["quartiles"]),
                     "" if state == WIDE else f"{numbers['milliseconds'] / wide['milliseconds']:.2f}",
