@@ -37,7 +37,7 @@ def command(*arguments: object) -> list[str]:
         ("train --momentum 1", "--momentum 1.0: must be a float32 in [0, 1)"),
         ("train --momentum=1", "--momentum 1.0: must be a float32 in [0, 1)"),
         ("train --prune l1=1", "--prune l1=1: must be group_l2=STRENGTH, with STRENGTH a finite float32"),
-        ("compare --optimizers", "--optimizers without a value: must be different names of sgd"),
+        ("compare --optimizers", "--optimizers without a value: must be different names of nag"),
         ("compare --learning-rates", "--learning-rates without a value: must be auto, or"),
         ("train --prune", "--prune without a value: must be group_l2=STRENGTH"),
         ("train --run-dir=", "--run-dir without a value: must be a path"),
@@ -56,7 +56,7 @@ def command(*arguments: object) -> list[str]:
         ("trian", "trian: no such command; must be train, evaluate or compare"),
         (
             "compare --optimizers nag lion",
-            "--optimizers nag lion: must be different names of sgd",
+            "--optimizers nag lion: must be different names of nag",
         ),
         ("compare --learning-rates 1 fast", "--learning-rates 1 fast: must be auto, or different finite"),
         ("compare --learning-rates 0.1 -1", "--learning-rates -1.0: must be auto, or different finite"),

@@ -132,7 +132,7 @@ class Comparison(ABC):
         found = self._search(contender, run)
         return {
             "name": name,
-            "label": contender.label,
+            "label": contender.row.label,
             "best": found.best,
             "note": found.note,
             **({} if self.data is None else {"data": self.data}),

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from ctypes import c_float
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 
+from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.checks import flag, positive
 from nag_optax.train.config import DatasetName, ModelName, TrainConfig
 from nag_optax.train.config import allowed as allowed_to_train
@@ -17,27 +18,17 @@ from nag_optax.train.errors import InputError
 from nag_optax.train.options import Float, Int, IntInTable, OptionalPath, given_or, matches
 from nag_optax.train.stored import load_stored
 
-ContenderName = Literal[
-    "sgd",
-    "momentum",
-    "nag",
-    "nag-restart",
-    "adam",
-    "nadamw",
-    "adan",
-    "muon",
-    "adamw",
-    "nadam",
-    "snoo",
-    "ema_nesterov",
-    "gpa",
-]
+RESTARTED = "nag-restart"
+CONTENDER_NAMES = (*OPTIMIZERS, RESTARTED)
+if TYPE_CHECKING:
+    ContenderName = str
+else:
+    ContenderName = Literal[CONTENDER_NAMES]
 ProblemName = Literal["quadratic", "rosenbrock", "logistic"]
 Schedule = Literal["constant", "cosine", "linear"]
 
-CONTENDER_NAMES: tuple[ContenderName, ...] = get_args(ContenderName)
-# Up to muon: what goes around another optimizer, or is a variant of one of these, is compared on demand.
-DEFAULT_CONTENDERS = CONTENDER_NAMES[:8]
+# What goes around another optimizer, or is a variant of one of these, is compared on demand.
+DEFAULT_CONTENDERS = ("sgd", "momentum", "nag", RESTARTED, "adam", "nadamw", "adan", "muon")
 # It orthogonalises matrices; the parameters of a problem are a vector.
 NOT_ON_PROBLEMS = ("muon",)
 # Reached by most optimizers well before the end, so that it tells the fast from the slow.
@@ -75,10 +66,11 @@ class CompareConfig:
     optimizers: Annotated[
         tuple[ContenderName, ...],
         tyro.conf.arg(
-            metavar="NAME ...", help_behavior_hint="(default: the first eight; muon not with --problem)"
+            metavar="NAME ...",
+            help=f"Of {', '.join(CONTENDER_NAMES)}.",
+            help_behavior_hint=f"(default: {' '.join(DEFAULT_CONTENDERS)}; muon not with --problem)",
         ),
     ] = ()
-    """Of sgd, momentum, nag, nag-restart, adam, nadamw, adan, muon, adamw, nadam, snoo, ema_nesterov, gpa."""
     learning_rates: Annotated[
         Literal["auto"] | tuple[float, ...],
         tyro.conf.arg(metavar="auto|FLOAT ...", help_behavior_hint="(default: auto)"),

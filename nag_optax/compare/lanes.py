@@ -190,7 +190,7 @@ class LaneRunner:
         orders: jax.Array,
         count: int,
     ) -> Any:
-        if (contender.label, count) not in self._programs:
+        if (contender.row.label, count) not in self._programs:
             plan = _Plan(self._graphdef, self._unit_schedule, self.steps_per_epoch, self._batch_size)
             steps = partial(_steps, contender, plan)
             if count > 1:
@@ -198,8 +198,8 @@ class LaneRunner:
             # The number of steps is traced: one program for chunks of every length.
             inputs = (state, rates, seeds, orders, self._train, self._dataset.statistics)
             lowered = jax.jit(steps, donate_argnums=0).lower(*inputs, jnp.int32(0))
-            self._programs[contender.label, count] = lowered.compile()
-        return self._programs[contender.label, count]
+            self._programs[contender.row.label, count] = lowered.compile()
+        return self._programs[contender.row.label, count]
 
     def _at_once(self, contender: Contender, count: int) -> int:
         """How many lanes go into one program.

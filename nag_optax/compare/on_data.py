@@ -55,7 +55,7 @@ class OnData(Comparison):
 
     def rung(self, contender: Contender) -> Callable[[int], float]:
         assert self.config.dataset is not None and self.config.model is not None
-        return decade_rung(contender.learning_rate(self.config.dataset, self.config.model))
+        return decade_rung(contender.row.learning_rates[self.config.dataset, self.config.model])
 
     def at_best(self, contender: Contender, best: Trial | None) -> dict[str, Any]:
         chosen = None

@@ -33,7 +33,7 @@ class Problem(NamedTuple):
 
     def learning_rate(self, contender: Contender) -> float:
         """The centre of a contender's grid: 1/L, or where that is a length, a twentieth of the way."""
-        if contender.scale_free:
+        if contender.row.scale_free:
             return math.dist(self.start, self.solution) / 20
         return 1 / self.curvature
 

@@ -13,17 +13,27 @@ if TYPE_CHECKING:
     PrunedFactory = Callable[[TrainConfig, optax.Schedule, Any], optax.GradientTransformation]
 
 
-class Row(NamedTuple):
-    """An optimizer: its factory, the options that go with it and their defaults, its learning rates.
+class Style(NamedTuple):
+    """How a curve is drawn. The dashes tell it apart in black and white too, the mark what is no curve."""
 
-    A new one is a factory here, a row of OPTIMIZERS, and what tests/train/test_optimizer.py expects of it.
-    `nag-optax compare` takes a name in compare/config.py, a row of CONTENDERS and a row of its STYLES.
+    color: str
+    dashes: Any
+    marker: Any
+
+
+class Row(NamedTuple):
+    """An optimizer: what it is called, how it is drawn and made, the options that go with it, its rates.
+
+    A new one is a factory and a row of OPTIMIZERS: `nag-optax train` and `nag-optax compare` read them.
     """
 
+    label: str
+    style: Style
     make: "Factory"
     learning_rates: dict[tuple[str, str], float]  # defaults, by dataset and model
-    options: dict[str, Any] = {}  # never written to
+    options: dict[str, Any] = {}  # and their defaults; never written to
     pruned: "PrunedFactory | None" = None  # with a prox, and exact zeros; None: no --prune
+    scale_free: bool = True  # whether the learning rate is the length of a step, whatever the gradient's
 
     @property
     def goes_around(self) -> bool:
@@ -52,6 +62,14 @@ def takers(option: str) -> tuple[str, ...]:
         for name, row in OPTIMIZERS.items()
         if option in row.options or (option == "prune" and row.pruned is not None)
     )
+
+
+def defaults_of(option: str) -> str:
+    """The default of each optimizer that takes the option, in words."""
+    names: dict[Any, list[str]] = {}
+    for name in takers(option):
+        names.setdefault(OPTIMIZERS[name].options[option], []).append(name)
+    return "; ".join(f"{value:g} for {', '.join(who)}" for value, who in names.items())
 
 
 def _nag(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
@@ -117,6 +135,15 @@ def _nadamw(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTra
 
     assert config.weight_decay is not None
     return nag_optax.nadamw(rate, weight_decay=config.weight_decay, mask=_matrices)
+
+
+def _laprop(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+    import nag_optax
+
+    assert config.weight_decay is not None
+    return nag_optax.laprop(
+        rate, _momentum(config), weight_decay=config.weight_decay, mask=_matrices, restart=config.restart
+    )
 
 
 def _adan(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
@@ -202,31 +229,94 @@ def _rates(*, mlp: tuple[float, float], cnn: float) -> dict[tuple[str, str], flo
     }
 
 
+_DOTTED, _DASHED, _DASH_DOT = (0, (1, 1)), (0, (5, 1)), (0, (6, 1, 1, 1))
+
+# The palette of nag_optax.plot, then colours that lie far from these and from each other for colour-blind
+# readers too. Written out, because --help imports no figures.
 OPTIMIZERS = {
     "nag": Row(
+        "NAG",
+        Style("#0072B2", "-", "D"),
         _nag,
         _rates(mlp=(0.1, 0.03), cnn=0.07),
         {"momentum": 0.9, "momentum_schedule": "constant", "restart": None, "weight_decay": 0.0},
         _pruned_nag,
+        scale_free=False,
     ),
-    "sgd": Row(_sgd, _rates(mlp=(1.0, 0.3), cnn=1.0), {"weight_decay": 0.0}, _pruned_sgd),
+    "sgd": Row(
+        "gradient descent",
+        Style("#000000", _DOTTED, "o"),
+        _sgd,
+        _rates(mlp=(1.0, 0.3), cnn=1.0),
+        {"weight_decay": 0.0},
+        _pruned_sgd,
+        scale_free=False,
+    ),
     "momentum": Row(
+        "heavy-ball momentum",
+        Style("#E69F00", _DASHED, "s"),
         _heavy_ball,
         _rates(mlp=(0.1, 0.03), cnn=0.1),
         {"momentum": 0.9, "weight_decay": 0.0},
+        scale_free=False,
     ),
-    "adam": Row(_adam, _rates(mlp=(0.01, 0.003), cnn=0.1)),
-    "adamw": Row(_adamw, _rates(mlp=(0.01, 0.003), cnn=0.01), {"weight_decay": 1e-4}),
-    "nadam": Row(_nadam, _rates(mlp=(0.01, 0.003), cnn=0.01)),
-    "nadamw": Row(_nadamw, _rates(mlp=(0.01, 0.003), cnn=0.03), {"weight_decay": 1e-4}),
-    "adan": Row(_adan, _rates(mlp=(0.03, 0.003), cnn=0.03), {"weight_decay": 0.0}),
+    "adam": Row("Adam", Style("#D55E00", _DASHED, "^"), _adam, _rates(mlp=(0.01, 0.003), cnn=0.1)),
+    "adamw": Row(
+        "AdamW",
+        Style("#872D00", _DOTTED, "<"),
+        _adamw,
+        _rates(mlp=(0.01, 0.003), cnn=0.01),
+        {"weight_decay": 1e-4},
+    ),
+    "nadam": Row("NAdam", Style("#783C78", _DASHED, ">"), _nadam, _rates(mlp=(0.01, 0.003), cnn=0.01)),
+    "nadamw": Row(
+        "NAdamW",
+        Style("#CC79A7", "-", "v"),
+        _nadamw,
+        _rates(mlp=(0.01, 0.003), cnn=0.03),
+        {"weight_decay": 1e-4},
+    ),
+    "laprop": Row(
+        "LaProp",
+        Style("#8800FF", "-", "X"),
+        _laprop,
+        _rates(mlp=(0.001, 0.0003), cnn=0.001),
+        {"momentum": 0.9, "momentum_schedule": "constant", "restart": None, "weight_decay": 0.0},
+    ),
+    "adan": Row(
+        "Adan",
+        Style("#009E73", "-", "P"),
+        _adan,
+        _rates(mlp=(0.03, 0.003), cnn=0.03),
+        {"weight_decay": 0.0},
+    ),
     "muon": Row(
+        "Muon",
+        Style("#595959", "-", "h"),
         _muon,
         _rates(mlp=(0.003, 0.001), cnn=0.01),
         {"momentum": 0.95, "momentum_schedule": "constant", "weight_decay": 0.0},
     ),
-    "snoo": Row(_snoo, _rates(mlp=(0.01, 0.003), cnn=0.03), {"inner": "adamw"}),
-    "ema_nesterov": Row(_ema_nesterov, _rates(mlp=(0.003, 0.001), cnn=0.003), {"inner": "adamw"}),
-    "gpa": Row(_gpa, _rates(mlp=(0.01, 0.003), cnn=0.003), {"inner": "adamw"}),
+    "snoo": Row(
+        "SNOO around AdamW",
+        Style("#C3A54B", _DASH_DOT, (4, 1, 0)),
+        _snoo,
+        _rates(mlp=(0.01, 0.003), cnn=0.03),
+        {"inner": "adamw"},
+    ),
+    "ema_nesterov": Row(
+        "EMA-Nesterov around AdamW",
+        Style("#3C3CA5", "-", "*"),
+        _ema_nesterov,
+        _rates(mlp=(0.003, 0.001), cnn=0.003),
+        {"inner": "adamw"},
+    ),
+    "gpa": Row(
+        "GPA around AdamW",
+        Style("#003C1E", _DASH_DOT, "p"),
+        _gpa,
+        _rates(mlp=(0.01, 0.003), cnn=0.003),
+        {"inner": "adamw"},
+    ),
 }
 INNER = tuple(name for name, row in OPTIMIZERS.items() if not row.goes_around)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import tyro
 
-from nag_optax.train.catalogue import INNER, OPTIMIZERS, default_learning_rate, options_of
+from nag_optax.train.catalogue import (
+    INNER,
+    OPTIMIZERS,
+    default_learning_rate,
+    defaults_of,
+    options_of,
+    takers,
+)
 from nag_optax.train.checks import ALLOWED, check_values, flag
 from nag_optax.train.defaults import DEFAULTS
 from nag_optax.train.errors import InputError
@@ -84,10 +91,14 @@ class TrainConfig:
     """What snoo, ema_nesterov or gpa goes around; the other options are its own."""
     learning_rate: FloatInTable = None
     """Peak learning rate, above 0."""
-    momentum: Float = None
-    """In [0, 1); for nag and momentum, by default 0.9, and for muon, by default 0.95."""
-    momentum_schedule: Literal["constant", "sutskever"] = "constant"
-    """sutskever raises the momentum of nag or muon to --momentum in steps of 250."""
+    momentum: Annotated[Float, tyro.conf.arg(help=f"In [0, 1); by default {defaults_of('momentum')}.")] = None
+    momentum_schedule: Annotated[
+        Literal["constant", "sutskever"],
+        tyro.conf.arg(
+            help="sutskever raises the momentum to --momentum in steps of 250. "
+            f"For {', '.join(takers('momentum_schedule'))}."
+        ),
+    ] = "constant"
     schedule: Annotated[
         Literal["constant", "cosine", "linear"] | None,
         tyro.conf.arg(metavar="{constant,cosine,linear}", help_behavior_hint=TABLE),
@@ -95,9 +106,13 @@ class TrainConfig:
     """How the learning rate decays, to 0 at the end."""
     warmup_epochs: FloatInTable = None
     """Epochs in which the learning rate rises linearly to its peak; by default at most a tenth of all."""
-    weight_decay: Float = None
-    """Decoupled weight decay of weight matrices and kernels, at least 0.
-    By default 0, with adamw and nadamw 1e-4."""
+    weight_decay: Annotated[
+        Float,
+        tyro.conf.arg(
+            help="Decoupled weight decay of weight matrices and kernels, at least 0; "
+            f"by default {defaults_of('weight_decay')}."
+        ),
+    ] = None
     smoothing: float = 0.0
     """Decay of an exponential moving average of the gradients, in [0, 1); 0 is none."""
     clip_norm: Float = None
@@ -106,14 +121,23 @@ class TrainConfig:
     """Shorter steps while the norm of the gradients is above its running average, longer ones below."""
     restart: Annotated[
         Literal["gradient", "speed", "value"] | None,
-        tyro.conf.arg(metavar="{gradient,speed,value}", help_behavior_hint="(default: never)"),
+        tyro.conf.arg(
+            metavar="{gradient,speed,value}",
+            help=f"When {' or '.join(takers('restart'))} drops its momentum: it points uphill, "
+            "it slows down, or the loss rose.",
+            help_behavior_hint="(default: never)",
+        ),
     ] = None
-    """When nag drops its momentum: it points uphill, it slows down, or the loss rose."""
     prune: Annotated[
-        str | None, tyro.conf.arg(metavar="group_l2=STRENGTH", help_behavior_hint="(default: none)")
+        str | None,
+        tyro.conf.arg(
+            metavar="group_l2=STRENGTH",
+            help="Penalise the norm of each hidden unit, a channel of a convolution or a unit of a dense "
+            "layer.\nWhole units become exactly zero; the result without them is shown too. "
+            f"For {', '.join(takers('prune'))}.",
+            help_behavior_hint="(default: none)",
+        ),
     ] = None
-    """Penalise the norm of each hidden unit, a channel of a convolution or a unit of a dense layer.
-    Whole units become exactly zero; the result without them is shown too. For nag and sgd."""
     num_epochs: IntInTable = None
     """Passes over the training data, at least 1."""
     batch_size: IntInTable = None

@@ -27,7 +27,7 @@ def test_the_defaults_of_data_and_of_a_problem():
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"optimizers": ("lion",)}, "--optimizers lion: must be different names of sgd, momentum, nag"),
+        ({"optimizers": ("lion",)}, "--optimizers lion: must be different names of nag, sgd, momentum"),
         ({"optimizers": ("nag", "nag")}, "--optimizers nag nag: must be different names of"),
         ({"learning_rates": ()}, "--learning-rates : must be auto, or different finite float32"),
         ({"learning_rates": (0.1, 0.0)}, "--learning-rates 0.0: must be auto, or different"),

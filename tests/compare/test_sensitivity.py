@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from nag_optax.compare.contenders import CONTENDERS
 from nag_optax.compare.sensitivity import draw_sensitivity
-from nag_optax.compare.styles import STYLES
 
 
 def results(values):
@@ -18,7 +18,7 @@ def results(values):
             "best": 0,
             "trials": [{"learning_rate": 10.0**-i, "value": v} for i, v in enumerate(row)],
         }
-        for name, row in zip(STYLES, values, strict=False)
+        for name, row in zip(CONTENDERS, values, strict=False)
     ]
 
 
@@ -50,7 +50,7 @@ def test_nothing_is_reserved_where_nothing_is_lost():
     assert height(axes, 900.0) > 0.9 and not axes.texts and not marks(axes)
 
 
-@pytest.mark.parametrize("count", [1, 3, 13])
+@pytest.mark.parametrize("count", [1, 3, 14])
 def test_what_is_lost_stands_above_the_values_where_no_number_is(count):
     axes = draw([[200.0, 900.0, None]] * count)
     across = axes.get_yaxis_transform()

@@ -2,18 +2,24 @@
 
 import pytest
 
-from nag_optax.compare.config import CONTENDER_NAMES
-from nag_optax.compare.styles import STYLES
+from nag_optax.compare.contenders import CONTENDERS
+from nag_optax.plot import style
 from tests.vision import DEFICIENCIES, smallest_distance
+
+STYLES = {name: contender.row.style for name, contender in CONTENDERS.items()}
 
 
 def test_every_optimizer_has_a_mark_and_a_colour_of_its_own():
-    assert set(STYLES) == set(CONTENDER_NAMES)
-    assert len({style.color for style in STYLES.values()}) == len(STYLES)
-    assert len({style.marker for style in STYLES.values()}) == len(STYLES)
+    assert len({own.color for own in STYLES.values()}) == len(STYLES)
+    assert len({own.marker for own in STYLES.values()}) == len(STYLES)
 
 
 @pytest.mark.parametrize("deficiency", [None, *DEFICIENCIES])
 def test_colour_blind_readers_tell_the_optimizers_apart(deficiency):
     """By as much as the palette alone."""
-    assert smallest_distance([*(style.color for style in STYLES.values()), "white"], deficiency) > 15
+    assert smallest_distance([*(own.color for own in STYLES.values()), "white"], deficiency) > 15
+
+
+def test_the_palette_of_the_figures_is_among_the_colours():
+    """Written out in the table, which imports no figures."""
+    assert set(style.PALETTE) <= {own.color for own in STYLES.values()}

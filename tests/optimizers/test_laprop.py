@@ -37,9 +37,12 @@ def test_both_sequences_under_schedules(decay: float, x64: None):
         np.testing.assert_allclose(points, known, rtol=0, atol=EXACT)
 
 
-def test_it_is_adam_without_its_average_and_then_the_accelerator(x64: None, standard_promotion: None):
-    parts = optax.chain(optax.adam(falling_rate, b1=0.0, b2=0.95, eps=1e-3), accelerate(rising_momentum))
-    actual = trajectory(laprop(falling_rate, rising_momentum, 0.95, 1e-3), quartic_gradient, START, STEPS)
+@pytest.mark.parametrize("rule", [rising_momentum, momentum.fista()], ids=["schedule", "rule"])
+def test_it_is_adam_without_its_average_and_then_the_accelerator(
+    rule: momentum.Momentum, x64: None, standard_promotion: None
+):
+    parts = optax.chain(optax.adam(falling_rate, b1=0.0, b2=0.95, eps=1e-3), accelerate(rule))
+    actual = trajectory(laprop(falling_rate, rule, 0.95, 1e-3), quartic_gradient, START, STEPS)
     expected = trajectory(parts, quartic_gradient, START, STEPS)
     for points, known in zip(actual, expected, strict=True):
         np.testing.assert_allclose(points, known, rtol=0, atol=EXACT)
@@ -74,9 +77,12 @@ def test_a_restart_drops_the_momentum_and_keeps_the_scale():
     assert state[0].second_moment[0] > 0
 
 
-def test_without_momentum_it_holds_one_buffer():
-    assert len([x for x in jax.tree.leaves(laprop(0.1, 0.0).init(jnp.ones(3))) if x.shape]) == 1
-    assert len([x for x in jax.tree.leaves(laprop(0.1).init(jnp.ones(3))) if x.shape]) == 2
+@pytest.mark.parametrize(("mu", "bytes_each"), [(0.9, 8), (0.0, 4)])
+def test_a_parameter_costs_eight_bytes_and_four_without_momentum(mu: float, bytes_each: int):
+    params = jnp.ones(1000, jnp.float32)
+    state = laprop(0.1, mu).init(params)
+    arrays = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+    assert sum(leaf.nbytes for leaf in arrays) == bytes_each * params.size
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def test_defaults_come_from_the_table(dataset, model, optimizer, tmp_path):
     assert config.learning_rate == OPTIMIZERS[optimizer].learning_rates[dataset, model]
     assert (config.num_epochs, config.batch_size) == (table.num_epochs, table.batch_size)
     assert config.warmup_epochs == table.warmup_epochs  # as --help says
-    assert config.momentum == {"nag": 0.9, "momentum": 0.9, "muon": 0.95}.get(optimizer)
+    assert config.momentum == {"nag": 0.9, "momentum": 0.9, "laprop": 0.9, "muon": 0.95}.get(optimizer)
     around = optimizer in ("snoo", "ema_nesterov", "gpa")
     assert config.inner == ("adamw" if around else None)
     assert config.weight_decay == (1e-4 if around or optimizer in ("adamw", "nadamw") else 0.0)
@@ -89,7 +89,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"optimizer": "snoo", "inner": "gpa"}, "--inner gpa: must be one of nag, sgd, momentum, adam, adamw"),
     (
         {"optimizer": "snoo", "momentum": 0.5},
-        "--momentum 0.5: --inner adamw has none; it goes with --inner nag or momentum or muon",
+        "--momentum 0.5: --inner adamw has none; it goes with --inner nag or momentum or laprop or muon",
     ),
     ({"optimizer": "snoo", "prune": "group_l2=1"}, "--optimizer snoo has none; .* --optimizer nag or sgd"),
     ({"adaptive_step": 2}, "--adaptive-step 2: must be"),

@@ -87,6 +87,11 @@ EXPECTED = {
         {"optimizer": "nadamw", "weight_decay": 0.2},
         nag_optax.nadamw(0.1, weight_decay=0.2, mask=kernels),
     ),
+    "laprop": ({"optimizer": "laprop"}, nag_optax.laprop(0.1, 0.9)),
+    "laprop, decay, restart": (
+        {"optimizer": "laprop", "weight_decay": 0.2, "momentum": 0.5, "restart": "gradient"},
+        nag_optax.laprop(0.1, 0.5, weight_decay=0.2, mask=kernels, restart="gradient"),
+    ),
     "adan": ({"optimizer": "adan"}, nag_optax.adan(0.1)),
     "adan, decay": (
         {"optimizer": "adan", "weight_decay": 0.2},
