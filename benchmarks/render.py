@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import comparison, memory, muon, report, startup, step, training, tuning
+from benchmarks import comparison, memory, muon, nadam, report, startup, step, training, tuning
 from benchmarks.convex import tables as convex
 
 ROOT = Path(__file__).parents[1]
@@ -179,10 +179,21 @@ def of_muon(result: dict[str, Any]) -> Section:
     )
 
 
+def of_nadam(result: dict[str, Any]) -> Section:
+    groups = [nadam.rows(task) for task in result["tasks"].values()]
+    return Section(
+        "The variants of NAdamW",
+        ["python -m benchmarks.nadam --data-dir DIR --json FILE"],
+        [report.markdown_table(nadam.COLUMNS, groups, text=(0, 1, len(nadam.COLUMNS) - 1))],
+        nadam.LEGEND,
+    )
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "convex": of_convex,
     "comparison": of_comparison,
     "tuning": of_tuning,
+    "nadam": of_nadam,
     "step": of_step,
     "muon": of_muon,
     "memory": of_memory,
