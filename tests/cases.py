@@ -308,6 +308,7 @@ CASES = (
         {"lean": False, "buffers": 2, "exhaustive": True},
         learning_rate=0.05,
         b2=0.99,
+        variant="dozat",
         momentum_decay=4e-3,
     ),
     _case(

@@ -255,7 +255,7 @@ def test_wrong_product_of_momentum(x64: None):
     assert abs(right - wrong) > 5e-3
     for dtype in (jnp.bfloat16, jnp.float32, jnp.float64):
         params = {name: jnp.ones(2, dtype) for name in "abc"}
-        optimizer = nadam(1.0, eps=0.0)
+        optimizer = nadam(1.0, eps=0.0, variant="dozat")
         updates, state = optimizer.update(params, optimizer.init(params), params)
         for update in updates.values():
             np.testing.assert_allclose(-update.astype(float), right, rtol=2 * float(jnp.finfo(dtype).eps))

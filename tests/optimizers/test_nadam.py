@@ -53,7 +53,7 @@ class TestTorch:
     @staticmethod
     def run(index: int) -> tuple[dict[str, Any], Any, np.ndarray, np.ndarray]:
         b1, b2, eps, psi, decay, decoupled, rates, seed = GOLDEN["settings"][index].tolist()
-        numbers = {"b1": b1, "b2": b2, "eps": eps, "momentum_decay": psi}
+        numbers: dict[str, Any] = {"b1": b1, "b2": b2, "eps": eps, "momentum_decay": psi}
         hessian, quartic = GOLDEN["hessians"][int(seed)], float(GOLDEN["quartic"])
         settings = {"numbers": numbers, "decay": decay, "decoupled": bool(decoupled)}
         return (
@@ -72,9 +72,11 @@ class TestTorch:
             return jnp.asarray(table)[count]
 
         if settings["decoupled"]:
-            optimizer = nadamw(rate, weight_decay=decay, **numbers)
+            optimizer = nadamw(rate, weight_decay=decay, variant="dozat", **numbers)
         else:
-            optimizer = optax.chain(optax.add_decayed_weights(decay), nadam(rate, **numbers))
+            optimizer = optax.chain(
+                optax.add_decayed_weights(decay), nadam(rate, variant="dozat", **numbers)
+            )
         actual = points(optimizer, gradient, start, len(table))
         assert residual(actual, GOLDEN["points"][index]) < EXACT
 
@@ -102,7 +104,9 @@ class TestTranscriptions:
 
     @pytest.mark.parametrize("psi", [4e-3, 0.0, 0.3])
     def test_dozat(self, psi: float, x64: None):
-        actual = points(nadam(falling_rate, momentum_decay=psi), quartic_gradient, START, STEPS)
+        actual = points(
+            nadam(falling_rate, variant="dozat", momentum_decay=psi), quartic_gradient, START, STEPS
+        )
         numbers = 0.9, 0.999, 1e-8, psi
         expected = reference.torch_nadam(quartic_gradient, START, falling, *numbers, STEPS)
         assert residual(actual, expected) < EXACT
@@ -111,7 +115,12 @@ class TestTranscriptions:
         actual = points(nadam(falling_rate, 0.8, 0.99, 1e-7, variant="keras"), quartic_gradient, START, STEPS)
         expected = reference.keras_nadam(quartic_gradient, START, falling, 0.8, 0.99, 1e-7, STEPS)
         assert residual(actual, expected) < EXACT
-        dozat = points(nadam(falling_rate, 0.8, 0.99, 1e-7, momentum_decay=1.0), quartic_gradient, START, 50)
+        dozat = points(
+            nadam(falling_rate, 0.8, 0.99, 1e-7, variant="dozat", momentum_decay=1.0),
+            quartic_gradient,
+            START,
+            50,
+        )
         assert residual(actual[:50], dozat) < EXACT
 
     def test_algoperf(self, x64: None):
@@ -239,7 +248,7 @@ class TestPublishedNumbers:
                 products.append(float(state[0].momentum_decay.product))
             return products[-1] / products[-2]
 
-        np.testing.assert_allclose(mu(20, momentum_decay=0.0), 0.45, rtol=1e-12)
+        np.testing.assert_allclose(mu(20, variant="dozat", momentum_decay=0.0), 0.45, rtol=1e-12)
         assert 0.998 < mu(152, variant="keras") / 0.9 < 0.999 <= mu(153, variant="keras") / 0.9
 
 
@@ -287,7 +296,7 @@ class TestNumbers:
     @pytest.mark.parametrize("eps", [1e-8, 0.0])
     def test_coordinate_without_gradient_stays(self, eps: float):
         params = jnp.array([1.0, 5.0])
-        optimizer = nadam(0.1, eps=eps)
+        optimizer = nadam(0.1, eps=eps, variant="dozat")
         updates, _ = optimizer.update(jnp.array([1.0, 0.0]), optimizer.init(params), params)
         np.testing.assert_allclose(updates, [-0.1056, 0.0], rtol=0, atol=5e-5)
 
