@@ -153,7 +153,7 @@ def losses(options: argparse.Namespace) -> list[dict[str, Any]]:
     from benchmarks import report
     from nag_optax import low_memory
     from nag_optax.compare.config import CompareConfig
-    from nag_optax.compare.contenders import CONTENDERS, Contender
+    from nag_optax.compare.contenders import CONTENDERS, variant
     from nag_optax.compare.lanes import Lane, LaneRunner
     from nag_optax.train.data import load_dataset
 
@@ -173,8 +173,8 @@ def losses(options: argparse.Namespace) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"dataset": dataset, "model": model, "num_epochs": runner.num_epochs}
         for name in options.optimizers:
             wide = CONTENDERS[name]
-            narrow = Contender(f"{name} {NARROW}", name, make=lambda rate: low_memory(wide.optimizer(rate)))  # noqa: B023
-            rate = wide.learning_rate(dataset, model)
+            narrow = variant(name, f"{name} {NARROW}", lambda rate: low_memory(wide.optimizer(rate)))  # noqa: B023
+            rate = wide.row.learning_rates[dataset, model]
             lanes = [Lane(rate, seed) for seed in range(options.seeds)]
             found: dict[str, Any] = {"learning_rate": rate}
             for state, contender in zip(STATES, (wide, narrow), strict=True):

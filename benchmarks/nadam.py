@@ -66,10 +66,9 @@ def images(dataset: str, model: str, num_epochs: int) -> Callable[..., Callable[
 
     def prepare(task: Task, data_dir: Path | None) -> Callable[[str, Make], Run]:
         from nag_optax.compare.config import CompareConfig
-        from nag_optax.compare.contenders import Contender
+        from nag_optax.compare.contenders import variant
         from nag_optax.compare.lanes import Lane, LaneRunner
         from nag_optax.compare.validation import hold_out
-        from nag_optax.train.catalogue import OPTIMIZERS
         from nag_optax.train.data import load_dataset
         from nag_optax.train.devices import find_devices
 
@@ -81,8 +80,7 @@ def images(dataset: str, model: str, num_epochs: int) -> Callable[..., Callable[
         )
 
         def runs(name: str, make: Make) -> Run:
-            row = OPTIMIZERS["adamw"]._replace(label=name, make=lambda _, rate: make(rate))
-            contender = Contender("adamw", row)
+            contender = variant("adamw", name, make)
 
             def run(rate: float) -> list[float]:
                 lanes = [Lane(rate, seed) for seed in range(task.seeds)]

@@ -1,6 +1,7 @@
 """The optimizers that are compared: the rows of the command line's one table, and variants of them."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -9,6 +10,8 @@ import nag_optax
 from nag_optax.compare.config import RESTARTED
 from nag_optax.train.catalogue import OPTIMIZERS, Row, Style
 from nag_optax.train.config import TrainConfig
+
+Make = Callable[[optax.Schedule], optax.GradientTransformation]
 
 
 class Contender(NamedTuple):
@@ -29,17 +32,17 @@ class Contender(NamedTuple):
         return size / sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def _nag_restart(config: TrainConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    del config
+def variant(name: str, label: str, make: Make, **fields: Any) -> Contender:
+    """An optimizer in the place of one of the table, whose fields it has where none are given."""
+    row = OPTIMIZERS[name]._replace(label=label, make=lambda _, rate: make(rate), **fields)
+    return Contender(name, row)
+
+
+def _nag_restart(learning_rate: optax.Schedule) -> optax.GradientTransformation:
     return nag_optax.nag(learning_rate, nag_optax.momentum.fista(), restart="gradient")
 
 
 CONTENDERS: dict[str, Contender] = {
     **{name: Contender(name, row) for name, row in OPTIMIZERS.items()},
-    RESTARTED: Contender(
-        "nag",
-        OPTIMIZERS["nag"]._replace(
-            label="NAG with restart", style=Style("#56B4E9", "-", "d"), make=_nag_restart
-        ),
-    ),
+    RESTARTED: variant("nag", "NAG with restart", _nag_restart, style=Style("#56B4E9", "-", "d")),
 }

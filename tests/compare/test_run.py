@@ -123,8 +123,8 @@ def test_an_interrupt_keeps_what_is_finished_and_resume_goes_on(tmp_path, monkey
     descend, descents = on_problem.descend, []
 
     def interrupted(problem, contender, *args):
-        descents.append(contender.label)
-        if contender.label == "NAG" and descents.count("NAG") == 1:
+        descents.append(contender.row.label)
+        if contender.row.label == "NAG" and descents.count("NAG") == 1:
             os.kill(os.getpid(), signal.SIGINT)
         return descend(problem, contender, *args)
 

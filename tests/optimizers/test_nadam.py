@@ -74,9 +74,7 @@ class TestTorch:
         if settings["decoupled"]:
             optimizer = nadamw(rate, weight_decay=decay, variant="dozat", **numbers)
         else:
-            optimizer = optax.chain(
-                optax.add_decayed_weights(decay), nadam(rate, variant="dozat", **numbers)
-            )
+            optimizer = optax.chain(optax.add_decayed_weights(decay), nadam(rate, variant="dozat", **numbers))
         actual = points(optimizer, gradient, start, len(table))
         assert residual(actual, GOLDEN["points"][index]) < EXACT
 
