@@ -28,6 +28,7 @@ MODEL: dict[str, tuple[tuple[int, ...], Any, Any]] = {
     "convolution": ((2, 3, 4, 5), Matrix((0, 1, 2), 3), lambda w: w.reshape(1, 24, 5)),
     "flat": ((2, 3, 4, 5), True, lambda w: w.reshape(1, 24, 5)),
     "layers": ((3, 4, 6), Matrix(-2, -1), lambda w: w),
+    "layers last": ((4, 6, 3), Matrix(0, 1), lambda w: w.transpose(2, 0, 1)),
     "heads": ((6, 3, 4), Matrix(0, 2), lambda w: w.transpose(1, 0, 2)),
     "joined heads": ((6, 3, 4), Matrix(0, (1, 2)), lambda w: w.reshape(1, 6, 12)),
     "out of heads": ((3, 4, 6), Matrix((0, 1), 2), lambda w: w.reshape(1, 12, 6)),
