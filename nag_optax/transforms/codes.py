@@ -124,6 +124,9 @@ def block_size_within(x: Any, block_size: int) -> int:
 def _shard_shape(x: Any) -> tuple[int, ...]:
     # The type tells of explicit axes, also where x is traced; a concrete array tells of automatic ones.
     for sharding in (jax.typeof(x).sharding, getattr(x, "sharding", None)):
-        if sharding is not None and (shape := sharding.shard_shape(x.shape)) != x.shape:
+        # Inside `shard_map` x is a device's part, and its type names no axis.
+        if sharding is None or not any(getattr(sharding, "spec", [True])):
+            continue
+        if (shape := sharding.shard_shape(x.shape)) != x.shape:
             return shape
     return x.shape

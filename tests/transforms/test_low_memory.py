@@ -283,6 +283,23 @@ def test_blocks_stay_on_their_device(axis: Any, spec: Any, shape: tuple[int, int
         np.testing.assert_array_equal(jax.device_get(a.codes), b.codes)
 
 
+@pytest.mark.four_devices
+@pytest.mark.parametrize("spec", [PartitionSpec("d"), PartitionSpec()], ids=["split", "whole"])
+def test_inside_shard_map_a_scan_keeps_its_types(spec: PartitionSpec):
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Auto,))
+    optimizer = low_memory(nag_optax.nag(0.1))
+
+    def train(params: jax.Array) -> jax.Array:
+        step = step_function(optimizer, sphere)
+        carry = params, optimizer.init(params)
+        return jax.lax.scan(lambda carry, _: (step(*carry), None), carry, length=3)[0][0]
+
+    whole = jnp.linspace(-1.0, 1.0, 256 * 128).reshape(256, 128)
+    found = jax.jit(jax.shard_map(train, mesh=mesh, in_specs=spec, out_specs=spec))(whole)
+    parts = jnp.split(whole, 4 if spec else 1)
+    assert_trees_close(jax.device_get(found), np.concatenate([jax.jit(train)(p) for p in parts]), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
