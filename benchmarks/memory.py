@@ -139,7 +139,6 @@ def measure(name: str, shapes: Shapes, optimizers: list[str], rounds: int) -> di
                 "kernels": programs[state].kernels,
                 "milliseconds": 1e3 * timed.median,
                 "quartiles": [1e3 * timed.lower_quartile, 1e3 * timed.upper_quartile],
-                "compile_seconds": programs[state].trace_seconds + programs[state].compile_seconds,
             }
             for state, timed in timings.items()
         }

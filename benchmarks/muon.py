@@ -125,6 +125,8 @@ def device_costs(name: str) -> dict[str, Any]:
 
 def rows(entry: dict[str, Any]) -> list[tuple[str, ...]]:
     """The rows of one set in one dtype."""
+    from benchmarks import report
+
     label = f"{entry['matrices']}, {entry['dtype']}: {entry['parameters']:,} in {entry['leaves']}"
     return [
         (
@@ -134,7 +136,7 @@ def rows(entry: dict[str, Any]) -> list[tuple[str, ...]]:
             "{:.2f} to {:.2f}".format(*numbers["quartiles"]),
             f"{numbers['nag_optax_ratio']:.2f}" if i else "",
             str(numbers["kernels"]) if "kernels" in numbers else "",
-            f"{numbers['trace_seconds'] + numbers['compile_seconds']:.1f}" if "kernels" in numbers else "",
+            report.seconds_to_compile(numbers, 1),
         )
         for i, (method, numbers) in enumerate(entry["methods"].items())
     ]

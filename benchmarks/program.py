@@ -1,5 +1,6 @@
 """What a compiled program says of itself: bytes, copies, temporary memory, compile time."""
 
+import os
 import re
 import time
 from collections.abc import Collection
@@ -29,7 +30,7 @@ class Program(NamedTuple):
         kernels: operations that a call starts, those of a loop as often as it runs.
         temporary_bytes: memory that a call allocates beside its arguments and results.
         trace_seconds: tracing and lowering.
-        compile_seconds: XLA's compilation.
+        compile_seconds: XLA's compilation; None where JAX has a cache, which may have held the program.
     """
 
     run: Any
@@ -39,7 +40,7 @@ class Program(NamedTuple):
     kernels: int
     temporary_bytes: int
     trace_seconds: float
-    compile_seconds: float
+    compile_seconds: float | None
 
 
 def compiled(function: Any, *args: Any, sizes: Collection[int]) -> Program:
@@ -58,7 +59,7 @@ def compiled(function: Any, *args: Any, sizes: Collection[int]) -> Program:
         kernels=count_kernels(text),
         temporary_bytes=memory.temp_size_in_bytes,
         trace_seconds=traced - start,
-        compile_seconds=done - traced,
+        compile_seconds=None if "JAX_COMPILATION_CACHE_DIR" in os.environ else done - traced,
     )
 
 

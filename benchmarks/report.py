@@ -57,6 +57,13 @@ def show(title: str, columns: Row, groups: Sequence[Sequence[Row]]) -> None:
     console.print(table)
 
 
+def seconds_to_compile(numbers: dict[str, Any], digits: int) -> str:
+    """The cell of a table: tracing, lowering and compilation, empty where that was not measured."""
+    if numbers.get("compile_seconds") is None:
+        return ""
+    return f"{numbers['trace_seconds'] + numbers['compile_seconds']:.{digits}f}"
+
+
 def markdown_table(columns: Row, groups: Sequence[Sequence[Row]], text: Container[int] = (0, 1)) -> str:
     """Rows in groups; the columns of these positions are text."""
     return markdown.markdown_table(columns, [row for group in groups for row in group], text)

@@ -119,6 +119,8 @@ def measure(name: str, shapes: Shapes, rounds: int) -> dict[str, Any]:
 
 def rows(entry: dict[str, Any]) -> list[tuple[str, ...]]:
     """The rows of one tree in the table."""
+    from benchmarks import report
+
     label = f"{entry['tree']}: {entry['parameters']:,} in {entry['leaves']}"
     return [
         (
@@ -129,7 +131,7 @@ def rows(entry: dict[str, Any]) -> list[tuple[str, ...]]:
             f"{numbers['nag_ratio']:.2f}" if method != "nag" else "",
             f"{numbers['bytes_per_parameter']:.2f}" if "bytes_per_parameter" in numbers else "",
             str(numbers["copies"]) if "copies" in numbers else "",
-            f"{numbers['trace_seconds'] + numbers['compile_seconds']:.2f}" if "copies" in numbers else "",
+            report.seconds_to_compile(numbers, 2),
         )
         for i, (method, numbers) in enumerate(entry["methods"].items())
     ]

@@ -1,6 +1,7 @@
 """The benchmark of the update step: it runs, says what it promises, and finds no copy."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import render, step
+from benchmarks import render, report, step
 from benchmarks.program import compiled
 from benchmarks.trees import TREES, num_parameters
 
@@ -23,7 +24,9 @@ def outputs(tmp_path_factory):
     options = ["--trees", "tiny", "--repeats", "2", "--json", str(file)]
     # A process of its own: torch, where there is one, and its threads stay out of the other tests.
     command = [sys.executable, "-m", "benchmarks.step", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    # Nor is there a cache, which would take the place of compiling.
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     return done.stdout, json.loads(file.read_text())
 
 
@@ -77,6 +80,15 @@ def test_plain_output_is_the_table_of_the_page(outputs):
 def test_trees_have_their_true_sizes(name, leaves, parameters):
     shapes = TREES[name]()
     assert (len(shapes), num_parameters(shapes)) == (leaves, parameters)
+
+
+def test_the_time_to_compile_is_not_the_time_to_read_a_cache():
+    assert "JAX_COMPILATION_CACHE_DIR" in os.environ
+    program = compiled(jax.jit(jnp.square), jnp.ones(2), sizes={2})
+    assert program.compile_seconds is None
+    numbers = {"trace_seconds": 1.0, "compile_seconds": None}
+    assert report.seconds_to_compile(numbers, 1) == ""
+    assert report.seconds_to_compile(numbers | {"compile_seconds": 0.5}, 1) == "1.5"
 
 
 def test_a_copy_is_counted():
