@@ -167,10 +167,12 @@ def of_tuning(result: dict[str, Any]) -> Section:
 
 def of_muon(result: dict[str, Any]) -> Section:
     names = [entry["matrices"] for entry in result["costs"]]
+    measured = dict.fromkeys(entry["dtype"] for entry in result["entries"])
+    dtypes = "" if tuple(measured) == muon.DTYPES else f" --dtypes {' '.join(measured)}"
     backend = result["machine"]["backend"].upper()
     return Section(
         f"One step of Muon on a {backend}",
-        [f"python -m benchmarks.muon --matrices {' '.join(names)}{_repeats(result)} --json FILE"],
+        [f"python -m benchmarks.muon --matrices {' '.join(names)}{dtypes}{_repeats(result)} --json FILE"],
         [
             report.markdown_table(muon.COLUMNS, [muon.rows(entry) for entry in result["entries"]]),
             report.markdown_table(muon.COST_COLUMNS, [muon.cost_rows(entry) for entry in result["costs"]]),

@@ -119,7 +119,7 @@ def test_float32_hyperparameters_for_bfloat16_parameters():
         (nag_optax.adan, {"mask": IS_MATRIX, "weight_decay": 0.1}),
         (nag_optax.adan, {"mask": IS_MATRIX, "weight_decay": 0.1, "proximal_decay": False}),
         (nag_optax.muon, {"mask": IS_MATRIX, "weight_decay": 0.1}),
-        (nag_optax.muon, {"matrices": lambda *path_and_leaf: path_and_leaf[-1].ndim == 2}),
+        (nag_optax.muon, {"matrices": IS_MATRIX}),
         (nag_optax.muon, {"dtype": jnp.bfloat16}),
         (nag_optax.fista, {"prox": lambda params, step_size=1.0: params}),
         (nag_optax.proximal, {"step_size": 0.1, "prox": lambda params, step_size=1.0: params}),

@@ -69,13 +69,14 @@ def muon(
         momentum: a number in [0, 1), an Optax schedule or a rule, as in `scale_by_nesterov`.
         fallback: what moves the other parameters; None takes `nadamw` with this learning rate,
             decay, mask and accumulator_dtype, and with the four numbers below.
-        matrices: how the parameters hold matrices: a tree that they extend, or a function of
-            (path, leaf) that is asked about each. Its leaves, or results, are a `Matrix`, which
-            names the axes: heads, experts and scanned layers are stacks; True for one matrix
-            (…·m, n) of an array (…, m, n), as of a convolution (height, width, in, out); False or
-            None for the fallback. None takes the arrays of two axes exactly. Embeddings and the
-            last layer are matrices by shape, but better left to the fallback. Under
-            `optax.inject_hyperparams`, name a function in `static_args`.
+        matrices: how the parameters hold matrices: a tree that they extend; a function of
+            (path, leaf) that is asked about each; or, as `mask`, a function of them all that gives
+            a tree. What is said of an array is a `Matrix`, which names the axes: heads, experts and
+            scanned layers are stacks; True for one matrix (…·m, n) of an array (…, m, n), as of a
+            convolution (height, width, in, out); False or None for the fallback. None takes the
+            arrays of two axes exactly. Embeddings and the last layer are matrices by shape, but
+            better left to the fallback. Under `optax.inject_hyperparams`, name a function in
+            `static_args`.
         shape_scaling: s, from the shape of the matrix: "match_rms_adamw", "original" (that of
             Jordan and of `torch.optim.Muon` by default) or None.
         weight_decay: λ ≥ 0, a number or an Optax schedule, decoupled, as in `nag`: scaled by the

@@ -1,6 +1,7 @@
 """Which axes of an array are the rows and the columns of matrices."""
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -65,7 +66,7 @@ class Matrix:
 
 
 Choice = bool | Matrix | None
-Matrices = Any | Callable[[Any, jax.Array], Choice]
+Matrices = Any | Callable[[Any, jax.Array], Choice] | Callable[[Any], Any]
 
 
 def matrices_of(matrices: Matrices, tree: Any) -> list[Matrix | None]:
@@ -74,7 +75,7 @@ def matrices_of(matrices: Matrices, tree: Any) -> list[Matrix | None]:
     if hint := hint_of_injection(matrices):
         raise TypeError(f"{_ALLOWED}; got {matrices!r} alone{hint}")
     if callable(matrices):
-        matrices = jax.tree_util.tree_map_with_path(matrices, tree)
+        matrices = _asked(matrices, tree)
     for choice in jax.tree.leaves(matrices):
         if not isinstance(choice, bool | np.bool_ | Matrix):
             raise TypeError(f"{_ALLOWED}; got {choice!r} of type {type(choice).__name__}")
@@ -109,9 +110,18 @@ def from_stack(stacked: jax.Array, matrix: Matrix, shape: tuple[int, ...]) -> ja
 
 
 _ALLOWED = (
-    "matrices must be a tree that the parameters extend, or a function of (path, leaf), of True, False, None "
-    "or nag_optax.Matrix"
+    "matrices must be a tree that the parameters extend, of True, False, None or nag_optax.Matrix; or a "
+    "function of (path, leaf), or one of the parameters, that gives it"
 )
+
+
+def _asked(function: Callable[..., Any], tree: Any) -> Any:
+    """What a function of (path, leaf) says of each leaf, or one of the parameters of them all."""
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return function(tree)
+    return jax.tree_util.tree_map_with_path(function, tree)
 
 
 def _axes(axes: Axes) -> tuple[int, ...]:

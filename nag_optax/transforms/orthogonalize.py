@@ -48,8 +48,8 @@ def orthogonalize(
             further steps.
         eps: > 0, the norm below which a matrix is scaled up no further.
         matrices: how the arrays hold matrices: a `Matrix` for all of them, a tree that the updates
-            extend, or a function of (path, leaf). Its leaves, or results, are a `Matrix`; True for
-            one matrix (…·m, n) of an array (…, m, n), as of a convolution (height, width, in, out);
+            extend, or a function, as in `muon`. What is said of an array is a `Matrix`; True for one
+            matrix (…·m, n) of an array (…, m, n), as of a convolution (height, width, in, out);
             False or None for an array that stays as it is. None takes True for every array.
         dtype: in which X and A are kept; None takes the update's, at least float32. Products and
             sums are in float32 at least either way, as far as `jax.default_matmul_precision`

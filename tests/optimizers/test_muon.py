@@ -185,9 +185,10 @@ class TestLeaves:
         [
             {"kernel": False, "bias": False, "convolution": True, "scale": False},
             lambda path, leaf: path[0].key == "convolution",
+            lambda params: {name: name == "convolution" for name in params},
             {"kernel": None, "bias": None, "convolution": Matrix((0, 1, 2), 3), "scale": None},
         ],
-        ids=["tree", "function", "axes"],
+        ids=["tree", "of path and leaf", "of the parameters", "axes"],
     )
     @pytest.mark.parametrize("scaling", ["original", "match_rms_adamw"])
     def test_a_convolution_is_one_matrix(self, matrices: Any, scaling: Any):
