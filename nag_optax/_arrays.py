@@ -141,7 +141,7 @@ def _dtype_for(own: jnp.dtype, wanted: jnp.dtype) -> jnp.dtype:
 
 
 def check_buffers(updates: optax.Updates, dtype: jnp.dtype | None, *buffers: optax.Updates) -> None:
-    """A tree, shape or dtype that is not that of `init` would broadcast, or fail far from its cause."""
+    """Another tree, shape or dtype than the parameters' would broadcast, or fail far from its cause."""
     for buffer in buffers:
         _check_buffer(updates, dtype, buffer)
 
@@ -151,16 +151,16 @@ def _check_buffer(updates: optax.Updates, dtype: jnp.dtype | None, buffer: optax
     try:
         offsets = treedef.flatten_up_to(buffer)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"the updates' tree is not that of the parameters given to init: {error}") from None
+        raise ValueError(f"the updates' tree is not that of the parameters: {error}") from None
     for (path, u), w in zip(leaves, offsets, strict=True):
         if u is None:
             continue
         name = path_name(path)
         if not jax.tree_util.all_leaves([w]):
-            raise ValueError(f"update {name} is an array where the parameters given to init had none: {w}")
+            raise ValueError(f"update {name} is an array where the parameters have none: {w}")
         if jnp.shape(u) != jnp.shape(w):
             raise ValueError(
-                f"update {name} has shape {jnp.shape(u)}, but its parameter had shape {jnp.shape(w)} at init"
+                f"update {name} has shape {jnp.shape(u)}, but its parameter has shape {jnp.shape(w)}"
             )
         # As of a checkpoint from before accumulator_dtype was asked for.
         if dtype is not None and w.dtype != jax.dtypes.canonicalize_dtype(_dtype_for(w.dtype, dtype)):

@@ -35,7 +35,7 @@ def around(
         if recursion is None:
             return step, state._replace(inner_state=inner_state)
         step, offset, scalars = recursion.step(
-            state.method_state, state.evaluated.offset, widened(step, updates)
+            state.method_state, state.evaluated.offset, as_wide_as(updates, step)
         )
         evaluated = Lookahead(offset, recursion.evaluated(scalars, state.evaluated.evaluation))
         return in_dtypes_of(updates, step), OuterState(evaluated, scalars, inner_state)
@@ -52,7 +52,7 @@ def checked_inner(inner: Any, name: str = "inner") -> optax.GradientTransformati
     return optax.with_extra_args_support(inner)
 
 
-def widened(step: optax.Updates, updates: optax.Updates) -> optax.Updates:
+def as_wide_as(updates: optax.Updates, step: optax.Updates) -> optax.Updates:
     """The step in a dtype that holds the incoming update's and float32, so that it is rounded once."""
 
     def leaf(u: Any, g: Any) -> Any:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nag_optax._arrays import dot, is_none, norm, varying_with, wide
+from nag_optax._arrays import dot, is_none, norm, varying_with
 from nag_optax.acceleration.momentum import MomentumRule
-from nag_optax.prox.apply import proximal_point
+from nag_optax.prox.apply import forward_backward
 from nag_optax.prox.base import ProxLike
 
 SHRINK = 0.5
@@ -71,6 +71,11 @@ def init() -> BacktrackingState:
     )
 
 
+def gradient_of(value_fn: Value, params: Any) -> Any:
+    # JAX's gradient of a real function of z is conj(dz); descent wants its conjugate.
+    return jax.tree.map(jnp.conj, jax.grad(value_fn)(params))
+
+
 def search(
     state: BacktrackingState, point: Point, prox: ProxLike | None, value_fn: Value, rule: MomentumRule
 ) -> tuple[Point, Any, BacktrackingState]:
@@ -83,7 +88,7 @@ def search(
 
     def body(trial: _Trial) -> _Trial:
         point, s = trial.point, trial.step_size
-        target = _target(prox, point, s)
+        target = forward_backward(prox, point.params, point.grad, s)
         verdict = _judge(point, target, s, value_fn)
         # Outside of the domain of f there is nothing to judge, and x is inside.
         outside = ~jnp.isfinite(verdict.slope + point.value)
@@ -115,7 +120,9 @@ def search(
     trial = _Trial(
         point=point,
         step_size=start,
-        target=jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: _target(prox, point, start))),
+        target=jax.tree.map(
+            jnp.zeros_like, jax.eval_shape(lambda: forward_backward(prox, point.params, point.grad, start))
+        ),
         verdict=_Verdict(zero, zero, zero, zero, no, no, count),
         growing=state.free,
         at_iterate=state.free,
@@ -184,7 +191,7 @@ def _judge(point: Point, target: Any, s: jax.Array, value_fn: Value) -> _Verdict
         change = jax.tree.map(
             lambda old, new: None if old is None else new - old,
             point.grad,
-            _gradient(value_fn, filled),
+            gradient_of(value_fn, filled),
             is_leaf=is_none,
         )
         # Exact on a quadratic; elsewhere the difference is of third order in d, which is tiny here.
@@ -236,25 +243,11 @@ def _moved(
     return jax.lax.cond(stays, lambda: point, move), (~stays).astype(jnp.int32)
 
 
-def _target(prox: ProxLike | None, point: Point, s: jax.Array) -> Any:
-    """x⁺ in the dtypes of the parameters, because there the objective is evaluated."""
-    updates = jax.tree.map(lambda g: -s.astype(wide(g.dtype)) * g.astype(wide(g.dtype)), point.grad)
-    target = proximal_point(prox, point.params, updates, s)
-    return jax.tree.map(
-        lambda z, p: None if z is None else z.astype(p.dtype), target, point.params, is_leaf=is_none
-    )
-
-
 def _first_guess(point: Point) -> jax.Array:
     """2|f|/‖g‖²: in the units of a step size, and at least 1/L where f ≥ 0."""
     slope = norm(point.grad)
     guess = 2 * (jnp.abs(point.value) / slope) / slope
     return jnp.where(jnp.isfinite(guess) & (guess > 0), guess, 1.0)
-
-
-def _gradient(value_fn: Value, params: Any) -> Any:
-    # JAX's gradient of a real function of z is conj(dz); descent wants its conjugate.
-    return jax.tree.map(jnp.conj, jax.grad(value_fn)(params))
 
 
 def _filled(tree: Any, params: Any) -> Any:

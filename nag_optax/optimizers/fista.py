@@ -15,8 +15,6 @@ from nag_optax._arrays import (
     owned,
     path_name,
     varying_with,
-    wide,
-    widened,
     zero_buffers,
 )
 from nag_optax.acceleration import momentum as rules
@@ -25,7 +23,7 @@ from nag_optax.acceleration.momentum.restarting import Restart
 from nag_optax.acceleration.step import Recursion
 from nag_optax.optimizers import backtracking
 from nag_optax.optimizers.nag import nag
-from nag_optax.prox.apply import check_prox, penalty, proximal_point
+from nag_optax.prox.apply import check_prox, descent, difference, penalty, proximal_point
 from nag_optax.prox.base import ProxLike
 
 
@@ -173,8 +171,8 @@ def fista(
         if callable(rate):
             rate = scheduled_value("learning_rate", rate, search)
             search = optax.safe_increment(search)
-        target = proximal_point(prox, params, _scaled(updates, rate), rate)
-        step = _difference(target, params)
+        target = proximal_point(prox, params, descent(updates, rate), rate)
+        step = difference(target, params)
         offset = offset_of(state, params)
         value = objective(value, target, params)
         step, _, rule_state = recursion.step(state.rule_state, offset, step, value)
@@ -196,7 +194,7 @@ def fista(
             state.search, start, prox, lambda p: value_fn(p, **arguments), rule
         )
         # Without a prox the step is known better than the difference of two rounded points.
-        step = _scaled(point.grad, search.step_size) if prox is None else _difference(target, point.params)
+        step = descent(point.grad, search.step_size) if prox is None else difference(target, point.params)
         value = objective(point.value, target, point.params)
         _, offset, rule_state = recursion.step(point.rule_state, point.offset, step, value)
         if rule.retime is not None:
@@ -210,7 +208,7 @@ def fista(
         # Not the kernel's step: that starts from the point that was accepted.
         step = jax.tree.map(
             lambda d, w: None if d is None else d.astype(w.dtype) + w,
-            _difference(target, params),
+            difference(target, params),
             offset,
             is_leaf=is_none,
         )
@@ -233,28 +231,6 @@ def fista(
         return step, state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _scaled(grads: optax.Updates, rate: Any) -> optax.Updates:
-    """−s·g, at least in float32."""
-
-    def leaf(g: jax.Array) -> jax.Array:
-        dtype = wide(g.dtype)
-        return -jnp.asarray(rate, dtype) * g.astype(dtype)
-
-    return jax.tree.map(leaf, grads)
-
-
-def _difference(target: optax.Params, params: optax.Params) -> optax.Updates:
-    """z − p, at least in float32; None where z is."""
-
-    def leaf(z: jax.Array | None, p: jax.Array) -> jax.Array | None:
-        if z is None:
-            return None
-        z, p = widened(z, p)
-        return z - p
-
-    return jax.tree.map(leaf, target, params, is_leaf=is_none)
 
 
 def _check_search_arguments(updates: Any, value: Any, grad: Any, value_fn: Any) -> None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nag_optax._arguments import hint_of_injection
-from nag_optax._arrays import path_name, wide
+from nag_optax._arrays import is_none, path_name, wide, widened
 from nag_optax.prox.base import ProxLike
 from nag_optax.prox.leafwise import leafwise
 
@@ -43,12 +43,42 @@ def proximal_point(prox: ProxLike | None, params: Any, updates: Any, step_size: 
         dtype = wide(jnp.result_type(u), jnp.result_type(p))
         return jnp.asarray(p, dtype) + jnp.asarray(u, dtype)
 
-    point = jax.tree.map(moved, updates, params, is_leaf=lambda u: u is None)
+    point = jax.tree.map(moved, updates, params, is_leaf=is_none)
     if prox is None:
         return point
     target = prox(point, step_size)
     check_same(point, target)
     return target
+
+
+def descent(grads: Any, step_size: Any) -> Any:
+    """−s·g, at least in float32."""
+
+    def leaf(g: jax.Array) -> jax.Array:
+        dtype = wide(g.dtype)
+        return -jnp.asarray(step_size, dtype) * g.astype(dtype)
+
+    return jax.tree.map(leaf, grads)
+
+
+def difference(target: Any, params: Any) -> Any:
+    """z − p, at least in float32; None where z is."""
+
+    def leaf(z: jax.Array | None, p: jax.Array) -> jax.Array | None:
+        if z is None:
+            return None
+        z, p = widened(jnp.asarray(z), jnp.asarray(p))
+        return z - p
+
+    return jax.tree.map(leaf, target, params, is_leaf=is_none)
+
+
+def forward_backward(prox: ProxLike | None, params: Any, grads: Any, step_size: jax.Array) -> Any:
+    """prox(p − s·∇f(p), s) in the dtypes of the parameters; None where the gradient is."""
+    target = proximal_point(prox, params, descent(grads, step_size), step_size)
+    return jax.tree.map(
+        lambda z, p: None if z is None else z.astype(p.dtype), target, params, is_leaf=is_none
+    )
 
 
 def penalty(prox: ProxLike | None, params: Any) -> jax.Array:

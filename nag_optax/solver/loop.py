@@ -29,7 +29,7 @@ from nag_optax._arrays import dot, norm, select, varying_with, wide
 from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.acceleration.iterate import IterateState
 from nag_optax.optimizers.backtracking import BacktrackingState
-from nag_optax.prox.apply import penalty, proximal_point
+from nag_optax.prox.apply import forward_backward, penalty
 from nag_optax.prox.base import ProxLike
 
 RUNNING, CONVERGED, MAX_STEPS, STALLED, NAN = -1, 0, 1, 2, 3
@@ -103,18 +103,6 @@ class _Look(NamedTuple):
     small: jax.Array
     looks: jax.Array
     again: jax.Array
-
-
-def gradient_of(value_fn: Callable, params: Any) -> Any:
-    # JAX's gradient of a real function of z is conj(dz); descent wants its conjugate.
-    return jax.tree.map(jnp.conj, jax.grad(value_fn)(params))
-
-
-def forward_backward(prox: ProxLike | None, params: Any, grads: Any, step_size: jax.Array) -> Any:
-    """prox(p − s·∇f(p), s), in the dtypes of the parameters."""
-    updates = jax.tree.map(lambda g: -jnp.asarray(step_size, g.dtype) * g, grads)
-    target = proximal_point(prox, params, updates, step_size)
-    return jax.tree.map(lambda z, p: z.astype(p.dtype), target, params)
 
 
 def run(

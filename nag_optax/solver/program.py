@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax.acceleration.momentum.restarting import Restart
+from nag_optax.optimizers.backtracking import gradient_of
 from nag_optax.optimizers.fista import fista
-from nag_optax.prox.apply import penalty
+from nag_optax.prox.apply import forward_backward, penalty
 from nag_optax.solver import loop
 from nag_optax.solver.checks import check_operator
 from nag_optax.solver.implicit import fixed_point_tangent, with_derivative
@@ -124,8 +125,8 @@ def _tangent(
 
     def image(x: Any, at: Any) -> Any:
         problem = problem_of(at)
-        grads = loop.gradient_of(lambda x: _value_and_aux(problem, options, x)[0], x)
-        return loop.forward_backward(problem.prox, x, grads, step_size)
+        grads = gradient_of(lambda x: _value_and_aux(problem, options, x)[0], x)
+        return forward_backward(problem.prox, x, grads, step_size)
 
     def outcome(x: Any, at: Any) -> tuple[jax.Array, Any]:
         problem = problem_of(at)

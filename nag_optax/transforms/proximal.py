@@ -1,14 +1,12 @@
 """`proximal`: an incoming step becomes a proximal one."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 import optax
 
 from nag_optax._arguments import check_schedule, scheduled_value
-from nag_optax._arrays import path_name, wide
-from nag_optax.prox.apply import check_prox, check_same
+from nag_optax._arrays import check_buffers
+from nag_optax.acceleration.around import in_dtypes_of
+from nag_optax.prox.apply import check_prox, difference, proximal_point
 from nag_optax.prox.base import ProxLike
 
 
@@ -77,42 +75,8 @@ def proximal(prox: ProxLike, step_size: optax.ScalarOrSchedule) -> optax.Gradien
         size = scheduled_value("step_size", step_size, state.count) if callable(step_size) else step_size
         if callable(step_size):
             state = optax.ScaleByScheduleState(jnp.asarray(optax.safe_increment(state.count)))
-        treedef, steps, ps = _paired(updates, params)
-        moved = treedef.unflatten(map(_moved, steps, ps))
-        target = prox(moved, size)
-        check_same(moved, target)
-        return treedef.unflatten(map(_difference, steps, ps, treedef.flatten_up_to(target))), state
+        check_buffers(updates, None, params)
+        target = proximal_point(prox, params, updates, size)
+        return in_dtypes_of(updates, difference(target, params)), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _paired(updates: optax.Updates, params: optax.Params) -> tuple[Any, list[Any], list[Any]]:
-    """The leaves of both; None is a leaf of the updates."""
-    flat, treedef = jax.tree_util.tree_flatten_with_path(updates, is_leaf=lambda u: u is None)
-    try:
-        ps = treedef.flatten_up_to(params)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"the updates' tree is not that of the parameters: {error}") from None
-    for (path, u), p in zip(flat, ps, strict=True):
-        if u is None:
-            continue
-        if not jax.tree_util.all_leaves([p]):
-            raise ValueError(f"update {path_name(path)} is an array where the parameters have none: {p}")
-        if jnp.shape(u) != jnp.shape(p):
-            raise ValueError(
-                f"update {path_name(path)} has shape {jnp.shape(u)}, but its parameter has {jnp.shape(p)}"
-            )
-    return treedef, [u for _, u in flat], ps
-
-
-def _moved(u: jax.Array | None, p: jax.Array) -> jax.Array | None:
-    if u is None:
-        return None
-    dtype = wide(jnp.result_type(u), jnp.result_type(p))
-    return jnp.asarray(p, dtype) + jnp.asarray(u, dtype)
-
-
-def _difference(u: jax.Array | None, p: jax.Array, target: jax.Array) -> jax.Array | None:
-    if u is None:
-        return None
-    return (target - jnp.asarray(p, target.dtype)).astype(jnp.result_type(u))

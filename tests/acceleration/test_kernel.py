@@ -246,13 +246,13 @@ class TestErrors:
     def test_another_tree(self, updates: Any):
         params = {"a": jnp.ones(()), "b": {"c": jnp.ones(())}}
         optimizer = accelerate(0.9)
-        with pytest.raises(ValueError, match="given to init"):
+        with pytest.raises(ValueError, match="parameters"):
             optimizer.update(jax.tree.map(jnp.asarray, updates), optimizer.init(params), params)
 
     def test_gradient_for_a_none_parameter(self):
         optimizer = accelerate(0.9)
         state = optimizer.init({"a": jnp.ones(2), "b": None})
-        with pytest.raises(ValueError, match=r"update \['b'\] is an array where .* had none"):
+        with pytest.raises(ValueError, match=r"update \['b'\] is an array where .* have none"):
             optimizer.update({"a": jnp.ones(2), "b": jnp.ones(2)}, state)
 
     @pytest.mark.parametrize("shape", [(3, 1), (1, 3), (), (4,), (1,)])
@@ -260,7 +260,7 @@ class TestErrors:
         """Each of these but (4,) would broadcast without a word."""
         optimizer = accelerate(0.9)
         state = optimizer.init({"w": jnp.ones(3)})
-        with pytest.raises(ValueError, match=r"update \['w'\] has shape .*had shape \(3,\) at init"):
+        with pytest.raises(ValueError, match=r"update \['w'\] has shape .*has shape \(3,\)"):
             optimizer.update({"w": jnp.ones(shape)}, state)
 
     def test_under_jit_too(self):

@@ -196,7 +196,13 @@ P = {"a": jnp.ones(2), "b": jnp.ones(3)}
             r"proximal needs the parameters: call update\(updates, state, params\)",
         ),
         (l1(1.0), {"a": jnp.ones(2)}, P, ValueError, "the updates' tree is not that of the parameters"),
-        (l1(1.0), {**P, "a": jnp.ones(1)}, P, ValueError, r"update \['a'\] has shape \(1,\), .* has \(2,\)"),
+        (
+            l1(1.0),
+            {**P, "a": jnp.ones(1)},
+            P,
+            ValueError,
+            r"update \['a'\] has shape \(1,\), .* has shape \(2,\)",
+        ),
         (
             l1(1.0),
             P,
