@@ -47,8 +47,8 @@ class MomentumRule(NamedTuple):
         init: `init() -> rule_state`, a pytree of arrays of fixed shapes and dtypes.
         coefficients: `coefficients(rule_state, step) -> ((beta, gamma), rule_state)`, pure and without
             a Python branch on an array. Scalars; beta in [0, 1) for every rule of this package. `step` is
-            a `Step`, which most rules ignore; the package's are numbers that know only their state, and
-            can be called without it, all but `restarting`.
+            a `Step`. Of the rules of this package `restarting` alone looks at it; the others can be
+            called without it.
         evaluation: the factor e of the iterate to evaluate, `x = p + e·w`. A number, or a function
             of the rule state after the step for methods whose factor moves. −1 gives the primary
             iterate of Nesterov's method.
