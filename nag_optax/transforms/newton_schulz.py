@@ -35,13 +35,14 @@ def newton_schulz(
         return (a * x.astype(sums) + product(polynomial, x)).astype(x.dtype)
 
     def together(x: jax.Array) -> jax.Array:
-        return jax.lax.fori_loop(0, steps, step, x)
+        return jax.lax.fori_loop(0, steps, step, _normalized(x, dtype, eps))
 
     def one_by_one(x: jax.Array) -> jax.Array:
-        return jnp.stack(jax.lax.fori_loop(0, steps, lambda i, xs: [step(i, x) for x in xs], list(x)))
+        start = [_normalized(one, dtype, eps) for one in x]
+        return jnp.stack(jax.lax.fori_loop(0, steps, lambda i, xs: [step(i, x) for x in xs], start))
 
     # XLA's batched product is slower than single ones on a CPU, and the launches count elsewhere.
-    return jax.lax.platform_dependent(_normalized(x, dtype, eps), cpu=one_by_one, default=together)
+    return jax.lax.platform_dependent(x, cpu=one_by_one, default=together)
 
 
 def shared_out(function: Callable[[jax.Array], jax.Array], mesh: AbstractMesh, stack: jax.Array) -> jax.Array:

@@ -68,7 +68,7 @@ class TestMesh:
     )
     def test_a_quarter_each_and_one_exchange(self, kind: AxisType, spec: PartitionSpec, there: list[str]):
         mesh = jax.make_mesh((4,), ("d",), axis_types=(kind,))
-        params = kernels(8)
+        params = kernels(8, (64, 32))
         alone: Any = jax.jit(step).lower(params, OPTIMIZER.init(params), params).compile()
         expected, _ = alone(params, OPTIMIZER.init(params), params)
         split = on(mesh, params, spec)
