@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.options import Parser, positive, writable_file
-from benchmarks.trees import TREES, Shapes, num_parameters
+from benchmarks.trees import MATRICES, Shapes, num_parameters
+from benchmarks.trees import TREES as STEP_TREES
 
 OPTIMIZERS = ("nag", "adamw", "adan", "muon")
 WIDE, NARROW = STATES = ("float32", "one byte")
 TASKS: tuple[tuple[Any, Any], ...] = (("digits", "cnn"), ("mnist", "mlp"))
-DEFAULT_TREES = ["resnet50"]
+TREES = {**STEP_TREES, "four-blocks": MATRICES["small"]}
+DEFAULT_TREES = ["four-blocks"]
 COLUMNS = (
     "tree",
     "optimizer",
