@@ -97,7 +97,7 @@ def of_memory(result: dict[str, Any]) -> Section:
             f"{title}:\n\n{report.markdown_table(columns, groups)}"
             for title, columns, groups in memory.tables(result)
         ],
-        memory.LEGEND.splitlines(),
+        [*memory.LEGEND.splitlines(), *([result["note"]] if "note" in result else [])],
     )
 
 
