@@ -71,7 +71,7 @@ class TestCode:
         expected = reference.encode(x.ravel(), reference.counter_uniform(x.size, 9, 2), 128)
         np.testing.assert_array_equal(q, expected[0])
         np.testing.assert_array_equal(s, expected[1])
-        # Its quotient is right to one rounding, exactly so where products and sums are fused.
+        # Without a division: a rounding of the reciprocal, and one of the product.
         np.testing.assert_array_max_ulp(back, reference.decode(*expected, 128), 2)
 
     def test_the_mean_of_many_roundings_is_the_number(self):
