@@ -273,7 +273,7 @@ OPTIMIZERS = {
         "NAdamW",
         Style("#CC79A7", "-", "v"),
         _nadamw,
-        _rates(mlp=(0.01, 0.003), cnn=0.03),
+        _rates(mlp=(0.01, 0.003), cnn=0.01),
         {"weight_decay": 1e-4},
     ),
     "laprop": Row(

@@ -1,13 +1,18 @@
 """The search among the variants of NAdamW, with runs that are formulas."""
 
+import inspect
 import json
+import statistics
 from pathlib import Path
+from typing import get_args
 
 import jax
 import numpy as np
 import pytest
 
+import nag_optax
 from benchmarks import language, nadam, render
+from nag_optax.optimizers.nadam import Variant
 
 
 def prepare(task, data_dir):
@@ -34,6 +39,20 @@ def test_each_optimizer_is_judged_at_its_own_best_rate(tmp_path: Path, monkeypat
     assert dozat[1:5] == ('`nadamw(variant="dozat")`', "0.0025", "0.3 ± 0.07", "0.25 ± 0")
     assert dozat[5].startswith("0.00125: ") and "| two, 2 seeds" in capsys.readouterr().out
     assert "## The variants of NAdamW\n" in render.section(path)
+
+
+def test_the_default_is_the_best_of_the_search():
+    """By the geometric mean over the tasks, to which a task's unit does not matter."""
+    tasks = json.loads((render.RESULTS / "nadam.json").read_text())["tasks"]
+    assert set(tasks) == set(nadam.TASKS)
+
+    def mean(name: str) -> float:
+        found = [task["optimizers"][name] for task in tasks.values()]
+        return statistics.geometric_mean(np.mean(f["trials"][f["best"]]["validation_loss"]) for f in found)
+
+    best = min(get_args(Variant), key=lambda variant: mean(f'nadamw(variant="{variant}")'))
+    for optimizer in (nag_optax.nadam, nag_optax.nadamw):
+        assert inspect.signature(optimizer).parameters["variant"].default == best
 
 
 def test_images_need_their_folder(tmp_path: Path, capsys):
