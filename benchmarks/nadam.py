@@ -35,8 +35,8 @@ LEGEND = [
     "Losses, and differences between runs of the same seed: mean ± standard deviation over the seeds.",
     'All with weight decay 1e-4, but laprop with none. nadamw(variant="optax") is optax.nadamw.',
     "The default variant of nadam and nadamw has the lowest geometric mean of the losses over the tasks.",
-    "characters: a transformer of two layers and 115,136 parameters learns the standard library's sources, which "
-    "are those of the Python that is named above.",
+    "characters: a transformer of two layers and 115,136 parameters learns the standard library's sources, "
+    "which are those of the Python that is named above.",
 ]
 
 
