@@ -48,8 +48,9 @@ def torch_step(shapes: Shapes, device: str, threads: int) -> dict[str, Repeated]
     """torch.optim.Muon, on bfloat16 parameters; none where torch has none."""
     import torch  # pyright: ignore[reportMissingImports] (extra "bench")
 
-    muon = getattr(torch.optim, "Muon", None)  # from torch 2.9 on
-    if muon is None:
+    try:
+        from torch.optim import Muon  # pyright: ignore[reportMissingImports]
+    except ImportError:  # before 2.9
         return {}
     torch.set_num_threads(threads)
     params = [
@@ -58,7 +59,7 @@ def torch_step(shapes: Shapes, device: str, threads: int) -> dict[str, Repeated]
     ]
     for p in params:
         p.grad = torch.randn_like(p, requires_grad=False)
-    optimizer = muon(params, LEARNING_RATE, weight_decay=0.0, momentum=MOMENTUM, ns_steps=STEPS)
+    optimizer = Muon(params, LEARNING_RATE, weight_decay=0.0, momentum=MOMENTUM, ns_steps=STEPS)
 
     def run(calls: int) -> None:
         for _ in range(calls):

@@ -201,11 +201,14 @@ def test_every_public_name_has_its_entry_in_the_reference():
     pages = "".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
     # Where a module has the name of its function, the path of the module alone would show the module.
     paths = re.findall(r"^::: nag_optax\.([\w.]+)$", pages, re.M)
-    modules = {path.stem for path in (ROOT / "nag_optax" / "acceleration" / "momentum").glob("*.py")}
+    folders = {"momentum": "acceleration/momentum", "prox": "prox"}
+    modules = {
+        (name, path.stem) for name, at in folders.items() for path in (ROOT / "nag_optax" / at).glob("*.py")
+    }
     listed = []
     for path in paths:
         *above, last = path.split(".")
-        assert (above[-1:] == [last]) == (above[:1] == ["momentum"] and last in modules), path
+        assert (above[-1:] == [last]) == ((*above[:1], last) in modules), path
         listed.append(".".join(above if above[-1:] == [last] else [*above, last]))
     assert len(listed) == len(set(listed))
     for listed_name in listed:
