@@ -148,10 +148,15 @@ class TestFlax:
             eval_params(state.opt_state, state.params), eval_params(expected_state, expected), 1e-4, 1e-5
         )
 
-    def test_nnx_optimizer(self):
+    @pytest.mark.parametrize(
+        "wrap",
+        [lambda inner: inner, lambda inner: nag_optax.low_memory(inner, min_size=1)],
+        ids=["wide", "one byte"],
+    )
+    def test_nnx_optimizer(self, wrap):
         model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
         batch = jnp.asarray(np.random.default_rng(0).standard_normal((8, 3)), jnp.float32)
-        optimizer = nnx.Optimizer(model, nag(0.1, 0.9, weight_decay=0.01), wrt=nnx.Param)
+        optimizer = nnx.Optimizer(model, wrap(nag(0.1, 0.9, weight_decay=0.01)), wrt=nnx.Param)
 
         def loss(model: nnx.Linear) -> jax.Array:
             return jnp.mean(jnp.square(model(batch) - 1.0))
@@ -166,6 +171,9 @@ class TestFlax:
             step(model, optimizer)
         assert loss(model) < 0.1 * before
         assert int(optimizer.step[...]) == 20
+        params = nnx.state(model, nnx.Param)
+        x = eval_params(optimizer.opt_state, params)
+        assert jax.tree.structure(x) == jax.tree.structure(params)
 
     def test_nnx_passes_value(self):
         model = nnx.Linear(1, 1, rngs=nnx.Rngs(0))

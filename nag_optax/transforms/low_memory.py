@@ -1,7 +1,6 @@
 """`low_memory`: the state of any optimizer in one byte a number, or in two."""
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -16,26 +15,19 @@ from nag_optax.transforms import codes
 from nag_optax.transforms.stochastic_rounding import random_bits, to_bfloat16, uniform
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["codes", "scales"],
-    meta_fields=["dtype", "block_size"],
-)
-@dataclasses.dataclass(frozen=True)
-class Packed:
-    """An array of the state, packed.
+class Format(NamedTuple):
+    """Of a packed array: its dtype before, and how many numbers share a scale."""
 
-    Attributes:
-        codes: int8 or bfloat16, of the array's shape.
-        scales: float32, the largest modulus of each block; None where the codes are bfloat16.
-        dtype: of the array before it was packed.
-        block_size: numbers that share a scale.
-    """
-
-    codes: jax.Array
-    scales: jax.Array | None
     dtype: Any
     block_size: int
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Formats:
+    """One for each leaf of the inner state, None where it is not packed. No arrays: a part of the type."""
+
+    of_leaves: tuple[Format | None, ...]
 
 
 class LowMemoryState(NamedTuple):
@@ -43,15 +35,20 @@ class LowMemoryState(NamedTuple):
 
     Attributes:
         step: steps taken, int32.
-        inner_state: the state of the inner optimizer; its large arrays are `Packed`.
+        inner_state: the state of the inner optimizer, in place of its large arrays their codes: int8 or
+            bfloat16, of the array's shape.
+        scales: float32, the largest modulus of each block, for each packed array; none for bfloat16.
+        formats: how to unpack.
     """
 
     step: jax.Array
     inner_state: Any
+    scales: list[jax.Array]
+    formats: Formats
 
     def eval_params(self, params: Any, *, learning_rate: jax.typing.ArrayLike | None = None) -> Any:
         """What the inner state says."""
-        return eval_params(unpack(self.inner_state), params, learning_rate=learning_rate)
+        return eval_params(unpack(self), params, learning_rate=learning_rate)
 
 
 def low_memory(
@@ -113,48 +110,46 @@ def low_memory(
     check_number("min_size", min_size, minimum=1, below=2**31, integer=True)
     check_number("seed", seed, minimum=0, below=2**32, integer=True)
 
-    def pack_array(x: Any, step: jax.Array, k: int, size: int) -> Packed:
-        bits = random_bits(x.shape, step, k, seed)
-        wide = x.astype(jnp.float32)
-        if dtype == jnp.bfloat16:
-            return Packed(to_bfloat16(wide, bits), None, x.dtype, size)
-        return Packed(*codes.encode(wide, uniform(bits), size), x.dtype, size)
-
-    def pack(state: Any, step: jax.Array, like: Any = None) -> Any:
+    def pack(state: Any, step: jax.Array, before: Formats | None = None) -> LowMemoryState:
         """The packed state; with the block sizes of the state before."""
         leaves, treedef = jax.tree.flatten(state, is_leaf=_is_iterate)
-        before = leaves if like is None else treedef.flatten_up_to(like)
-        return treedef.unflatten(
-            [
-                pack_array(x, step, k, _block_size(x, old, block_size)) if _is_large(x, min_size) else x
-                for k, (x, old) in enumerate(zip(leaves, before, strict=True))
-            ]
-        )
+        old = [None] * len(leaves) if before is None else before.of_leaves
+        scales, formats = [], []
+        for k, (x, known) in enumerate(zip(leaves, old, strict=True)):
+            if not _is_large(x, min_size):
+                formats.append(None)
+                continue
+            size = codes.block_size_within(x, block_size) if known is None else known.block_size
+            formats.append(Format(x.dtype, size))
+            bits, wide = random_bits(x.shape, step, k, seed), x.astype(jnp.float32)
+            if dtype == jnp.bfloat16:
+                leaves[k] = to_bfloat16(wide, bits)
+            else:
+                leaves[k], own = codes.encode(wide, uniform(bits), size)
+                scales.append(own)
+        return LowMemoryState(step, treedef.unflatten(leaves), scales, Formats(tuple(formats)))
 
     def init_fn(params: optax.Params) -> LowMemoryState:
-        step = jnp.zeros([], jnp.int32)
-        return LowMemoryState(step, pack(jax.tree.map(_unfolded, inner.init(params)), step))
+        return pack(jax.tree.map(_unfolded, inner.init(params)), jnp.zeros([], jnp.int32))
 
     def update_fn(updates, state, params=None, **extra_args):
-        unpacked = unpack(state.inner_state)
-        updates, inner_state = inner.update(updates, unpacked, params, **extra_args)
+        updates, inner_state = inner.update(updates, unpack(state), params, **extra_args)
         step = jnp.asarray(optax.safe_increment(state.step))
-        return updates, LowMemoryState(step, pack(inner_state, step, state.inner_state))
+        return updates, pack(inner_state, step, state.formats)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def unpack(state: Any) -> Any:
+def unpack(state: LowMemoryState) -> Any:
     """The state of the inner optimizer, each array in its own dtype."""
-
-    def leaf(x: Any) -> Any:
-        if not isinstance(x, Packed):
-            return x
-        if x.scales is None:
-            return x.codes.astype(x.dtype)
-        return codes.decode(x.codes, x.scales, x.block_size).astype(x.dtype)
-
-    return jax.tree.map(leaf, state, is_leaf=lambda node: isinstance(node, Packed))
+    leaves, treedef = jax.tree.flatten(state.inner_state, is_leaf=_is_iterate)
+    scales = iter(jax.tree.leaves(state.scales))
+    for k, form in enumerate(state.formats.of_leaves):
+        if form is not None:
+            x = leaves[k]
+            wide = codes.decode(x, next(scales), form.block_size) if x.dtype == jnp.int8 else x
+            leaves[k] = wide.astype(form.dtype)
+    return treedef.unflatten(leaves)
 
 
 def _unfolded(x: Any) -> Any:
@@ -167,10 +162,6 @@ def _is_iterate(node: Any) -> bool:
 
 
 def _is_large(x: Any, min_size: int) -> bool:
-    # A leaf may be the placeholder of optax.tree.map_params.
+    # A leaf may be a number of Python's.
     is_real = hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
     return is_real and x.size >= min_size
-
-
-def _block_size(x: Any, before: Any, block_size: int) -> int:
-    return before.block_size if isinstance(before, Packed) else codes.block_size_within(x, block_size)
