@@ -129,10 +129,11 @@ def low_memory(
                 scales.append(own)
         return LowMemoryState(step, treedef.unflatten(leaves), scales, Formats(tuple(formats)))
 
-    def init_fn(params: optax.Params) -> LowMemoryState:
+    # Optax's types know no static part of a state.
+    def init_fn(params: optax.Params) -> Any:
         return pack(jax.tree.map(_unfolded, inner.init(params)), jnp.zeros([], jnp.int32))
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update_fn(updates, state, params=None, **extra_args) -> Any:
         updates, inner_state = inner.update(updates, unpack(state), params, **extra_args)
         step = jnp.asarray(optax.safe_increment(state.step))
         return updates, pack(inner_state, step, state.formats)
