@@ -304,7 +304,7 @@ def test_inside_shard_map_a_scan_keeps_its_types(spec: PartitionSpec):
         ({"dtype": jnp.float32}, ValueError, "dtype must be int8 or bfloat16; got float32"),
         ({"block_size": 0}, ValueError, r"block_size must be an integer in \[1, 65537\); got 0"),
         ({"min_size": 0.5}, TypeError, "min_size must be an integer"),
-        ({"seed": -1}, ValueError, "seed must be an integer"),
+        ({"seed": -1}, ValueError, r"seed must be an integer in \[0, 4294967296\); got -1"),
     ],
 )
 def test_errors(options: dict[str, Any], error: Any, says: str):
