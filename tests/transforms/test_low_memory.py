@@ -88,7 +88,8 @@ class TestCode:
         np.testing.assert_array_equal(back[:, 0], x[:, 0])
 
     def test_a_block_of_zeros_stays_one(self):
-        q, s = codes.encode(jnp.zeros((2, 128)), jnp.full((2, 128), 0.999), 128)
+        with jax.debug_nans(True):
+            q, s = codes.encode(jnp.zeros((2, 128)), jnp.full((2, 128), 0.999), 128)
         assert not q.any() and not s.any() and not codes.decode(q, s, 128).any()
 
     def test_a_positive_number_among_squares_is_never_zero(self):
