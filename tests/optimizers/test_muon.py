@@ -245,13 +245,13 @@ class TestLeaves:
 
 
 class TestFallback:
-    def test_default_is_nadamw_with_the_same_arguments(self, standard_promotion: None):
+    def test_default_is_pytorchs_nadamw_with_the_same_arguments(self, standard_promotion: None):
         params = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([[3.0, 1.0]])}
         rate, mask = optax.exponential_decay(0.1, 5, 0.5), {"a": True, "b": False}
         kwargs: Any = {"weight_decay": 0.3, "mask": mask, "accumulator_dtype": jnp.float32}
         ours, _ = train(nag_optax.muon(rate, **kwargs), params, sphere, 10)
         kwargs["mask"] = None
-        theirs, _ = train(nadamw(rate, **kwargs), params["a"], sphere, 10)
+        theirs, _ = train(nadamw(rate, variant="dozat", **kwargs), params["a"], sphere, 10)
         np.testing.assert_allclose(ours["a"], theirs, rtol=1e-5)
         undecayed, _ = train(muon(rate), params["b"], sphere, 10)
         np.testing.assert_allclose(ours["b"], undecayed, rtol=1e-4)
@@ -261,7 +261,8 @@ class TestFallback:
         params = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([[3.0, 1.0]])}
         rate = optax.exponential_decay(0.03, 5, 0.5)
         numbers = {"fallback_b1": 0.5, "fallback_b2": 0.8, "fallback_eps": 1e-2}
-        expected, _ = train(nadamw(rate, 0.5, 0.8, 1e-2, weight_decay=0.0), params["a"], sphere, 6)
+        theirs = nadamw(rate, 0.5, 0.8, 1e-2, weight_decay=0.0, variant="dozat")
+        expected, _ = train(theirs, params["a"], sphere, 6)
         for factory in (nag_optax.muon, optax.inject_hyperparams(nag_optax.muon)):
             ours, _ = train(factory(0.1, fallback_learning_rate=rate, **numbers), params, sphere, 6)
             np.testing.assert_allclose(ours["a"], expected, rtol=1e-5)
