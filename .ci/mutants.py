@@ -38,6 +38,7 @@ MINIMIZE = (
     "solver/test_closed",
     "solver/test_implicit",
     "test_minimize",
+    "benchmarks/test_convex",
 )
 OF_A_PROX = ("prox/test_operators", "prox/test_prox", "transforms/test_proximal")
 OF_A_RULE = ("acceleration/momentum/test_rules", "acceleration/momentum/test_both_coefficients")
@@ -158,7 +159,7 @@ def main() -> None:
     )
     parser.add_argument("--number", type=int, default=200, help="how many mutants are drawn")
     parser.add_argument("--only", nargs="+", default=CORE, help="those of the sample in these packages")
-    parser.add_argument("--seconds", type=int, default=600, help="of processor time for the tests of one")
+    parser.add_argument("--seconds", type=int, default=200, help="of processor time for the tests of one")
     parser.add_argument(
         "--folder", type=Path, default=ROOT / "build" / "mutants", help="of the copy and results.jsonl"
     )

@@ -125,6 +125,10 @@ def test_reasons_and_the_last_finite_iterate():
     never = minimize(lambda x: jnp.sum(x) * jnp.nan, jnp.ones(2))
     assert Reason(int(never.reason)) is Reason.NAN and int(never.steps) == 1
     np.testing.assert_array_equal(never.params, 1.0)
+    # A step without momentum is not tried twice.
+    beyond = minimize(lambda x: 1e3 * jnp.sum(x), jnp.ones(2), learning_rate=1e38)
+    assert Reason(int(beyond.reason)) is Reason.NAN and int(beyond.steps) == 1
+    np.testing.assert_array_equal(beyond.params, 1.0)
 
 
 def test_aux_history_and_trees():
