@@ -90,6 +90,17 @@ class TestSlowIsNotStalled:
         solution = minimize(slope, jnp.zeros(2), tol=1e-6, args=(jnp.array(1e8),))
         np.testing.assert_allclose(solution.params, [1.0, 1000.0], rtol=1e-2)
 
+    def test_momentum_along_a_gradient_that_stays(self):
+        """For 1e5 of x no gradient is smaller than the last, and a gain is below ten roundings of f."""
+
+        def far(x: jax.Array) -> jax.Array:
+            return 1e6 * optax.losses.huber_loss(x, 1e5) + 1e15
+
+        solution = minimize(far, jnp.zeros([]), learning_rate=1e-6, tol=1e-2)
+        assert bool(solution.converged)
+        # M ≤ 1e-2·1e6, and two roundings of x.
+        np.testing.assert_allclose(solution.params, 1e5, rtol=0, atol=0.03)
+
 
 @pytest.mark.parametrize(
     ("operator", "linear", "constant"),
