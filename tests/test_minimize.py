@@ -150,7 +150,7 @@ def test_aux_history_and_trees():
     np.testing.assert_allclose(solution.history.value[steps - 1], solution.value, rtol=1e-6)
     plain = minimize(loss, start, has_aux=True, args=(jnp.eye(2),), prox=prox.l1(0.5), max_steps=50)
     assert plain.history is None and int(plain.steps) == steps
-    counted = minimize(
+    counted: Any = minimize(
         loss,
         start,
         has_aux=True,
@@ -160,7 +160,11 @@ def test_aux_history_and_trees():
         history=True,
         max_steps=50,
     )
+    assert bool(counted.converged) and int(counted.steps) < 50
     assert int(counted.value_evaluations) == 2 * int(counted.steps) + 1
+    # From x₀ a proximal step of ¼ goes 0.375 along two coordinates and 0.625 along three.
+    expected = np.sqrt(2 * 0.375**2 + 3 * 0.625**2) / 0.25
+    np.testing.assert_allclose(counted.history.gradient_mapping_norm[0], expected, rtol=1e-6)
 
 
 def test_lanes_equal_solo_runs(x64: None):
