@@ -53,6 +53,7 @@ TESTS = {
         "acceleration/test_evaluation",
     ),
     "acceleration/momentum": OF_A_RULE,
+    "acceleration/momentum/fista": (*OF_A_RULE, "optimizers/test_fista"),
     "acceleration/momentum/restarting": ("acceleration/test_restart", *OF_A_RULE),
     "acceleration/step": ("acceleration/test_kernel", "acceleration/test_around", "optimizers/test_nag"),
     "optimizers": ("test_closed_ends",),
