@@ -145,7 +145,7 @@ def test_every_optimizer_trains_and_is_evaluated_at_its_own_iterate(name):
     state = loop.run_chunk(state, 23)
     (x, _), p = loop.eval_state(state), state.params
     assert np.isfinite(loop.evaluate(state, loop.dataset.test).loss)
-    if name in ("nag", "snoo", "ema_nesterov", "gpa"):
+    if name in ("nag", "laprop", "snoo", "ema_nesterov", "gpa"):
         assert float(jnp.abs(x["hidden"]["kernel"] - p["hidden"]["kernel"]).max()) > 1e-4
     else:
         jax.tree.map(np.testing.assert_array_equal, x, p)
