@@ -170,7 +170,7 @@ def losses(options: argparse.Namespace) -> list[dict[str, Any]]:
             num_epochs=options.num_epochs,
             seeds=options.seeds,
         ).resolved()
-        runner = LaneRunner(config, load_dataset(config.train_config()), jax.devices()[0])
+        runner = LaneRunner(config, load_dataset(config.train_spec()), jax.devices()[0])
         entry: dict[str, Any] = {"dataset": dataset, "model": model, "num_epochs": runner.num_epochs}
         for name in options.optimizers:
             wide = CONTENDERS[name]

@@ -77,7 +77,7 @@ def images(dataset: str, model: str, num_epochs: int) -> Callable[..., Callable[
 
         options: Any = {"dataset": dataset, "model": model, "num_epochs": num_epochs, "data_dir": data_dir}
         config = CompareConfig(**options).resolved()
-        train = config.train_config()
+        train = config.train_spec()
         runner = LaneRunner(
             config, hold_out(load_dataset(train)), find_devices(train.device, 1)[0], curves=False
         )

@@ -58,7 +58,7 @@ def ours(loop: Any, steps: int, steps_per_report: int) -> Callable[[int], None]:
 
 
 def torch_loops(
-    config: Any, dataset: Any, steps: int, device: str, cores: int
+    spec: Any, dataset: Any, steps: int, device: str, cores: int
 ) -> dict[str, Callable[[int], None]]:
     """The loop as it is and, where that works, compiled."""
     import torch  # pyright: ignore[reportMissingImports] (extra "bench")
@@ -69,9 +69,9 @@ def torch_loops(
     if device == "cuda":
         torch.set_float32_matmul_precision("high")  # JAX's default there
         torch.backends.cudnn.benchmark = True
-    loops = {TORCH: torch_loop(config, dataset, steps, device, lambda model: model)}
+    loops = {TORCH: torch_loop(spec, dataset, steps, device, lambda model: model)}
     compiled = torch_loop(
-        config, dataset, steps, device, partial(torch.compile, dynamic=False, mode="reduce-overhead")
+        spec, dataset, steps, device, partial(torch.compile, dynamic=False, mode="reduce-overhead")
     )
     try:
         compiled(1)
@@ -82,7 +82,7 @@ def torch_loops(
 
 
 def torch_loop(
-    config: Any, dataset: Any, steps: int, device: str, prepare: Callable[[Any], Any]
+    spec: Any, dataset: Any, steps: int, device: str, prepare: Callable[[Any], Any]
 ) -> Callable[[int], None]:
     """The loop that a PyTorch user would write, with the data already standardised and on the device."""
     import torch  # pyright: ignore[reportMissingImports]
@@ -90,15 +90,15 @@ def torch_loop(
     images = (dataset.train.images.astype("float32") - dataset.mean) / dataset.std
     x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)
     y = torch.from_numpy(dataset.train.labels).long().to(device)
-    model = torch_model(config.model, dataset.image_shape, dataset.num_classes).to(device)
+    model = torch_model(spec.model, dataset.image_shape, dataset.num_classes).to(device)
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=config.learning_rate, momentum=config.momentum, nesterov=True, fused=True
+        model.parameters(), lr=spec.learning_rate, momentum=spec.momentum, nesterov=True, fused=True
     )
     forward = prepare(model.train())
 
     def run(calls: int) -> None:
         for _ in range(calls):
-            for batch in torch.randperm(len(x), device=device).split(config.batch_size)[:steps]:
+            for batch in torch.randperm(len(x), device=device).split(spec.batch_size)[:steps]:
                 optimizer.zero_grad()
                 loss = torch.nn.functional.cross_entropy(forward(x[batch]), y[batch])
                 loss.backward()
@@ -151,29 +151,30 @@ def main(args: list[str] | None = None) -> None:
 
     from benchmarks import report, timing
     from benchmarks.contenders import torch_device
-    from nag_optax.train.config import TrainConfig
     from nag_optax.train.data import load_dataset
     from nag_optax.train.errors import InputError
     from nag_optax.train.loop import Loop
+    from nag_optax.train.options import Options
+    from nag_optax.train.spec import resolve
 
     device = torch_device()
     if device is None:
         raise SystemExit(f"benchmarks.training: torch does not see the {jax.default_backend()} that JAX uses")
     dataset_name = "mnist" if options.data_dir else "digits"
     try:
-        config = TrainConfig(dataset=dataset_name, data_dir=options.data_dir, model=options.model).resolved()
-        dataset = load_dataset(config)
+        spec = resolve(Options(dataset=dataset_name, data_dir=options.data_dir, model=options.model))
+        dataset = load_dataset(spec)
     except InputError as error:
         raise SystemExit(f"benchmarks.training: {error}") from None
-    loop = Loop(config, dataset, jax.devices()[:1])
+    loop = Loop(spec, dataset, jax.devices()[:1])
     steps = min(options.steps or loop.steps_per_epoch, loop.steps_per_epoch)
     with report.progress(
         f"{dataset_name} {options.model}: {options.repeats} rounds", options.repeats
     ) as advance:
         timings = timing.interleaved_medians(
             {
-                OURS: ours(loop, steps, config.steps_per_report),
-                **torch_loops(config, dataset, steps, device, report.num_cores()),
+                OURS: ours(loop, steps, spec.steps_per_report),
+                **torch_loops(spec, dataset, steps, device, report.num_cores()),
             },
             options.repeats,
             advance,

@@ -43,34 +43,35 @@ def _run(arguments: list[str], interrupts: list[int]) -> int:
     try:
         from nag_optax.train.command_line import parse
 
-        config, given = parse(arguments or ["--help"])
-        _execute(config, given, interrupts)
+        options, given = parse(arguments or ["--help"])
+        _execute(options, given, interrupts)
     except TrainError as error:
         return _fail(str(error), error.exit_code)
     return 0
 
 
-def _execute(config, given: set[str], interrupts: list[int]) -> None:
-    from nag_optax.compare.config import CompareConfig, load_config
-    from nag_optax.train.config import EvaluateConfig
+def _execute(options, given: set[str], interrupts: list[int]) -> None:
+    from nag_optax.compare.config import CompareConfig
     from nag_optax.train.folder import with_stored_options
+    from nag_optax.train.options import EvaluateOptions
 
     _check(interrupts)
-    if isinstance(config, CompareConfig):
+    if isinstance(options, CompareConfig):
+        from nag_optax.compare.folder import ComparisonFolder
         from nag_optax.compare.run import compare
 
         _check(interrupts)
-        compare(with_stored_options(config, given, load_config))
-    elif isinstance(config, EvaluateConfig):
+        compare(with_stored_options(options, given, ComparisonFolder))
+    elif isinstance(options, EvaluateOptions):
         from nag_optax.train.evaluate import evaluate
 
         _check(interrupts)
-        evaluate(config)
+        evaluate(options)
     else:
         from nag_optax.train.run import train
 
         _check(interrupts)
-        train(with_stored_options(config, given))
+        train(with_stored_options(options, given))
 
 
 def _check(interrupts: list[int]) -> None:

@@ -96,10 +96,10 @@ def test_commands_exist(page: Path, monkeypatch):
 
 def test_the_command_line_page_has_every_option_and_optimizer():
     from nag_optax.train.catalogue import OPTIMIZERS
-    from nag_optax.train.config import TrainConfig
+    from nag_optax.train.options import Options
 
     page = (DOCS / "command-line.md").read_text()
-    for field in dataclasses.fields(TrainConfig):
+    for field in dataclasses.fields(Options):
         assert re.search(rf"`--{field.name.replace('_', '-')}[` ]", page), field.name
     (row,) = re.findall(r"^\| `--optimizer` \| (.*) \|$", page, re.M)
     named = re.findall(r"`(\w+)`", row)
@@ -108,35 +108,38 @@ def test_the_command_line_page_has_every_option_and_optimizer():
 
 def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tmp_path):
     """Each begins in a folder of its own, and reads those of commands above it."""
+    from nag_optax.compare.folder import ComparisonFolder
     from nag_optax.train.command_line import parse
-    from nag_optax.train.config import EvaluateConfig
+    from nag_optax.train.folder import RunFolder
+    from nag_optax.train.options import EvaluateOptions
 
     monkeypatch.chdir(tmp_path)
     begun = []
     for words in commands(DOCS / "command-line.md"):
         if words[0] != "nag-optax":
             continue
-        config, _ = parse(words[1:])
-        if isinstance(config, EvaluateConfig):
-            assert config.run_dir in begun
+        options, _ = parse(words[1:])
+        if isinstance(options, EvaluateOptions):
+            assert options.run_dir in begun
             continue
-        folder = config.resolved().run_dir
-        assert (folder in begun) == config.resume, words
+        folder = (ComparisonFolder if words[1] == "compare" else RunFolder).resolve(options).run_dir
+        assert (folder in begun) == options.resume, words
         begun.append(folder)
-        if (origin := getattr(config, "init_from", None)) is not None:
+        if (origin := getattr(options, "init_from", None)) is not None:
             assert origin in begun[:-1], words
     assert len(set(begun)) >= 8
 
 
 def test_the_file_to_predict_is_one_that_the_run_takes(monkeypatch, tmp_path):
-    from nag_optax.train.config import TrainConfig
     from nag_optax.train.data import load_dataset
     from nag_optax.train.evaluate import _fitted, _read_images
+    from nag_optax.train.options import Options
+    from nag_optax.train.spec import resolve
 
     monkeypatch.chdir(tmp_path)
     ((code, _),) = blocks(DOCS / "command-line.md", "python")
     exec(code, {})
-    images, dataset = _read_images(Path("images.npy")), load_dataset(TrainConfig().resolved())
+    images, dataset = _read_images(Path("images.npy")), load_dataset(resolve(Options()))
     assert _fitted(images, None, dataset, None).shape == (10, *dataset.image_shape)
     assert images.max() == dataset.train.images.max() == 16 and images.min() == dataset.train.images.min()
 

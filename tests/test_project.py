@@ -1,5 +1,7 @@
 """The project's own files agree with each other."""
 
+import ast
+import graphlib
 import inspect
 import os
 import re
@@ -79,6 +81,17 @@ def test_the_references_do_not_import_what_they_check():
         modules = re.findall(r"^\s*(?:from|import) ([\w.]+)", file.read_text(), re.M)
         assert {m.split(".")[0] for m in modules} <= {"collections", "typing", "numpy", "tests"}, file
         assert all(m.startswith("tests.reference.") for m in modules if m.startswith("tests")), file
+
+
+def test_the_modules_of_the_commands_import_each_other_in_no_circle():
+    """Neither for a type nor inside a function."""
+    imports: dict[str, set[str]] = {}
+    for package in ("train", "compare"):
+        for path in (ROOT / "nag_optax" / package).glob("*.py"):
+            nodes = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom))
+            imports[f"nag_optax.{package}.{path.stem}"] = {node.module for node in nodes if node.module}
+    assert imports["nag_optax.train.spec"] > {"nag_optax.train.options", "nag_optax.train.catalogue"}
+    graphlib.TopologicalSorter(imports).prepare()  # Raises a CycleError that names the circle.
 
 
 def test_the_table_of_places_is_that_of_the_tree():

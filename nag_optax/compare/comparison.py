@@ -57,7 +57,7 @@ class Comparison(ABC):
         digests = {name: result.get("data", self.data) for name, result in self._results.items()}
         if other := [name for name, digest in digests.items() if digest != self.data]:
             raise InputError(
-                f"{source_of(config.train_config())}: has other training data than those of "
+                f"{source_of(config.train_spec())}: has other training data than those of "
                 f"{', '.join(other)} in {self.folder.path}"
             )
         if config.resume:

@@ -12,10 +12,11 @@ import tyro
 
 from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.checks import flag, positive
-from nag_optax.train.config import DatasetName, ModelName, TrainConfig
-from nag_optax.train.config import allowed as allowed_to_train
 from nag_optax.train.errors import InputError
-from nag_optax.train.options import Float, Int, IntInTable, OptionalPath, given_or, matches
+from nag_optax.train.hints import Float, Int, IntInTable, OptionalPath, given_or, matches
+from nag_optax.train.options import DatasetName, ModelName, Options
+from nag_optax.train.options import allowed as allowed_to_train
+from nag_optax.train.spec import Spec, resolve
 from nag_optax.train.stored import load_stored
 
 RESTARTED = "nag-restart"
@@ -126,10 +127,10 @@ class CompareConfig:
         config._check_values()
         return config
 
-    def train_config(self) -> TrainConfig:
+    def train_spec(self) -> Spec:
         """The same run for `nag_optax.train`, with a learning rate of 1: what the grid multiplies."""
         assert self.dataset is not None
-        return TrainConfig(
+        options = Options(
             dataset=self.dataset,
             data_dir=self.data_dir,
             model=self.model,
@@ -141,7 +142,8 @@ class CompareConfig:
             batch_size=self.batch_size,
             seed=self.seed,
             device=self.device,
-        ).resolved()
+        )
+        return resolve(options)
 
     def to_json(self) -> str:
         """What `config.json` keeps."""
@@ -169,7 +171,7 @@ class CompareConfig:
                 f"--num-steps {self.num_steps}: goes with --problem; --num-epochs with a dataset"
             )
         dataset, model = self.dataset or "digits", self.model or "mlp"
-        train = dataclasses.replace(self, dataset=dataset, model=model).train_config()
+        train = dataclasses.replace(self, dataset=dataset, model=model).train_spec()
         return dataclasses.replace(
             self,
             dataset=dataset,

@@ -9,7 +9,6 @@ import optax
 import nag_optax
 from nag_optax.compare.config import RESTARTED
 from nag_optax.train.catalogue import OPTIMIZERS, Row, Style
-from nag_optax.train.config import TrainConfig
 
 Make = Callable[[optax.Schedule], optax.GradientTransformation]
 
@@ -17,13 +16,10 @@ Make = Callable[[optax.Schedule], optax.GradientTransformation]
 class Contender(NamedTuple):
     """An optimizer of `nag-optax train` with its own defaults in everything but the learning rate."""
 
-    name: str
-    """In the table of the command line."""
     row: Row
 
     def optimizer(self, learning_rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-        config = TrainConfig(optimizer=self.name).resolved()
-        return optax.with_extra_args_support(self.row.make(config, learning_rate))
+        return optax.with_extra_args_support(self.row.make(learning_rate, **self.row.all_options()))
 
     def state_bytes(self, params: optax.Params) -> float:
         """Bytes of optimizer state for each parameter."""
@@ -34,8 +30,7 @@ class Contender(NamedTuple):
 
 def variant(name: str, label: str, make: Make, **fields: Any) -> Contender:
     """An optimizer in the place of one of the table, whose fields it has where none are given."""
-    row = OPTIMIZERS[name]._replace(label=label, make=lambda _, rate: make(rate), **fields)
-    return Contender(name, row)
+    return Contender(OPTIMIZERS[name]._replace(label=label, make=make, options={}, **fields))
 
 
 def _nag_restart(learning_rate: optax.Schedule) -> optax.GradientTransformation:
@@ -43,6 +38,6 @@ def _nag_restart(learning_rate: optax.Schedule) -> optax.GradientTransformation:
 
 
 CONTENDERS: dict[str, Contender] = {
-    **{name: Contender(name, row) for name, row in OPTIMIZERS.items()},
+    **{name: Contender(row) for name, row in OPTIMIZERS.items()},
     RESTARTED: variant("nag", "NAG with restart", _nag_restart, style=Style("#56B4E9", "-", "d")),
 }

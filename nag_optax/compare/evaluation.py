@@ -10,9 +10,9 @@ import optax
 from flax import nnx
 
 from nag_optax.acceleration.evaluation import eval_params
-from nag_optax.train.config import ModelName
 from nag_optax.train.data import Split, Statistics
 from nag_optax.train.loop import EVALUATION_BATCH, TrainState
+from nag_optax.train.options import ModelName
 
 
 def evaluate(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nag_optax.compare.config import CONTENDER_NAMES, load_config
+from nag_optax.compare.config import CONTENDER_NAMES, CompareConfig, load_config
 from nag_optax.train.folder import Folder
 
 COMPARISON, TABLE, FIGURE, OPTIMIZERS = (
@@ -24,6 +24,7 @@ class ComparisonFolder(Folder):
     """The files of one comparison."""
 
     kind = "comparison"
+    resolve = staticmethod(CompareConfig.resolved)
     load = staticmethod(load_config)
     files = (COMPARISON, TABLE, FIGURE)
     folder = OPTIMIZERS

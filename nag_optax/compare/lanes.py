@@ -20,12 +20,12 @@ from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.contenders import Contender
 from nag_optax.compare.evaluation import evaluate
 from nag_optax.compare.memory import lanes_that_fit
-from nag_optax.train.config import ModelName
 from nag_optax.train.data import Dataset, Split, Statistics
 from nag_optax.train.devices import Device
 from nag_optax.train.loop import Metrics, TrainState, chunk_lengths, epoch_order, step_key, train_step
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizer import make_schedule
+from nag_optax.train.options import ModelName
 
 # An evaluation may take this share of the time of the training steps before it.
 _EVALUATION_SHARE = 0.2
@@ -64,8 +64,7 @@ class LaneRunner:
     """
 
     def __init__(self, config: CompareConfig, dataset: Dataset, device: Device, *, curves: bool = True):
-        train = config.train_config()
-        assert train.model is not None and train.batch_size is not None and train.num_epochs is not None
+        train = config.train_spec()
         self._model: ModelName = train.model
         self._dataset, self._device, self._curves = dataset, device, curves
         self.num_epochs, self._batch_size = train.num_epochs, train.batch_size

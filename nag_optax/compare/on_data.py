@@ -35,7 +35,7 @@ class OnData(Comparison):
         assert config.seeds is not None
         self.seeds = range(config.seed, config.seed + config.seeds)
         self.runs_a_rate = self.runs_at_best = len(self.seeds)
-        dataset = load_dataset(config.train_config())
+        dataset = load_dataset(config.train_spec())
         self.data = dataset.digest
         self._searcher = LaneRunner(config, hold_out(dataset), self.device, curves=False)
         self.runner = LaneRunner(config, dataset, self.device)

@@ -2,15 +2,12 @@
 `--help` shows the rows."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import optax
 
-    from nag_optax.train.config import TrainConfig
-
-    Factory = Callable[[TrainConfig, optax.Schedule], optax.GradientTransformation]
-    PrunedFactory = Callable[[TrainConfig, optax.Schedule, Any], optax.GradientTransformation]
+RestartName = Literal["gradient", "speed", "value"]
 
 
 class Style(NamedTuple):
@@ -29,10 +26,11 @@ class Row(NamedTuple):
 
     label: str
     style: Style
-    make: "Factory"
+    make: "Callable[..., optax.GradientTransformation]"  # takes the rate's schedule, and the options by name
     learning_rates: dict[tuple[str, str], float]  # defaults, by dataset and model
     options: dict[str, Any] = {}  # and their defaults; never written to
-    pruned: "PrunedFactory | None" = None  # with a prox, and exact zeros; None: no --prune
+    # The same for --prune: takes a prox too and no weight decay, and gives exact zeros. None: there is none.
+    pruned: "Callable[..., optax.GradientTransformation] | None" = None
     scale_free: bool = True  # whether the learning rate is the length of a step, whatever the gradient's
 
     @property
@@ -40,11 +38,10 @@ class Row(NamedTuple):
         """Whether it goes around another optimizer, to which all other options belong."""
         return "inner" in self.options
 
-
-def options_of(optimizer: str, inner: str | None) -> dict[str, Any]:
-    """The options that go with an optimizer, those of the one inside it included, and their defaults."""
-    own = OPTIMIZERS[optimizer].options
-    return own | OPTIMIZERS[inner or own["inner"]].options if OPTIMIZERS[optimizer].goes_around else own
+    def all_options(self, inner: str | None = None) -> dict[str, Any]:
+        """The options, those of the optimizer inside included, and their defaults."""
+        inside = OPTIMIZERS[inner or self.options["inner"]].options if self.goes_around else {}
+        return self.options | inside
 
 
 def default_learning_rate(optimizer: str, inner: str | None, dataset: str, model: str) -> float:
@@ -72,137 +69,127 @@ def defaults_of(option: str) -> str:
     return "; ".join(f"{value:g} for {', '.join(who)}" for value, who in names.items())
 
 
-def _nag(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+def _nag(
+    rate: "optax.Schedule", *, weight_decay: float, restart: RestartName | None, **momentum: Any
+) -> "optax.GradientTransformation":
     import nag_optax
 
-    assert config.weight_decay is not None
     return nag_optax.nag(
-        rate, _momentum(config), weight_decay=config.weight_decay, mask=_matrices, restart=config.restart
+        rate, _momentum(**momentum), weight_decay=weight_decay, mask=_matrices, restart=restart
     )
 
 
-def _pruned_nag(config: "TrainConfig", rate: "optax.Schedule", prox: Any) -> "optax.GradientTransformation":
+def _pruned_nag(
+    rate: "optax.Schedule", prox: Any, *, restart: RestartName | None, **momentum: Any
+) -> "optax.GradientTransformation":
     import nag_optax
 
-    return nag_optax.fista(rate, prox, momentum=_momentum(config), restart=config.restart)
+    return nag_optax.fista(rate, prox, momentum=_momentum(**momentum), restart=restart)
 
 
-def _sgd(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+def _sgd(rate: "optax.Schedule", *, weight_decay: float) -> "optax.GradientTransformation":
     import optax
 
-    return optax.chain(_decay(config), optax.scale_by_learning_rate(rate))
+    return optax.chain(_decay(weight_decay), optax.scale_by_learning_rate(rate))
 
 
-def _pruned_sgd(config: "TrainConfig", rate: "optax.Schedule", prox: Any) -> "optax.GradientTransformation":
+def _pruned_sgd(rate: "optax.Schedule", prox: Any) -> "optax.GradientTransformation":
     import optax
 
     import nag_optax
 
-    del config
     return optax.chain(optax.scale_by_learning_rate(rate), nag_optax.proximal(prox, rate))
 
 
-def _heavy_ball(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+def _heavy_ball(
+    rate: "optax.Schedule", *, momentum: float, weight_decay: float
+) -> "optax.GradientTransformation":
     import optax
 
-    assert config.momentum is not None
-    return optax.chain(optax.trace(config.momentum), _decay(config), optax.scale_by_learning_rate(rate))
+    return optax.chain(optax.trace(momentum), _decay(weight_decay), optax.scale_by_learning_rate(rate))
 
 
-def _adam(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+def _adam(rate: "optax.Schedule") -> "optax.GradientTransformation":
     import optax
 
-    del config
     return optax.adam(rate)
 
 
-def _adamw(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+def _adamw(rate: "optax.Schedule", *, weight_decay: float) -> "optax.GradientTransformation":
     import optax
 
-    assert config.weight_decay is not None
-    return optax.adamw(rate, weight_decay=config.weight_decay, mask=_matrices)
+    return optax.adamw(rate, weight_decay=weight_decay, mask=_matrices)
 
 
-def _nadam(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+def _nadam(rate: "optax.Schedule") -> "optax.GradientTransformation":
     import nag_optax
 
-    del config
     return nag_optax.nadam(rate)
 
 
-def _nadamw(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+def _nadamw(rate: "optax.Schedule", *, weight_decay: float) -> "optax.GradientTransformation":
     import nag_optax
 
-    assert config.weight_decay is not None
-    return nag_optax.nadamw(rate, weight_decay=config.weight_decay, mask=_matrices)
+    return nag_optax.nadamw(rate, weight_decay=weight_decay, mask=_matrices)
 
 
-def _laprop(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+def _laprop(
+    rate: "optax.Schedule", *, weight_decay: float, restart: RestartName | None, **momentum: Any
+) -> "optax.GradientTransformation":
     import nag_optax
 
-    assert config.weight_decay is not None
     return nag_optax.laprop(
-        rate, _momentum(config), weight_decay=config.weight_decay, mask=_matrices, restart=config.restart
+        rate, _momentum(**momentum), weight_decay=weight_decay, mask=_matrices, restart=restart
     )
 
 
-def _adan(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+def _adan(rate: "optax.Schedule", *, weight_decay: float) -> "optax.GradientTransformation":
     import nag_optax
 
-    assert config.weight_decay is not None
-    return nag_optax.adan(rate, weight_decay=config.weight_decay, mask=_matrices)
+    return nag_optax.adan(rate, weight_decay=weight_decay, mask=_matrices)
 
 
-def _muon(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+def _muon(rate: "optax.Schedule", *, weight_decay: float, **momentum: Any) -> "optax.GradientTransformation":
     import nag_optax
 
-    assert config.weight_decay is not None
     return nag_optax.muon(
         rate,
-        _momentum(config),
-        fallback=_adamw(config, rate),
+        _momentum(**momentum),
+        fallback=_adamw(rate, weight_decay=weight_decay),
         matrices=_is_hidden_matrix,
-        weight_decay=config.weight_decay,
+        weight_decay=weight_decay,
         mask=_matrices,
     )
 
 
-def _snoo(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+def _snoo(rate: "optax.Schedule", *, inner: str, **options: Any) -> "optax.GradientTransformation":
     import nag_optax
 
-    return nag_optax.snoo(_inner(config, rate))
+    return nag_optax.snoo(OPTIMIZERS[inner].make(rate, **options))
 
 
-def _ema_nesterov(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+def _ema_nesterov(rate: "optax.Schedule", *, inner: str, **options: Any) -> "optax.GradientTransformation":
     import nag_optax
 
-    return nag_optax.ema_nesterov(_inner(config, rate))
+    return nag_optax.ema_nesterov(OPTIMIZERS[inner].make(rate, **options))
 
 
-def _gpa(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
+def _gpa(rate: "optax.Schedule", *, inner: str, **options: Any) -> "optax.GradientTransformation":
     import nag_optax
 
-    return nag_optax.gpa(_inner(config, rate))
+    return nag_optax.gpa(OPTIMIZERS[inner].make(rate, **options))
 
 
-def _inner(config: "TrainConfig", rate: "optax.Schedule") -> "optax.GradientTransformation":
-    assert config.inner is not None
-    return OPTIMIZERS[config.inner].make(config, rate)
-
-
-def _momentum(config: "TrainConfig") -> Any:
+def _momentum(momentum: float, momentum_schedule: str) -> Any:
     import nag_optax
 
-    assert config.momentum is not None
-    sutskever = config.momentum_schedule == "sutskever"
-    return nag_optax.momentum.sutskever(config.momentum) if sutskever else config.momentum
+    return nag_optax.momentum.sutskever(momentum) if momentum_schedule == "sutskever" else momentum
 
 
-def _decay(config: "TrainConfig") -> "optax.GradientTransformation":
+def _decay(weight_decay: float) -> "optax.GradientTransformation":
     import optax
 
-    assert config.weight_decay is not None
-    return optax.add_decayed_weights(config.weight_decay, mask=_matrices)
+    return optax.add_decayed_weights(weight_decay, mask=_matrices)
 
 
 def _matrices(params: Any) -> Any:

@@ -1,6 +1,6 @@
 """The options of the command `nag-optax`, and what is said of those that are wrong.
 
-tyro makes --help of the configurations and sorts the words of the command by option. They are read here,
+tyro makes --help of the classes of options and sorts the words of the command by option. They are read here,
 so that a mistake is one line that does not change with tyro.
 """
 
@@ -14,12 +14,12 @@ import tyro
 
 from nag_optax.compare.config import CompareConfig, allowed
 from nag_optax.train.checks import flag
-from nag_optax.train.config import EvaluateConfig, TrainConfig
 from nag_optax.train.defaults import defaults_table
 from nag_optax.train.errors import InputError
-from nag_optax.train.options import choices, is_several, read
+from nag_optax.train.hints import choices, is_several, read
+from nag_optax.train.options import EvaluateOptions, Options
 
-_COMMANDS = {"train": TrainConfig, "evaluate": EvaluateConfig, "compare": CompareConfig}
+_COMMANDS = {"train": Options, "evaluate": EvaluateOptions, "compare": CompareConfig}
 
 
 class _Words(list[str]):
@@ -27,7 +27,7 @@ class _Words(list[str]):
 
 
 def parse(arguments: list[str]) -> tuple[Any, set[str]]:
-    """The configuration, and the names of the options that were given.
+    """The options, and the names of those that were given.
 
     Raises:
         InputError: in one line, names the option, its value and what is allowed.
@@ -38,26 +38,26 @@ def parse(arguments: list[str]) -> tuple[Any, set[str]]:
             raise InputError(f"{_unknown([command], ())}; see nag-optax --help")
         raise InputError(f"{command}: no such command; must be train, evaluate or compare")
     _check_missing(arguments)
-    config, unknown = _sorted_by_option(arguments)
+    options, unknown = _sorted_by_option(arguments)
     if unknown:
         raise InputError(f"{_unknown(unknown, _hints(command))}; see nag-optax {command} --help")
     values = {}
     for name, hint in _hints(command).items():
-        value = getattr(config, name)
+        value = getattr(options, name)
         if isinstance(value, _Words):
             values[name] = _read(name, value, hint)
         elif isinstance(value, tuple) and value:  # an option that may be repeated
             values[name] = _read(name, [word for words in value for word in words], hint)
         elif value is True:
             values[name] = True
-    return dataclasses.replace(config, **values), set(values)
+    return dataclasses.replace(options, **values), set(values)
 
 
 def _sorted_by_option(arguments: list[str]) -> tuple[Any, list[str]]:
-    """The configuration, with its words in each field that was given; and the words that fit no option."""
+    """The options, with its words in each that was given; and the words that fit none."""
     commands = (
-        Annotated[TrainConfig, tyro.conf.subcommand("train")]
-        | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
+        Annotated[Options, tyro.conf.subcommand("train")]
+        | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
         | Annotated[CompareConfig, tyro.conf.subcommand("compare")]
     )
     try:

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nag_optax.train.checks import class_labels
-from nag_optax.train.config import TrainConfig
 from nag_optax.train.errors import InputError
 from nag_optax.train.idx import read_idx_pair
+from nag_optax.train.spec import Spec
 
 
 class Split(NamedTuple):
@@ -58,37 +57,32 @@ class Dataset(NamedTuple):
         return Statistics(self.mean, self.std)
 
 
-def load_dataset(config: TrainConfig, classes: Sequence[int] | None = None) -> Dataset:
-    """The dataset of a configuration, resized if it asks for that.
+def load_dataset(spec: Spec, classes: Sequence[int] | None = None) -> Dataset:
+    """The dataset of a run, resized if it asks for that.
 
     Args:
-        config: names the dataset.
+        spec: names the dataset.
         classes: the labels that a model knows, rising; None takes those of the training images.
 
     Raises:
         InputError: names the file or option, what is wrong, and what is expected.
     """
-    if config.dataset == "digits":
-        train, test = _digits()
-    else:
-        assert config.data_dir is not None
-        train, test = _idx_folder(config.data_dir)
-    if config.classes is not None:
-        train, test = (_restricted(split, config) for split in (train, test))
+    train, test = _digits() if spec.data_dir is None else _idx_folder(spec.data_dir)
+    if (labels := spec.labels) is not None:
+        train, test = (_restricted(split, labels, spec) for split in (train, test))
     classes = tuple(np.unique(train.labels).tolist() if classes is None else classes)
     if len(classes) == 1:
         raise InputError(
-            f"{source_of(config)}: every training label is {classes[0]}; there must be two classes"
+            f"{source_of(spec)}: every training label is {classes[0]}; there must be two classes"
         )
-    train, test = (_numbered(split, classes, config) for split in (train, test))
+    train, test = (_numbered(split, classes, spec) for split in (train, test))
     digest = _digest(train)  # What a resize gives may differ between devices in the last bit.
-    if config.image_size is not None:
-        train, test = (Split(resize(s.images, config.image_size), s.labels) for s in (train, test))
-    assert config.batch_size is not None
-    if config.batch_size > len(train.labels):
+    if spec.image_size is not None:
+        train, test = (Split(resize(s.images, spec.image_size), s.labels) for s in (train, test))
+    if spec.batch_size > len(train.labels):
         raise InputError(
-            f"--batch-size {config.batch_size}: must be at most {len(train.labels)}, "
-            f"the number of training images of --dataset {config.dataset}"
+            f"--batch-size {spec.batch_size}: must be at most {len(train.labels)}, "
+            f"the number of training images of --dataset {spec.dataset}"
         )
     return Dataset(train, test, classes, *statistics_of(train.images), digest)
 
@@ -100,9 +94,9 @@ def statistics_of(images: np.ndarray) -> Statistics:
     return Statistics(mean, np.maximum(std, 1e-6))
 
 
-def source_of(config: TrainConfig) -> str:
+def source_of(spec: Spec) -> str:
     """The option that chose the dataset, and its value."""
-    return f"--dataset {config.dataset}" if config.data_dir is None else f"--data-dir {config.data_dir}"
+    return f"--dataset {spec.dataset}" if spec.data_dir is None else f"--data-dir {spec.data_dir}"
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
@@ -123,25 +117,23 @@ def _digest(split: Split) -> str:
     return digest.hexdigest()
 
 
-def _restricted(split: Split, config: TrainConfig) -> Split:
+def _restricted(split: Split, labels: tuple[int, ...], spec: Spec) -> Split:
     """The images of the labels that --classes names."""
-    assert config.classes is not None
-    classes = class_labels(config.classes)
     there = np.unique(split.labels)
-    if missing := sorted(set(classes) - set(there.tolist())):
+    if missing := sorted(set(labels) - set(there.tolist())):
         raise InputError(
-            f"--classes {config.classes}: --dataset {config.dataset} has no {_listed(missing)}; "
+            f"--classes {spec.classes}: --dataset {spec.dataset} has no {_listed(missing)}; "
             f"its labels are {', '.join(map(str, there))}"
         )
-    chosen = np.isin(split.labels, classes)
+    chosen = np.isin(split.labels, labels)
     return Split(split.images[chosen], split.labels[chosen])
 
 
-def _numbered(split: Split, classes: tuple[int, ...], config: TrainConfig) -> Split:
+def _numbered(split: Split, classes: tuple[int, ...], spec: Spec) -> Split:
     """The split with the place of each label among the classes."""
     if unknown := sorted(set(np.unique(split.labels).tolist()) - set(classes)):
         raise InputError(
-            f"{source_of(config)}: holds the labels {_listed(unknown)}, which are none of the classes "
+            f"{source_of(spec)}: holds the labels {_listed(unknown)}, which are none of the classes "
             f"that the model learns, {', '.join(map(str, classes))}"
         )
     return Split(split.images, np.searchsorted(classes, split.labels).astype(np.int32))

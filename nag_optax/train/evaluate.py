@@ -10,18 +10,19 @@ from rich.console import Console
 from rich.table import Table
 
 from nag_optax.train.checkpoints import Checkpoints
-from nag_optax.train.config import EvaluateConfig, load_config
 from nag_optax.train.data import Dataset, load_dataset, resize, source_of
 from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import CHECKPOINTS, CONFIG
 from nag_optax.train.loop import Loop
+from nag_optax.train.options import EvaluateOptions
 from nag_optax.train.progress import shown
 from nag_optax.train.signals import collected_signals, interrupted
+from nag_optax.train.spec import load_spec
 from nag_optax.train.transfer import check_same_shapes, standardised_as
 
 
-def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str, Any]:
+def evaluate(options: EvaluateOptions, console: Console | None = None) -> dict[str, Any]:
     """Prints and returns the accuracy and loss of a run's newest checkpoint, on both splits.
 
     Raises:
@@ -29,21 +30,22 @@ def evaluate(config: EvaluateConfig, console: Console | None = None) -> dict[str
         Interrupted: after SIGINT or SIGTERM; nothing is written then.
     """
     with collected_signals() as interrupts:
-        return _evaluate(config, console or Console(), interrupts)
+        return _evaluate(options, console or Console(), interrupts)
 
 
-def _evaluate(config: EvaluateConfig, console: Console, interrupts: list[int]) -> dict[str, Any]:
-    run = load_config(config.run_dir / CONFIG)
-    if config.data_dir is not None:
-        run = dataclasses.replace(run, data_dir=config.data_dir)
-    devices = find_devices(config.device, 1)
-    images = None if config.predict is None else _read_images(config.predict)
-    checkpoints = Checkpoints(config.run_dir / CHECKPOINTS)
+def _evaluate(options: EvaluateOptions, console: Console, interrupts: list[int]) -> dict[str, Any]:
+    run = load_spec(options.run_dir / CONFIG)
+    if options.data_dir is not None and run.data_dir is not None:
+        run = dataclasses.replace(run, data_dir=options.data_dir)
+    devices = find_devices(options.device, 1)
+    to_predict = options.predict
+    images = None if to_predict is None else _read_images(to_predict)
+    checkpoints = Checkpoints(options.run_dir / CHECKPOINTS)
     facts = checkpoints.data_facts()
     # Other data may lack a class.
     dataset = load_dataset(run, None if facts is None else facts["classes"])
     if images is not None:
-        images = _fitted(images, config.predict, dataset, run.image_size)
+        images = _fitted(images, to_predict, dataset, run.image_size)
     if facts is not None:
         check_same_shapes(dataset, facts, source_of(run))
         dataset = standardised_as(dataset, facts)
@@ -54,11 +56,10 @@ def _evaluate(config: EvaluateConfig, console: Console, interrupts: list[int]) -
 
     restored = checkpoints.restore(loop.init(), say)
     if restored is None:
-        raise InputError(f"{config.run_dir}: holds no complete checkpoint; train it with nag-optax train")
+        raise InputError(f"{options.run_dir}: holds no complete checkpoint; train it with nag-optax train")
 
-    assert run.num_epochs is not None
     epochs = restored.step / loop.steps_per_epoch
-    table = Table(title=f"{config.run_dir}, epoch {epochs:g} of {run.num_epochs}", title_justify="left")
+    table = Table(title=f"{options.run_dir}, epoch {epochs:g} of {run.num_epochs}", title_justify="left")
     for column in ("split", "accuracy", "loss", "images"):
         table.add_column(column, justify="left" if column == "split" else "right")
     results: dict[str, Any] = {}
@@ -70,11 +71,10 @@ def _evaluate(config: EvaluateConfig, console: Console, interrupts: list[int]) -
         table.add_row(name, f"{metrics.accuracy:.2%}", shown(metrics.loss), str(len(split.labels)))
     console.print(table)
 
-    if images is not None:
+    if images is not None and to_predict is not None:
         if interrupts:
             raise interrupted(interrupts, "; no predictions were written")
-        assert config.predict is not None
-        path = config.predict.with_name(config.predict.stem + "-predictions.npy")
+        path = to_predict.with_name(to_predict.stem + "-predictions.npy")
         labels = np.array(dataset.classes, np.int32)
         predictions = labels[np.asarray(loop.logits(restored.state, images).argmax(-1))]
         _write(path, predictions)

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, ClassVar, TypeVar
 
-from nag_optax.train.config import load_config
 from nag_optax.train.errors import InputError
+from nag_optax.train.spec import load_spec, resolve
 
 CONFIG, METRICS, SUMMARY, CURVES, CHECKPOINTS = (
     "config.json",
@@ -37,7 +37,7 @@ SUMMARY_FIELDS = {
 _LOCK = ".lock"
 # What a process that was killed before its first file leaves.
 _UNUSED = (_LOCK, f"{CONFIG}.partial")
-_Config = TypeVar("_Config", bound=Any)  # TrainConfig, CompareConfig
+_Options = TypeVar("_Options", bound=Any)  # Options, CompareOptions
 
 
 class Folder:
@@ -45,18 +45,19 @@ class Folder:
 
     kind: ClassVar[str]
     """What it holds, in one word."""
+    resolve: Callable[[Any], Any]
+    """Makes the spec of the options."""
     load: Callable[[Path], Any]
-    """Reads its configuration."""
+    """Reads the spec that it keeps."""
     files: ClassVar[tuple[str, ...]]
     """Beside `config.json`."""
     folder: ClassVar[str]
     entries: ClassVar[str]
     """Pattern of the names that are its own in that folder."""
 
-    def __init__(self, config: Any):
-        assert config.run_dir is not None
-        self.path: Path = config.run_dir
-        self._config = config
+    def __init__(self, spec: Any):
+        self.path: Path = spec.run_dir
+        self._spec = spec
 
     def check(self) -> None:
         """Refuses to mix two runs, or to overwrite one, unless asked to; and anything else in any case.
@@ -64,8 +65,7 @@ class Folder:
         Raises:
             InputError: says what the folder holds and what can be done.
         """
-        config = self._config
-        if config.overwrite and config.resume:
+        if self._spec.overwrite and self._spec.resume:
             raise InputError("--overwrite: goes without --resume; name one of the two")
         with self._writing():
             holds_config = (self.path / CONFIG).exists()
@@ -74,7 +74,7 @@ class Folder:
             if self.path.exists() and not self.path.is_dir():
                 raise InputError(f"--run-dir {self.path}: is a file; name a folder")
             empty = not self.path.exists() or all(p.name in _UNUSED for p in self.path.iterdir())
-        if config.resume:
+        if self._spec.resume:
             self._check_same(holds_config)
         elif not empty:
             try:
@@ -84,7 +84,7 @@ class Folder:
                 raise InputError(
                     f"--run-dir {self.path}: is not empty; {what}; name another folder"
                 ) from None
-            if not config.overwrite:
+            if not self._spec.overwrite:
                 raise InputError(
                     f"--run-dir {self.path}: is not empty; --resume continues its {self.kind}, --overwrite "
                     "replaces it, or name another folder"
@@ -103,15 +103,15 @@ class Folder:
             if not _locked(lock):
                 raise InputError(f"--run-dir {self.path}: another process is at work there; wait for it")
             self.check()  # Again: another run may have come and gone since.
-            if self._config.overwrite:
+            if self._spec.overwrite:
                 self._clear()
-            if not self._config.resume:
+            if not self._spec.resume:
                 self.write_config()
             yield
             (self.path / _LOCK).unlink(missing_ok=True)
 
     def write_config(self) -> None:
-        self.write(CONFIG, self._config.to_json())
+        self.write(CONFIG, self._spec.to_json())
 
     def write(self, name: str, text: str) -> None:
         """Complete or not at all, whenever the process is killed."""
@@ -130,7 +130,7 @@ class Folder:
     def _check_same(self, holds_config: bool) -> None:
         if not holds_config:
             raise InputError(f"--run-dir {self.path}: holds no {self.kind}; start one without --resume")
-        if differences := self.load(self.path / CONFIG).differences(self._config):
+        if differences := self.load(self.path / CONFIG).differences(self._spec):
             raise InputError(
                 f"--run-dir {self.path}: holds a {self.kind} with another configuration: "
                 f"{'; '.join(differences)}; name another folder"
@@ -155,7 +155,8 @@ class RunFolder(Folder):
     """The files of one run."""
 
     kind = "run"
-    load = staticmethod(load_config)
+    resolve = staticmethod(resolve)
+    load = staticmethod(load_spec)
     files = (METRICS, SUMMARY, CURVES)
     folder = CHECKPOINTS
     entries = r"\d+(\.json|\.partial|(\.\d+)?(\.orbax-checkpoint-tmp.*)?)"
@@ -186,22 +187,20 @@ class RunFolder(Folder):
         return None
 
 
-def with_stored_options(
-    config: _Config, given: set[str], load: Callable[[Path], Any] = load_config
-) -> _Config:
-    """On --resume: the configuration that the folder holds, with the options given on top.
+def with_stored_options(options: _Options, given: set[str], kind: type[Folder] = RunFolder) -> _Options:
+    """On --resume: what the folder holds, with the options given on top.
 
     So `--resume --run-dir DIR` is enough, and an option that contradicts the folder is found out.
     """
-    if not config.resume:
-        return config
-    folder = config.run_dir or config.resolved().run_dir
-    assert folder is not None
+    if not options.resume:
+        return options
+    folder = options.run_dir or kind.resolve(options).run_dir
     try:
-        stored = load(folder / CONFIG)
+        stored = kind.load(folder / CONFIG)
     except InputError as error:
         raise InputError(f"--run-dir {error}") from None
-    return dataclasses.replace(stored, **{name: getattr(config, name) for name in given})
+    names = [field.name for field in dataclasses.fields(options)]
+    return type(options)(**{name: getattr(options if name in given else stored, name) for name in names})
 
 
 def _locked(file: IO[str]) -> bool:

@@ -17,14 +17,15 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nag_optax.acceleration.evaluation import eval_params
-from nag_optax.train.config import ModelName, TrainConfig
 from nag_optax.train.data import Dataset, Split, Statistics
 from nag_optax.train.devices import Device
 from nag_optax.train.errors import InputError
 from nag_optax.train.freezing import fix_statistics, frozen_mask
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizer import make_optimizer
+from nag_optax.train.options import ModelName
 from nag_optax.train.pruning import has_prunable, widths_without, without_units, zero_units
+from nag_optax.train.spec import Spec
 
 EVALUATION_BATCH = 500
 """Images that are evaluated at once."""
@@ -59,25 +60,24 @@ class Pruned(NamedTuple):
 class Loop:
     """The compiled programs of one run: initial state, a chunk of steps, evaluation, prediction."""
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, devices: list[Device]):
-        assert config.model is not None and config.batch_size is not None
+    def __init__(self, spec: Spec, dataset: Dataset, devices: list[Device]):
         self._mesh = Mesh(np.array(devices), ("batch",))
         self._replicated = NamedSharding(self._mesh, PartitionSpec())
         self._sharded = NamedSharding(self._mesh, PartitionSpec("batch"))
-        self._config, self.dataset = config, dataset
-        self.model: ModelName = config.model
+        self._spec, self.dataset = spec, dataset
+        self.model: ModelName = spec.model
         self.num_examples = len(dataset.train.labels)
-        self.batch_size = config.batch_size
+        self.batch_size = spec.batch_size
         # The last batch of an epoch is filled up from the epoch's first examples.
         self.steps_per_epoch = -(-self.num_examples // self.batch_size)
-        model = make_model(config.model, dataset.image_shape, dataset.num_classes, config.seed)
+        model = make_model(spec.model, dataset.image_shape, dataset.num_classes, spec.seed)
         params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-        self._frozen = frozen_mask(config.freeze, params)
+        self._frozen = frozen_mask(spec.freeze, params)
         fix_statistics(model, self._frozen)
-        if config.prune is not None and not has_prunable(config.model, self._frozen):
-            raise InputError(f"--prune {config.prune}: --freeze leaves no hidden layer to prune")
+        if spec.prune is not None and not has_prunable(spec.model, self._frozen):
+            raise InputError(f"--prune {spec.prune}: --freeze leaves no hidden layer to prune")
         self._graphdef, self._params, self._rest = nnx.split(model, nnx.Param, ...)
-        self._optimizer = make_optimizer(config, self.steps_per_epoch)
+        self._optimizer = make_optimizer(spec, self.steps_per_epoch)
         self._train = jax.device_put(dataset.train, self._replicated)
         self._order: tuple[int, jax.Array] | None = None
         self._programs: dict[int, Any] = {}
@@ -157,14 +157,14 @@ class Loop:
         return _Plan(
             self._graphdef,
             self._optimizer,
-            self._config.seed,
+            self._spec.seed,
             self.steps_per_epoch,
             self.batch_size,
             self._sharded,
         )
 
     def _epoch_order(self, epoch: int) -> jax.Array:
-        order = epoch_order(self._config.seed, epoch, self.num_examples, self.batch_size)
+        order = epoch_order(self._spec.seed, epoch, self.num_examples, self.batch_size)
         return jax.device_put(order, self._replicated)
 
 

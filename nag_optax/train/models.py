@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
-from nag_optax.train.config import ModelName
 from nag_optax.train.convolution import conv_general_dilated, max_pool_2x2
 from nag_optax.train.errors import InputError
+from nag_optax.train.options import ModelName
 
 # Two halvings by pooling must leave at least one pixel.
 MIN_IMAGE_SIZE = {"mlp": 1, "cnn": 4}

@@ -1,67 +1,154 @@
-"""Kinds of options: how they read in --help, and whether a value fits."""
+"""What a user types, on the command line or in a notebook: the options and their --help."""
 
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Literal, get_type_hints
 
 import tyro
 
-TABLE = "(default: by dataset and model)"
+from nag_optax.train.catalogue import INNER, OPTIMIZERS, RestartName, defaults_of, takers
+from nag_optax.train.checks import ALLOWED
+from nag_optax.train.hints import TABLE, Float, FloatInTable, Int, IntInTable, OptionalPath, choices
 
-# What an option takes, and no default where the text says it.
-Float = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
-Int = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
-OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
-FloatInTable = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=TABLE)]
-IntInTable = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=TABLE)]
-
-
-def given_or(value: Any, default: Any) -> Any:
-    return default if value is None else value
-
-
-def choices(hint: Any) -> tuple[Any, ...]:
-    """The strings that a Literal, optional or not, allows; none of another hint."""
-    parts = get_args(hint)
-    if any(get_args(part) for part in parts):  # an optional Literal
-        parts = next(get_args(part) for part in parts if get_args(part))
-    return parts if all(isinstance(part, str) for part in parts) else ()
+DatasetName = Literal["digits", "mnist"]
+ModelName = Literal["mlp", "cnn"]
+if TYPE_CHECKING:
+    OptimizerName = InnerName = str
+else:
+    OptimizerName = Literal[tuple(OPTIMIZERS)]
+    InnerName = Literal[INNER]
 
 
-def is_several(hint: Any) -> bool:
-    """Whether the option of a hint takes any number of words."""
-    return get_origin(hint) is tuple or any(map(is_several, get_args(hint)))
+@dataclass(frozen=True)
+class Options:
+    """Train a Flax model on images, and keep everything about the run in one folder."""
+
+    # None stands for a default that `resolve` fills in, by dataset, model and optimizer.
+
+    dataset: DatasetName = "digits"
+    """Images to train on: scikit-learn's digits, or any set in MNIST's IDX format."""
+    data_dir: OptionalPath = None
+    """Folder with the four IDX files, gzipped or not; for --dataset mnist."""
+    model: Annotated[
+        ModelName | None,
+        tyro.conf.arg(metavar="{mlp,cnn}", help_behavior_hint="(default: cnn for digits, mlp for mnist)"),
+    ] = None
+    """mlp: one hidden layer of 128. cnn: two convolutions of 64, a dense layer of 512, batch norm."""
+    classes: Annotated[str | None, tyro.conf.arg(metavar="LABELS", help_behavior_hint="(default: all)")] = (
+        None
+    )
+    """Train and evaluate on these classes alone: labels and ranges, such as 0-4 or 0,2,7-9."""
+    image_size: Int = None
+    """Resize images to N x N pixels; by default they keep their size."""
+
+    init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = None
+    """Start from the weights of another run of the same model and image size.
+    Where the classes differ the head is new; images are standardised as there."""
+    freeze: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="PATTERN", help_behavior_hint="(default: none)"),
+    ] = ()
+    """Keep the parameters of these paths, such as conv1/kernel, norm1 or conv*,norm*; may be repeated.
+    A batch normalisation that is frozen keeps its statistics too, and normalises with them."""
+
+    optimizer: OptimizerName = "nag"
+    """sgd, momentum, adam and adamw are Optax's; the others are this package's.
+    snoo, ema_nesterov and gpa go around another one, --inner."""
+    inner: Annotated[
+        InnerName | None,
+        tyro.conf.arg(metavar="{" + ",".join(INNER) + "}", help_behavior_hint="(default: adamw)"),
+    ] = None
+    """What snoo, ema_nesterov or gpa goes around; the other options are its own."""
+    learning_rate: FloatInTable = None
+    """Peak learning rate, above 0."""
+    momentum: Annotated[Float, tyro.conf.arg(help=f"In [0, 1); by default {defaults_of('momentum')}.")] = None
+    momentum_schedule: Annotated[
+        Literal["constant", "sutskever"],
+        tyro.conf.arg(
+            help="sutskever raises the momentum to --momentum in steps of 250. "
+            f"For {', '.join(takers('momentum_schedule'))}."
+        ),
+    ] = "constant"
+    schedule: Annotated[
+        Literal["constant", "cosine", "linear"] | None,
+        tyro.conf.arg(metavar="{constant,cosine,linear}", help_behavior_hint=TABLE),
+    ] = None
+    """How the learning rate decays, to 0 at the end."""
+    warmup_epochs: FloatInTable = None
+    """Epochs in which the learning rate rises linearly to its peak; by default at most a tenth of all."""
+    weight_decay: Annotated[
+        Float,
+        tyro.conf.arg(
+            help="Decoupled weight decay of weight matrices and kernels, at least 0; "
+            f"by default {defaults_of('weight_decay')}."
+        ),
+    ] = None
+    smoothing: float = 0.0
+    """Decay of an exponential moving average of the gradients, in [0, 1); 0 is none."""
+    clip_norm: Float = None
+    """Clip the gradients to this global norm, above 0."""
+    adaptive_step: bool = False
+    """Shorter steps while the norm of the gradients is above its running average, longer ones below."""
+    restart: Annotated[
+        RestartName | None,
+        tyro.conf.arg(
+            metavar="{gradient,speed,value}",
+            help=f"When {' or '.join(takers('restart'))} drops its momentum: it points uphill, "
+            "it slows down, or the loss rose.",
+            help_behavior_hint="(default: never)",
+        ),
+    ] = None
+    prune: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="group_l2=STRENGTH",
+            help="Penalise the norm of each hidden unit, a channel of a convolution or a unit of a dense "
+            "layer.\nWhole units become exactly zero; the result without them is shown too. "
+            f"For {', '.join(takers('prune'))}.",
+            help_behavior_hint="(default: none)",
+        ),
+    ] = None
+    num_epochs: IntInTable = None
+    """Passes over the training data, at least 1."""
+    batch_size: IntInTable = None
+    """Examples a step, over all devices, at least 1."""
+    seed: int = 0
+    """Seed of the initialisation, the order of the data and dropout; at least 0."""
+
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where to train; auto takes the best that JAX finds."""
+    num_devices: int = 1
+    """Local devices among which each batch is split, at least 1."""
+
+    run_dir: OptionalPath = None
+    """Folder of the run, by default runs/<dataset>-<model>-<optimizer>-<seed>."""
+    resume: bool = False
+    """Continue the run in --run-dir from its newest checkpoint, with the options it was started with."""
+    overwrite: bool = False
+    """Replace the run that --run-dir holds."""
+    train_only: bool = False
+    """Do not evaluate on the test split."""
 
 
-def read(words: list[str], hint: Any) -> Any:
-    """The value of an option of that hint to which a command line gives these words.
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Print the accuracy of a run; with --predict, classify other images."""
 
-    Raises:
-        ValueError: if they do not fit.
-    """
-    if get_origin(hint) in (Union, UnionType):
-        for part in get_args(hint):
-            with suppress(ValueError):
-                return read(words, part)
-        raise ValueError
-    if get_origin(hint) is tuple:
-        return tuple(read([word], get_args(hint)[0]) for word in words)
-    (word,) = words
-    if get_origin(hint) is Literal:
-        return get_args(hint)[get_args(hint).index(word)]
-    if hint is NoneType:
-        raise ValueError
-    return hint(word)
+    run_dir: Annotated[Path, tyro.conf.arg(metavar="RUN_DIR")]
+    """Folder of the run, as nag-optax train wrote it."""
+    predict: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npy", help_behavior_hint="")] = None
+    """Images (N, height, width[, channels]) on the scale of the training images.
+    The predicted classes are written beside it, to FILE-predictions.npy."""
+    data_dir: OptionalPath = None
+    """Folder of the IDX files, if it is no longer where it was."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where to evaluate; auto takes the best that JAX finds."""
 
 
-def matches(value: Any, hint: Any) -> bool:
-    """Whether a value fits the few kinds of hint that options have; bool is no number here."""
-    if allowed := choices(hint):
-        return value in allowed or (value is None and type(None) in get_args(hint))
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
-    kinds = get_args(hint) or (hint,)
-    if isinstance(value, bool):
-        return bool in kinds
-    return isinstance(value, tuple(kinds) + ((int,) if float in kinds else ()))
+def allowed(name: str) -> str:
+    """What the option of that name takes, in words."""
+    if name in ALLOWED:
+        return ALLOWED[name]
+    names = choices(get_type_hints(Options).get(name))
+    return "one of " + ", ".join(map(str, names)) if names else "a path"

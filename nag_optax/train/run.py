@@ -9,25 +9,25 @@ from typing import Any
 
 from rich.console import Console
 
-from nag_optax.train.catalogue import default_learning_rate
 from nag_optax.train.checkpoints import Checkpoints
-from nag_optax.train.config import TrainConfig
 from nag_optax.train.data import Dataset, load_dataset, source_of
 from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import Diverged, InputError
 from nag_optax.train.figures import draw_curves
 from nag_optax.train.folder import CHECKPOINTS, CURVES, METRICS, SUMMARY, RunFolder
 from nag_optax.train.loop import Loop, TrainState, chunk_lengths
+from nag_optax.train.options import Options
 from nag_optax.train.progress import RunProgress, shown, summary_table
 from nag_optax.train.signals import collected_signals, interrupted
+from nag_optax.train.spec import Spec, resolve
 from nag_optax.train.transfer import Weights, check_same_data, facts_of, standardised_as, starting_weights
 
 
-def train(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
-    """Carries out the run of a configuration, or what is left of it, and returns its summary.
+def train(options: Options, console: Console | None = None) -> dict[str, Any]:
+    """Carries out a run, or what is left of it, and returns its summary.
 
     Args:
-        config: what to train; a None takes its default from the table of `defaults.py`.
+        options: what to train; a None takes its default.
         console: where to show progress and result; None is standard output.
 
     Returns:
@@ -40,46 +40,44 @@ def train(config: TrainConfig, console: Console | None = None) -> dict[str, Any]
 
     Example:
         >>> import tempfile, pathlib
-        >>> from nag_optax.train.config import TrainConfig
+        >>> from nag_optax.train.options import Options
         >>> from nag_optax.train.run import train
         >>> folder = pathlib.Path(tempfile.mkdtemp()) / "run"
         >>> with open("/dev/null", "w") as silent:
-        ...     summary = train(TrainConfig(model="mlp", num_epochs=3, run_dir=folder), Console(file=silent))
+        ...     summary = train(Options(model="mlp", num_epochs=3, run_dir=folder), Console(file=silent))
         >>> summary["test_accuracy"] > 0.9
         True
     """
     started = time.perf_counter()
     console = console or Console()
     with collected_signals() as interrupts:
-        config = config.resolved()
-        assert config.run_dir is not None
-        devices = find_devices(config.device, config.num_devices)
-        folder = RunFolder(config)
+        spec = resolve(options)
+        devices = find_devices(spec.device, spec.num_devices)
+        folder = RunFolder(spec)
         folder.check()
-        dataset = load_dataset(config)
-        facts = Checkpoints(folder.path / CHECKPOINTS).data_facts() if config.resume else None
+        dataset = load_dataset(spec)
+        facts = Checkpoints(folder.path / CHECKPOINTS).data_facts() if spec.resume else None
         if facts is not None:
-            check_same_data(dataset, facts, source_of(config))
-        loop = Loop(config, dataset, devices)
+            check_same_data(dataset, facts, source_of(spec))
+        loop = Loop(spec, dataset, devices)
         weights = None
-        if facts is None and config.init_from is not None:
-            weights = starting_weights(config.init_from, loop, devices, lambda line: _say(console, line))
+        if facts is None and spec.init_from is not None:
+            weights = starting_weights(spec.init_from, loop, devices, lambda line: _say(console, line))
             facts = weights.facts
         if facts is not None:
             # Weights are of use with the standardisation that they were trained with.
             dataset = loop.dataset = standardised_as(dataset, facts)
-        assert config.num_epochs is not None
         # Before the folder is touched: the counter of steps is an int32.
-        if (steps := config.num_epochs * loop.steps_per_epoch) >= 2**31:
-            raise InputError(f"--num-epochs {config.num_epochs}: makes {steps} steps; at most {2**31 - 1}")
+        if (steps := spec.num_epochs * loop.steps_per_epoch) >= 2**31:
+            raise InputError(f"--num-epochs {spec.num_epochs}: makes {steps} steps; at most {2**31 - 1}")
         with folder.claimed():
-            return _Run(config, folder, dataset, loop, weights, console, interrupts, started).carry_out()
+            return _Run(spec, folder, dataset, loop, weights, console, interrupts, started).carry_out()
 
 
 class _Run:
     def __init__(
         self,
-        config: TrainConfig,
+        spec: Spec,
         folder: RunFolder,
         dataset: Dataset,
         loop: Loop,
@@ -88,11 +86,10 @@ class _Run:
         interrupts: list[int],
         started: float,
     ):
-        assert config.num_epochs is not None
-        self._config, self._dataset, self._loop = config, dataset, loop
+        self._spec, self._dataset, self._loop = spec, dataset, loop
         self._weights = weights
         self._console, self._interrupts, self._started = console, interrupts, started
-        self._folder, self._num_epochs = folder, config.num_epochs
+        self._folder, self._num_epochs = folder, spec.num_epochs
         self._checkpoints = Checkpoints(folder.path / CHECKPOINTS)
         self._earlier_seconds = 0.0
         self._epoch_seconds = 0.0
@@ -118,7 +115,7 @@ class _Run:
         """A fresh state, one with the weights of another run, or that of the newest checkpoint."""
         weights = self._weights
         state = self._loop.init(None if weights is None else (weights.params, weights.model_state))
-        restored = self._checkpoints.restore(state, self._say) if self._config.resume else None
+        restored = self._checkpoints.restore(state, self._say) if self._spec.resume else None
         step = 0 if restored is None else restored.step
         done = step // self._loop.steps_per_epoch
         self._rows = [row for row in self._folder.rows() if row["epoch"] <= done]
@@ -127,10 +124,10 @@ class _Run:
                 f"{self._folder.path / METRICS}: holds {len(self._rows)} of the {done} epochs of the "
                 "checkpoint; bring the file back, or start again with --overwrite"
             )
-        if self._config.resume:
+        if self._spec.resume:
             self._folder.write_config()  # Not sooner: options that fit nothing must not stay.
         if restored is None:
-            if self._config.resume:
+            if self._spec.resume:
                 self._say(f"no checkpoint in {self._folder.path}: starting from the beginning")
             if weights is not None:
                 self._save(state)  # From here on the other run is not needed.
@@ -145,7 +142,7 @@ class _Run:
         loop = self._loop
         begin = (epoch - 1) * loop.steps_per_epoch
         for length in chunk_lengths(
-            int(state.step) - begin, loop.steps_per_epoch, self._config.steps_per_report
+            int(state.step) - begin, loop.steps_per_epoch, self._spec.steps_per_report
         ):
             if self._interrupts:
                 self._stop(state)
@@ -164,7 +161,7 @@ class _Run:
 
     def _log(self, state: TrainState, epoch: int) -> None:
         seen = self._loop.steps_per_epoch * self._loop.batch_size
-        test = None if self._config.train_only else self._loop.evaluate(state, self._dataset.test)
+        test = None if self._spec.train_only else self._loop.evaluate(state, self._dataset.test)
         row = {
             "epoch": epoch,
             "step": int(state.step),
@@ -220,11 +217,9 @@ class _Run:
         )
 
     def _advice(self) -> str:
-        config = self._config
-        assert config.model is not None
-        usual = default_learning_rate(config.optimizer, config.inner, config.dataset, config.model)
-        clip = ", or add --clip-norm 1" if config.clip_norm is None else ""
-        rate = f"{config.learning_rate:g} (by default {usual:g})"
+        spec = self._spec
+        clip = ", or add --clip-norm 1" if spec.clip_norm is None else ""
+        rate = f"{spec.learning_rate:g} (by default {spec.usual_learning_rate:g})"
         return f"Lower --learning-rate {rate}{clip}, in a new --run-dir"
 
     def _finish(self, state: TrainState) -> dict[str, Any]:
@@ -233,7 +228,7 @@ class _Run:
         train = self._loop.evaluate(state, self._dataset.train)
         if not math.isfinite(train.loss):
             raise Diverged(self._divergence(int(state.step), self._num_epochs))
-        test = None if self._config.train_only else self._loop.evaluate(state, self._dataset.test)
+        test = None if self._spec.train_only else self._loop.evaluate(state, self._dataset.test)
         # The first epoch warms caches up.
         seconds = statistics.median(
             [row["seconds"] for row in self._rows[1:]] or [row["seconds"] for row in self._rows]
@@ -251,13 +246,13 @@ class _Run:
             "compile_seconds": self._loop.compile_seconds,
             "parameters": self._loop.num_parameters,
         }
-        if self._config.init_from is not None:
-            summary["init_from"] = str(self._config.init_from)
-        if self._config.freeze:
+        if self._spec.init_from is not None:
+            summary["init_from"] = str(self._spec.init_from)
+        if self._spec.freeze:
             summary["frozen_parameters"] = self._loop.num_frozen
-        if self._config.prune is not None:
+        if self._spec.prune is not None:
             summary |= self._without_zero_units(state)
-        title = f"{self._config.dataset} · {self._config.model} · {self._config.optimizer}"
+        title = f"{self._spec.dataset} · {self._spec.model} · {self._spec.optimizer}"
         try:
             draw_curves(self._rows, title, self._folder.path / CURVES)
         except OSError as error:
@@ -271,7 +266,7 @@ class _Run:
     def _without_zero_units(self, state: TrainState) -> dict[str, Any]:
         """What the summary says of the pruned model."""
         pruned = self._loop.pruned(state)
-        test = None if self._config.train_only else pruned.evaluate(self._dataset.test)
+        test = None if self._spec.train_only else pruned.evaluate(self._dataset.test)
         return {
             "units": {name: len(zero) for name, zero in pruned.zero_units.items()},
             "zero_units": {name: int(zero.sum()) for name, zero in pruned.zero_units.items()},

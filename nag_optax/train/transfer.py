@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nag_optax.train.checkpoints import Checkpoints
-from nag_optax.train.config import load_config
 from nag_optax.train.data import Dataset, Split
 from nag_optax.train.devices import Device
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import CHECKPOINTS, CONFIG
 from nag_optax.train.loop import Loop
+from nag_optax.train.spec import load_spec
 
 
 class Weights(NamedTuple):
@@ -87,15 +87,15 @@ def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Calla
         InputError: if the folder holds no run, or one of another model or image shape.
     """
     try:
-        config = load_config(folder / CONFIG)
+        spec = load_spec(folder / CONFIG)
     except InputError as error:
         raise InputError(f"--init-from {error}") from None
     checkpoints = Checkpoints(folder / CHECKPOINTS)
-    facts = checkpoints.data_facts()
-    if facts is None:
-        raise InputError(f"--init-from {folder}: holds no complete checkpoint; train it with nag-optax train")
-    if config.model != loop.model:
-        raise InputError(f"--init-from {folder}: holds --model {config.model}; this run has {loop.model}")
+    empty = InputError(f"--init-from {folder}: holds no complete checkpoint; train it with nag-optax train")
+    if (facts := checkpoints.data_facts()) is None:
+        raise empty
+    if spec.model != loop.model:
+        raise InputError(f"--init-from {folder}: holds --model {spec.model}; this run has {loop.model}")
     shape = tuple(facts["image_shape"])
     if shape != loop.dataset.image_shape:
         raise InputError(
@@ -106,9 +106,10 @@ def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Calla
     # Only the shapes of the data matter to the shape of a state.
     split = Split(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
     nothing = np.zeros(shape[2], np.float32)
-    source = Loop(config, Dataset(split, split, tuple(facts["classes"]), nothing, nothing, ""), devices)
+    source = Loop(spec, Dataset(split, split, tuple(facts["classes"]), nothing, nothing, ""), devices)
     restored = checkpoints.restore(source.init(), say)
-    assert restored is not None
+    if restored is None:
+        raise empty
     params, model_state = source.eval_state(restored.state)
     if facts["classes"] == list(loop.dataset.classes):
         head = "with its head"

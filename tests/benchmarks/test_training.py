@@ -6,8 +6,9 @@ import jax
 import pytest
 
 from benchmarks import contenders, training
-from nag_optax.train.config import TrainConfig
 from nag_optax.train.data import load_dataset
+from nag_optax.train.options import Options
+from nag_optax.train.spec import resolve
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
@@ -22,8 +23,8 @@ def test_model_data_and_optimizer_are_on_the_device(model, monkeypatch):
         return built[-1]
 
     monkeypatch.setattr(torch.optim, "SGD", unfused)
-    config = TrainConfig(model=model).resolved()
-    run = training.torch_loop(config, load_dataset(config), 2, "meta", lambda model: model)
+    spec = resolve(Options(model=model))
+    run = training.torch_loop(spec, load_dataset(spec), 2, "meta", lambda model: model)
     run(1)
     (optimizer,) = built
     state = [value["momentum_buffer"] for value in optimizer.state.values()]

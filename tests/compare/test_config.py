@@ -7,8 +7,9 @@ import pytest
 
 from nag_optax.compare.config import CONTENDER_NAMES, CompareConfig, load_config
 from nag_optax.compare.contenders import CONTENDERS
-from nag_optax.train.config import TrainConfig
 from nag_optax.train.errors import InputError
+from nag_optax.train.options import Options
+from nag_optax.train.spec import resolve
 
 
 def test_the_defaults_of_data_and_of_a_problem():
@@ -66,6 +67,6 @@ def test_the_file_gives_back_the_configuration_and_says_what_differs(tmp_path):
         InputError, match=r"not a readable configuration of a comparison \(it has no 'data_dir'\)"
     ):
         load_config(path)
-    path.write_text(TrainConfig().resolved().to_json())
+    path.write_text(resolve(Options()).to_json())
     with pytest.raises(InputError, match=f"{tmp_path}: holds a run, not a comparison"):
         load_config(path)

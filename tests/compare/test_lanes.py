@@ -10,14 +10,15 @@ import pytest
 from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.contenders import CONTENDERS
 from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
-from nag_optax.train.config import TrainConfig
 from nag_optax.train.data import load_dataset
 from nag_optax.train.loop import Loop, Metrics
+from nag_optax.train.options import Options
+from nag_optax.train.spec import resolve
 
 
 def make_runner(**fields) -> LaneRunner:
     config = CompareConfig(**{"num_epochs": 2, "batch_size": 64, **fields}).resolved()
-    return LaneRunner(config, load_dataset(config.train_config()), jax.devices()[0])
+    return LaneRunner(config, load_dataset(config.train_spec()), jax.devices()[0])
 
 
 def quiet(_: float) -> None:
@@ -46,10 +47,8 @@ def test_a_lane_is_the_run_of_the_trainer(model, accuracy, mlp, nag_lanes):
         runner = make_runner(model="cnn", num_epochs=1, batch_size=512)
         (result,) = runner.run(CONTENDERS["nag"], [Lane(0.05, 5)], quiet)
     epochs, batch = (2, 64) if model == "mlp" else (1, 512)
-    config = TrainConfig(
-        model=model, num_epochs=epochs, batch_size=batch, learning_rate=0.05, seed=5
-    ).resolved()
-    loop = Loop(config, load_dataset(config), jax.devices()[:1])
+    spec = resolve(Options(model=model, num_epochs=epochs, batch_size=batch, learning_rate=0.05, seed=5))
+    loop = Loop(spec, load_dataset(spec), jax.devices()[:1])
     state, losses = loop.init(), []
     for _ in range(epochs):
         state = loop.run_chunk(state, loop.steps_per_epoch)
@@ -68,7 +67,7 @@ def test_a_lane_is_the_run_of_the_trainer(model, accuracy, mlp, nag_lanes):
 def test_a_runner_is_freed_with_its_data():
     """JAX keeps what it compiles, and must not keep the runner with it."""
     config = CompareConfig(num_epochs=1, batch_size=512).resolved()
-    dataset = load_dataset(config.train_config())
+    dataset = load_dataset(config.train_spec())
     runner = LaneRunner(config, dataset, jax.devices()[0])
     runner.run(CONTENDERS["sgd"], [Lane(0.05, 0)], quiet)
     alive = [weakref.ref(runner), weakref.ref(dataset.train.images)]

@@ -17,8 +17,8 @@ from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.folder import to_json
 from nag_optax.compare.on_data import OnData, first_reaching
 from nag_optax.compare.run import compare
-from nag_optax.train.config import TrainConfig
 from nag_optax.train.errors import InputError, Interrupted
+from nag_optax.train.options import Options
 from nag_optax.train.run import train
 from tests.compare.conftest import SMALL
 
@@ -77,7 +77,7 @@ def test_another_comparison_is_not_overwritten_unless_asked(finished, tmp_path):
 
 
 def test_a_run_and_a_comparison_do_not_overwrite_each_other(tmp_path):
-    config = TrainConfig(model="mlp", num_epochs=1, run_dir=tmp_path / "run")
+    config = Options(model="mlp", num_epochs=1, run_dir=tmp_path / "run")
     train(config, silent())
     comparison = CompareConfig(
         problem="quadratic", optimizers=("sgd",), num_steps=5, run_dir=tmp_path / "comparison"

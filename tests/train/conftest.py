@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from nag_optax.train.config import TrainConfig
+from nag_optax.train.options import Options
 from nag_optax.train.run import train
 
 
@@ -28,7 +28,7 @@ def output(console: Console) -> str:
     return console.file.getvalue()
 
 
-SMALL = TrainConfig(model="mlp", num_epochs=3, batch_size=64)
+SMALL = Options(model="mlp", num_epochs=3, batch_size=64)
 
 
 @pytest.fixture(scope="session")

@@ -7,19 +7,20 @@ import struct
 import numpy as np
 import pytest
 
-from nag_optax.train.config import TrainConfig
 from nag_optax.train.data import load_dataset, resize
 from nag_optax.train.errors import InputError
 from nag_optax.train.idx import read_idx
+from nag_optax.train.options import Options
+from nag_optax.train.spec import Spec, resolve
 from tests.train.conftest import write_idx
 
 
-def idx_config(folder) -> TrainConfig:
-    return TrainConfig(dataset="mnist", model="mlp", data_dir=folder, batch_size=8).resolved()
+def idx_spec(folder) -> Spec:
+    return resolve(Options(dataset="mnist", model="mlp", data_dir=folder, batch_size=8))
 
 
 def test_digits_are_split_by_class_and_disjoint():
-    dataset = load_dataset(TrainConfig().resolved())
+    dataset = load_dataset(resolve(Options()))
     assert (len(dataset.train.labels), len(dataset.test.labels)) == (1437, 360)
     assert dataset.image_shape == (8, 8, 1) and dataset.num_classes == 10
     assert np.bincount(dataset.test.labels).min() >= 34  # a fifth of each class of about 180
@@ -31,14 +32,14 @@ def test_digits_are_split_by_class_and_disjoint():
 
 
 def test_statistics_are_those_of_the_training_images(idx_folder):
-    dataset = load_dataset(idx_config(idx_folder))
+    dataset = load_dataset(idx_spec(idx_folder))
     images = dataset.train.images.astype(np.float64)
     np.testing.assert_allclose(dataset.mean, [images.mean()], rtol=1e-6)
     np.testing.assert_allclose(dataset.std, [images.std()], rtol=1e-6)
 
 
 def test_idx_files_are_read_gzipped_or_not(idx_folder):
-    dataset = load_dataset(idx_config(idx_folder))
+    dataset = load_dataset(idx_spec(idx_folder))
     assert dataset.train.images.shape == (64, 6, 5, 1) and dataset.test.images.shape == (20, 6, 5, 1)
     assert dataset.num_classes == 2 and dataset.train.labels.dtype == np.int32
     bright = dataset.test.images.mean((1, 2, 3)) > 110
@@ -50,21 +51,21 @@ def test_colour_images_and_other_prefixes_are_read(tmp_path):
     for prefix, count in (("my-train", 12), ("my-test", 5)):
         write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", rng.integers(0, 255, (count, 4, 4, 3)))
         write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", rng.integers(0, 3, count))
-    dataset = load_dataset(idx_config(tmp_path))
+    dataset = load_dataset(idx_spec(tmp_path))
     assert dataset.image_shape == (4, 4, 3) and dataset.mean.shape == (3,)
 
 
 def test_resize_is_to_the_size_asked_for(idx_folder):
-    config = dataclasses.replace(idx_config(idx_folder), image_size=8)
-    dataset = load_dataset(config)
+    spec = dataclasses.replace(idx_spec(idx_folder), image_size=8)
+    dataset = load_dataset(spec)
     assert dataset.image_shape == (8, 8, 1)
     constant = resize(np.full((3, 6, 5, 1), 7, np.uint8), 12)
     np.testing.assert_allclose(constant, 7.0, rtol=1e-6)
 
 
 def test_classes_restrict_both_splits_and_are_numbered_from_zero():
-    whole = load_dataset(TrainConfig().resolved())
-    part = load_dataset(TrainConfig(classes="7,0-1").resolved())
+    whole = load_dataset(resolve(Options()))
+    part = load_dataset(resolve(Options(classes="7,0-1")))
     assert part.classes == (0, 1, 7) and part.num_classes == 3 and whole.classes == tuple(range(10))
     for split, everything in zip(part[:2], whole[:2], strict=True):
         chosen = np.isin(everything.labels, (0, 1, 7))
@@ -74,9 +75,9 @@ def test_classes_restrict_both_splits_and_are_numbered_from_zero():
     np.testing.assert_allclose(part.mean, [part.train.images.mean()], rtol=1e-6)
     message = "--classes 8-11: --dataset digits has no 10, 11; its labels are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     with pytest.raises(InputError, match=message):
-        load_dataset(TrainConfig(classes="8-11").resolved())
+        load_dataset(resolve(Options(classes="8-11")))
     with pytest.raises(InputError, match="has no 10, 11, 12, 13, 14 and 85 more; its labels"):
-        load_dataset(TrainConfig(classes="0-99").resolved())
+        load_dataset(resolve(Options(classes="0-99")))
 
 
 def test_classes_are_the_labels_that_there_are(tmp_path):
@@ -85,12 +86,12 @@ def test_classes_are_the_labels_that_there_are(tmp_path):
     for prefix, part in (("train", labels), ("t10k", labels[:2])):
         write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", 10 * part[:, None, None] * np.ones((1, 4, 4)))
         write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", part)
-    dataset = load_dataset(idx_config(tmp_path))
+    dataset = load_dataset(idx_spec(tmp_path))
     assert dataset.classes == (1, 2, 5) and dataset.num_classes == 3
     for split in dataset[:2]:
         assert split.labels.dtype == np.int32
         np.testing.assert_array_equal(np.array(dataset.classes)[split.labels], split.images[:, 0, 0, 0] / 10)
-    known = load_dataset(idx_config(tmp_path), classes=(0, 1, 2, 5))
+    known = load_dataset(idx_spec(tmp_path), classes=(0, 1, 2, 5))
     assert known.classes == (0, 1, 2, 5) and set(known.train.labels) == {1, 2, 3}
 
 
@@ -140,23 +141,23 @@ def test_a_fault_of_a_file_is_said_in_one_line(idx_folder, fault):
     apply, message = FAULTS[fault]
     apply(idx_folder)
     with pytest.raises(InputError, match=message) as raised:
-        load_dataset(idx_config(idx_folder))
+        load_dataset(idx_spec(idx_folder))
     assert str(idx_folder) in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_a_missing_folder_and_too_large_a_batch_are_named(idx_folder):
     with pytest.raises(InputError, match="nowhere: no such folder"):
-        load_dataset(idx_config(idx_folder / "nowhere"))
+        load_dataset(idx_spec(idx_folder / "nowhere"))
     with pytest.raises(InputError, match="t10k-labels-idx1-ubyte: is a file; name the folder that holds"):
-        load_dataset(idx_config(idx_folder / LABELS))
+        load_dataset(idx_spec(idx_folder / LABELS))
     with pytest.raises(InputError, match="--batch-size 65: must be at most 64"):
-        load_dataset(dataclasses.replace(idx_config(idx_folder), batch_size=65))
+        load_dataset(dataclasses.replace(idx_spec(idx_folder), batch_size=65))
 
 
 def test_a_gzipped_and_a_plain_copy_are_one_file(idx_folder):
     content = (idx_folder / LABELS).read_bytes()
     (idx_folder / f"{LABELS}.gz").write_bytes(gzip.compress(content))
-    assert len(load_dataset(idx_config(idx_folder)).test.labels) == 20
+    assert len(load_dataset(idx_spec(idx_folder)).test.labels) == 20
 
 
 def test_read_idx_takes_the_sizes_from_the_header(tmp_path):

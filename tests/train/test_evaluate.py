@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from nag_optax.train.config import EvaluateConfig, TrainConfig
 from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.evaluate import evaluate
 from nag_optax.train.idx import read_idx_pair
 from nag_optax.train.loop import Loop
+from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.run import train
 from tests.train.conftest import output, write_idx
 
 
 def test_the_accuracy_is_that_of_the_run(finished_run, console):
-    results = evaluate(EvaluateConfig(finished_run), console)
+    results = evaluate(EvaluateOptions(finished_run), console)
     summary = json.loads((finished_run / "summary.json").read_text())
     for key in ("train_accuracy", "test_accuracy", "train_loss", "test_loss"):
         assert results[key] == summary[key]
@@ -32,7 +32,7 @@ def test_predictions_are_written_beside_the_file(finished_run, tmp_path, console
     pixels, labels = load_digits(return_X_y=True)
     images = pixels.reshape(-1, 8, 8, 1) if with_channels else pixels.reshape(-1, 8, 8)
     np.save(tmp_path / "digits.npy", images)
-    evaluate(EvaluateConfig(finished_run, predict=tmp_path / "digits.npy"), console)
+    evaluate(EvaluateOptions(finished_run, predict=tmp_path / "digits.npy"), console)
     predictions = np.load(tmp_path / "digits-predictions.npy")
     summary = json.loads((finished_run / "summary.json").read_text())
     correct = 1437 * summary["train_accuracy"] + 360 * summary["test_accuracy"]
@@ -43,13 +43,13 @@ def test_predictions_are_written_beside_the_file(finished_run, tmp_path, console
 def test_predictions_that_cannot_be_written_leave_the_ones_before(finished_run, tmp_path, console):
     np.save(tmp_path / "x.npy", np.zeros((3000, 8, 8), np.uint8))
     # Once without the limit, which JAX's cache of compiled programs would meet as well.
-    evaluate(EvaluateConfig(finished_run, predict=tmp_path / "x.npy"), console)
+    evaluate(EvaluateOptions(finished_run, predict=tmp_path / "x.npy"), console)
     np.save(tmp_path / "x-predictions.npy", np.arange(3))
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, unlimited[1]))  # a disk that fills up
     try:
         with pytest.raises(InputError, match="x-predictions.npy: cannot be written"):
-            evaluate(EvaluateConfig(finished_run, predict=tmp_path / "x.npy"), console)
+            evaluate(EvaluateOptions(finished_run, predict=tmp_path / "x.npy"), console)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     np.testing.assert_array_equal(np.load(tmp_path / "x-predictions.npy"), np.arange(3))
@@ -78,7 +78,7 @@ def test_what_cannot_be_predicted_is_refused(finished_run, tmp_path, console, co
     elif content is not None:
         np.save(path, content)
     with pytest.raises(InputError, match=message) as raised:
-        evaluate(EvaluateConfig(finished_run, predict=path), console)
+        evaluate(EvaluateOptions(finished_run, predict=path), console)
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
     assert "pickle" not in str(raised.value)
     assert not (tmp_path / "x-predictions.npy").exists()
@@ -86,10 +86,10 @@ def test_what_cannot_be_predicted_is_refused(finished_run, tmp_path, console, co
 
 def test_a_folder_without_a_run_is_refused(tmp_path, console, finished_run):
     with pytest.raises(InputError, match="config.json: no such file"):
-        evaluate(EvaluateConfig(tmp_path), console)
+        evaluate(EvaluateOptions(tmp_path), console)
     shutil.copy(finished_run / "config.json", tmp_path)
     with pytest.raises(InputError, match="holds no complete checkpoint"):
-        evaluate(EvaluateConfig(tmp_path), console)
+        evaluate(EvaluateOptions(tmp_path), console)
 
 
 def test_a_signal_ends_it_before_the_next_split(finished_run, console, monkeypatch):
@@ -102,12 +102,12 @@ def test_a_signal_ends_it_before_the_next_split(finished_run, console, monkeypat
 
     monkeypatch.setattr(Loop, "evaluate", interrupted)
     with pytest.raises(Interrupted, match="^stopped by SIGINT$") as raised:
-        evaluate(EvaluateConfig(finished_run), console)
+        evaluate(EvaluateOptions(finished_run), console)
     assert len(seen) == 1 and raised.value.exit_code == 130
 
 
 def test_other_data_are_taken_if_the_model_fits_them(idx_folder, tmp_path, console):
-    config = TrainConfig(
+    options = Options(
         dataset="mnist",
         model="mlp",
         data_dir=idx_folder,
@@ -115,15 +115,15 @@ def test_other_data_are_taken_if_the_model_fits_them(idx_folder, tmp_path, conso
         batch_size=16,
         run_dir=tmp_path / "run",
     )
-    train(config, console)
+    train(options, console)
     images, labels = read_idx_pair(idx_folder, "train")
     write_idx(idx_folder / "train-images-idx3-ubyte.gz", images[:32, ..., 0])
     write_idx(idx_folder / "train-labels-idx1-ubyte.gz", labels[:32])
-    results = evaluate(EvaluateConfig(tmp_path / "run", data_dir=idx_folder), console)
+    results = evaluate(EvaluateOptions(tmp_path / "run", data_dir=idx_folder), console)
     assert results["train_accuracy"] * 32 == pytest.approx(round(results["train_accuracy"] * 32), abs=1e-4)
     write_idx(idx_folder / "train-labels-idx1-ubyte.gz", 0 * labels[:32])  # They may lack a class.
-    assert evaluate(EvaluateConfig(tmp_path / "run", data_dir=idx_folder), console)["train_accuracy"] < 1
+    assert evaluate(EvaluateOptions(tmp_path / "run", data_dir=idx_folder), console)["train_accuracy"] < 1
     write_idx(idx_folder / "train-labels-idx1-ubyte.gz", 4 * labels[:32])
     message = "holds the labels 4, which are none of the classes that the model learns, 0, 1"
     with pytest.raises(InputError, match=f"--data-dir {idx_folder}: {message}"):
-        evaluate(EvaluateConfig(tmp_path / "run", data_dir=idx_folder), console)
+        evaluate(EvaluateOptions(tmp_path / "run", data_dir=idx_folder), console)

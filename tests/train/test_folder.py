@@ -7,22 +7,23 @@ from typing import Any
 
 import pytest
 
-from nag_optax.train.config import TrainConfig
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import METRICS, SUMMARY, RunFolder, with_stored_options
+from nag_optax.train.options import Options
+from nag_optax.train.spec import resolve
 
 
 @pytest.fixture
 def folder(tmp_path) -> RunFolder:
-    return RunFolder(TrainConfig(run_dir=tmp_path / "run").resolved())
+    return RunFolder(resolve(Options(run_dir=tmp_path / "run")))
 
 
 def test_resume_takes_the_options_of_the_folder(finished_run):
-    config = TrainConfig(run_dir=finished_run, resume=True)
-    stored = with_stored_options(config, {"run_dir", "resume"})
+    options = Options(run_dir=finished_run, resume=True)
+    stored = with_stored_options(options, {"run_dir", "resume"})
     assert (stored.model, stored.num_epochs, stored.batch_size) == ("mlp", 3, 64) and stored.resume
-    assert with_stored_options(dataclasses.replace(config, seed=4), {"resume", "seed"}).seed == 4
-    fresh = TrainConfig(run_dir=finished_run)
+    assert with_stored_options(dataclasses.replace(options, seed=4), {"resume", "seed"}).seed == 4
+    fresh = Options(run_dir=finished_run)
     assert with_stored_options(fresh, {"run_dir"}) is fresh
 
 
@@ -30,24 +31,24 @@ def test_resume_finds_the_default_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     default = tmp_path / "runs" / "digits-cnn-nag-0"
     default.mkdir(parents=True)
-    stored = TrainConfig(model="cnn", num_epochs=7).resolved()
+    stored = resolve(Options(model="cnn", num_epochs=7))
     (default / "config.json").write_text(stored.to_json())
-    assert with_stored_options(TrainConfig(resume=True), {"resume"}).num_epochs == 7
+    assert with_stored_options(Options(resume=True), {"resume"}).num_epochs == 7
 
 
 def test_resume_of_nothing_is_refused(tmp_path):
-    config = TrainConfig(run_dir=tmp_path / "typo", resume=True)
+    options = Options(run_dir=tmp_path / "typo", resume=True)
     with pytest.raises(InputError, match="--run-dir .*typo/config.json: no such file"):
-        with_stored_options(config, {"resume", "run_dir"})
+        with_stored_options(options, {"resume", "run_dir"})
     with pytest.raises(InputError, match="typo: holds no run; start one without --resume"):
-        RunFolder(config.resolved()).check()
+        RunFolder(resolve(options)).check()
 
 
 def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(folder, tmp_path):
     with folder.claimed():
         with pytest.raises(InputError, match="another process is at work there"), folder.claimed():
             pass
-        resumed = RunFolder(TrainConfig(run_dir=tmp_path / "run", resume=True).resolved())
+        resumed = RunFolder(resolve(Options(run_dir=tmp_path / "run", resume=True)))
         with pytest.raises(InputError, match="another process"), resumed.claimed():
             pass
     (tmp_path / "run" / ".lock").write_text("")  # as a kill leaves it
@@ -68,7 +69,7 @@ def test_a_folder_that_filled_up_meanwhile_is_refused(folder, tmp_path):
 def test_a_name_that_is_no_folder(tmp_path, name):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(InputError, match="--run-dir"):
-        RunFolder(TrainConfig(run_dir=tmp_path / name).resolved()).check()
+        RunFolder(resolve(Options(run_dir=tmp_path / name))).check()
 
 
 def row(epoch: int) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def foreign(folder: RunFolder) -> dict[Path, str]:
 
 @pytest.mark.parametrize("config", ['{"mine": 1}', "[]", "{", None])
 def test_overwrite_spares_a_folder_that_holds_no_run(tmp_path, config):
-    overwriting = RunFolder(TrainConfig(run_dir=tmp_path / "run", overwrite=True).resolved())
+    overwriting = RunFolder(resolve(Options(run_dir=tmp_path / "run", overwrite=True)))
     files = foreign(overwriting)
     path = overwriting.path / "config.json"
     if config is None:
@@ -136,7 +137,7 @@ def test_overwrite_of_a_run_removes_its_own_files_alone(folder, tmp_path):
         for name in ("23/state", "23.json", "46.partial", "my_model.bin", "2024-notes.txt"):
             (checkpoints / name).write_text("")
         folder.write_rows([row(1)])
-    overwriting = RunFolder(TrainConfig(run_dir=tmp_path / "run", overwrite=True).resolved())
+    overwriting = RunFolder(resolve(Options(run_dir=tmp_path / "run", overwrite=True)))
     with overwriting.claimed():
         assert sorted(path.name for path in checkpoints.iterdir()) == ["2024-notes.txt", "my_model.bin"]
         assert overwriting.rows() == []
@@ -146,7 +147,7 @@ def test_the_configuration_is_the_last_file_that_goes(folder, tmp_path, monkeypa
     """A process killed while it clears the folder leaves one that can be overwritten again."""
     with folder.claimed():
         folder.write_rows([row(1)])
-    overwriting = RunFolder(TrainConfig(run_dir=tmp_path / "run", overwrite=True).resolved())
+    overwriting = RunFolder(resolve(Options(run_dir=tmp_path / "run", overwrite=True)))
     removed = []
     unlink = Path.unlink
     monkeypatch.setattr(Path, "unlink", lambda path, **how: removed.append(path.name) or unlink(path, **how))
@@ -164,7 +165,7 @@ def test_what_a_kill_before_the_first_file_leaves_is_an_empty_folder(folder):
 def test_a_resumed_run_keeps_the_configuration_until_it_is_told_to_write(folder, tmp_path):
     with folder.claimed():
         before = (tmp_path / "run" / "config.json").read_text()
-    moved = TrainConfig(run_dir=tmp_path / "run", resume=True, device="cpu").resolved()
+    moved = resolve(Options(run_dir=tmp_path / "run", resume=True, device="cpu"))
     with (resumed := RunFolder(moved)).claimed():
         assert (tmp_path / "run" / "config.json").read_text() == before
         resumed.write_config()

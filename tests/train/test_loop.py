@@ -14,16 +14,17 @@ from flax import nnx
 
 import nag_optax
 from nag_optax.train.catalogue import OPTIMIZERS
-from nag_optax.train.config import TrainConfig
 from nag_optax.train.data import load_dataset
 from nag_optax.train.loop import Loop, chunk_lengths
 from nag_optax.train.models import make_model
+from nag_optax.train.options import Options
+from nag_optax.train.spec import resolve
 from tests.helpers import exhaustive
 
 
 def make_loop(devices: int = 1, **fields) -> Loop:
-    config = TrainConfig(**{"model": "mlp", "batch_size": 64, "num_epochs": 2, **fields}).resolved()
-    return Loop(config, load_dataset(config), jax.devices()[:devices])
+    spec = resolve(Options(**{"model": "mlp", "batch_size": 64, "num_epochs": 2, **fields}))
+    return Loop(spec, load_dataset(spec), jax.devices()[:devices])
 
 
 def numbers(state: Any) -> dict[str, np.ndarray]:
@@ -218,7 +219,7 @@ def test_the_mnist_epoch_needs_one_program():
 
 def test_no_option_is_forgotten_between_configuration_and_loop():
     """Each of these changes the numbers of two steps."""
-    base = dataclasses.asdict(TrainConfig(model="mlp", batch_size=64, num_epochs=2))
+    base = dataclasses.asdict(Options(model="mlp", batch_size=64, num_epochs=2))
     plain = make_loop(**base)
     reference = numbers(plain.run_chunk(plain.init(), 2))[".params['head']['bias']"]
     changes = [

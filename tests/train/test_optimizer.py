@@ -12,14 +12,15 @@ from flax import nnx
 
 import nag_optax
 from nag_optax.train.catalogue import OPTIMIZERS
-from nag_optax.train.config import TrainConfig
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizer import make_optimizer, make_schedule
+from nag_optax.train.options import Options
+from nag_optax.train.spec import Spec, resolve
 
 STEPS = 20  # an epoch
 
 
-def config(**fields) -> TrainConfig:
+def spec(**fields) -> Spec:
     base = {
         "model": "mlp",
         "num_epochs": 4,
@@ -27,13 +28,13 @@ def config(**fields) -> TrainConfig:
         "warmup_epochs": 0.0,
         "schedule": "constant",
     }
-    return TrainConfig(**{**base, **fields}).resolved()
+    return resolve(Options(**{**base, **fields}))
 
 
 @pytest.mark.parametrize("warmup", [0.0, 1.5])
 @pytest.mark.parametrize("name", ["constant", "cosine", "linear"])
 def test_schedules_follow_their_formula(name, warmup):
-    schedule = make_schedule(config(schedule=name, warmup_epochs=warmup), STEPS)
+    schedule = make_schedule(spec(schedule=name, warmup_epochs=warmup), STEPS)
     rise = int(warmup * STEPS)
     rest = 4 * STEPS - rise
     for t in range(4 * STEPS + 1):
@@ -44,7 +45,7 @@ def test_schedules_follow_their_formula(name, warmup):
 
 
 def test_a_warm_up_that_rounds_to_the_whole_run_leaves_a_step_to_decay():
-    schedule = make_schedule(config(schedule="cosine", num_epochs=2, warmup_epochs=1.999), STEPS)
+    schedule = make_schedule(spec(schedule="cosine", num_epochs=2, warmup_epochs=1.999), STEPS)
     first, last = np.asarray(schedule(0)), np.asarray(schedule(2 * STEPS - 1))
     assert 0 < first < last <= np.float32(0.1)
 
@@ -139,7 +140,7 @@ EXPECTED = {
 def test_the_chain_is_the_one_asked_for(name):
     fields, expected = EXPECTED[name]
     steps = 30 if fields.get("optimizer") == "snoo" else 4  # past its first outer step
-    actual = trajectory(make_optimizer(config(**fields), STEPS), steps, value=jnp.float32(1.0))
+    actual = trajectory(make_optimizer(spec(**fields), STEPS), steps, value=jnp.float32(1.0))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
         actual,
@@ -151,7 +152,7 @@ def test_the_chain_is_the_one_asked_for(name):
 def test_muon_orthogonalises_the_hidden_kernels_and_leaves_the_head_to_adamw(model, hidden):
     """As published; a convolution is the matrix (height·width·in, out)."""
     params: Any = nnx.to_pure_dict(nnx.state(make_model(model, (8, 8, 1), 10, seed=0), nnx.Param))
-    optimizer = make_optimizer(config(optimizer="muon", model=model), STEPS)
+    optimizer = make_optimizer(spec(optimizer="muon", model=model), STEPS)
 
     @jax.jit
     def updates_of_both(params: Any) -> Any:
@@ -189,7 +190,7 @@ def test_pruning_is_proximal_with_the_rate_of_the_step_and_ends_in_exact_zeros(f
         fields.get("optimizer", ""),
         (lambda t: 0.5) if "momentum_schedule" in fields else (lambda t: 0.8),
     )
-    made = config(prune="group_l2=2.0", schedule="linear", **fields)
+    made = spec(prune="group_l2=2.0", schedule="linear", **fields)
     schedule, optimizer = make_schedule(made, STEPS), make_optimizer(made, STEPS)
     params: Any = {
         "hidden": {"kernel": jnp.array([[30.0, 0.3]]), "bias": jnp.array([40.0, 0.1])},
@@ -219,7 +220,7 @@ def test_pruning_is_proximal_with_the_rate_of_the_step_and_ends_in_exact_zeros(f
 
 def test_decay_of_sgd_and_momentum_is_decoupled_and_spares_biases():
     for name in ("sgd", "momentum"):
-        optimizer = make_optimizer(config(optimizer=name, weight_decay=0.5), STEPS)
+        optimizer = make_optimizer(spec(optimizer=name, weight_decay=0.5), STEPS)
         params: Any = PARAMS
         state = optimizer.init(params)
         zero = jax.tree.map(jnp.zeros_like, PARAMS)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nag_optax.train.config import EvaluateConfig, ModelName
 from nag_optax.train.evaluate import evaluate
 from nag_optax.train.models import HIDDEN_LAYERS, WIDTHS, make_model
+from nag_optax.train.options import EvaluateOptions, ModelName
 from nag_optax.train.pruning import units_prox, widths_without, without_units, zero_units
 from nag_optax.train.run import train
 from tests.helpers import exhaustive
@@ -112,8 +112,8 @@ def test_a_unit_is_zero_only_where_all_of_it_is(name):
 
 
 def test_a_pruned_run_reports_its_units_and_the_same_accuracy(tmp_path, console):
-    config = dataclasses.replace(SMALL, prune="group_l2=0.1", run_dir=tmp_path / "run")
-    summary = train(config, console)
+    options = dataclasses.replace(SMALL, prune="group_l2=0.1", run_dir=tmp_path / "run")
+    summary = train(options, console)
     assert summary["units"] == {"hidden": 128} and 5 < summary["zero_units"]["hidden"] < 123
     left = 128 - summary["zero_units"]["hidden"]
     assert summary["pruned_parameters"] == left * (64 + 1 + 10) + 10
@@ -123,13 +123,13 @@ def test_a_pruned_run_reports_its_units_and_the_same_accuracy(tmp_path, console)
     assert f"{128 - left} of 128" in output(console) and f"{summary['pruned_parameters']:,} par" in output(
         console
     )
-    results = evaluate(EvaluateConfig(tmp_path / "run"), console)
+    results = evaluate(EvaluateOptions(tmp_path / "run"), console)
     assert results["test_accuracy"] == summary["test_accuracy"]
 
     shutil.copytree(tmp_path / "run", tmp_path / "resumed")
     shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "69" / "state")
     (tmp_path / "resumed" / "summary.json").unlink()
-    train(dataclasses.replace(config, run_dir=tmp_path / "resumed", resume=True), console)
+    train(dataclasses.replace(options, run_dir=tmp_path / "resumed", resume=True), console)
     assert_same_run(tmp_path / "resumed", tmp_path / "run")
 
 
@@ -148,10 +148,10 @@ def test_the_accuracy_reported_is_that_of_the_smaller_model(monkeypatch):
 
 
 def test_without_a_test_split_the_pruned_model_is_not_evaluated_on_it(tmp_path, console):
-    config = dataclasses.replace(
+    options = dataclasses.replace(
         SMALL, num_epochs=1, optimizer="sgd", prune="group_l2=0.02", train_only=True, run_dir=tmp_path / "run"
     )
-    summary = train(config, console)
+    summary = train(options, console)
     assert summary["pruned_test_accuracy"] is None
     assert summary["pruned_train_accuracy"] == summary["train_accuracy"] > 0.2
     assert "test accuracy" not in output(console)

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from nag_optax.train.checkpoints import Checkpoints
-from nag_optax.train.config import TrainConfig
 from nag_optax.train.errors import Diverged, InputError, Interrupted
 from nag_optax.train.idx import read_idx_pair
 from nag_optax.train.loop import Loop, Metrics, train_step
+from nag_optax.train.options import Options
 from nag_optax.train.progress import shown
 from nag_optax.train.run import train
+from nag_optax.train.spec import Spec
 from tests.helpers import exhaustive
 from tests.train.conftest import SMALL, output, write_idx
 
@@ -112,7 +113,7 @@ class Signals:
 
         monkeypatch.setattr(Loop, "run_chunk", counted)
         # Five chunks of five steps an epoch, so that a signal can come within one.
-        monkeypatch.setattr(TrainConfig, "steps_per_report", 5)
+        monkeypatch.setattr(Spec, "steps_per_report", 5)
 
 
 @pytest.mark.parametrize(
@@ -125,21 +126,21 @@ class Signals:
 def test_a_signal_within_an_epoch_saves_and_the_resumed_run_is_bit_equal(
     number, fields, tmp_path, console, monkeypatch
 ):
-    monkeypatch.setattr(TrainConfig, "steps_per_report", 5)
+    monkeypatch.setattr(Spec, "steps_per_report", 5)
     whole = dataclasses.replace(SMALL, run_dir=tmp_path / "whole", **fields)
     train(whole, console)
 
-    config = dataclasses.replace(SMALL, run_dir=tmp_path / "run", **fields)
+    options = dataclasses.replace(SMALL, run_dir=tmp_path / "run", **fields)
     Signals(monkeypatch, after=7, number=number)
     with pytest.raises(Interrupted) as raised:
-        train(config, console)
+        train(options, console)
     assert raised.value.exit_code == 128 + number
     assert f"stopped by {number.name} at step 33" in str(raised.value)
     assert f"nag-optax train --resume --run-dir {tmp_path / 'run'}" in str(raised.value)
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[0] == 33
     assert signal.getsignal(number) not in (None, signal.SIG_IGN)
 
-    train(dataclasses.replace(config, resume=True), console)
+    train(dataclasses.replace(options, resume=True), console)
     assert f"resuming {tmp_path / 'run'} from step 33" in output(console)
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
@@ -220,7 +221,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 def test_resume_on_other_data_is_refused_and_changes_nothing(tmp_path, idx_folder, console):
     folder = tmp_path / "run"
-    run = TrainConfig(
+    run = Options(
         dataset="mnist",
         model="mlp",
         data_dir=idx_folder,
@@ -265,17 +266,17 @@ def test_a_checkpoint_that_cannot_be_restored_leaves_the_configuration(finished_
 def test_too_many_steps_leave_the_run_that_they_would_replace(finished_run, tmp_path, console):
     shutil.copytree(finished_run, tmp_path / "run")
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
-    config = dataclasses.replace(SMALL, num_epochs=10**9, run_dir=tmp_path / "run", overwrite=True)
+    options = dataclasses.replace(SMALL, num_epochs=10**9, run_dir=tmp_path / "run", overwrite=True)
     with pytest.raises(InputError, match="--num-epochs 1000000000: makes 23000000000 steps"):
-        train(config, console)
+        train(options, console)
     assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
 
 
 def test_overwrite_replaces_the_run_and_spares_other_files(finished_run, tmp_path, console):
     shutil.copytree(finished_run, tmp_path / "run")
     (tmp_path / "run" / "notes.txt").write_text("mine")
-    config = dataclasses.replace(SMALL, num_epochs=1, run_dir=tmp_path / "run", overwrite=True)
-    assert train(config, console)["epochs"] == 1
+    options = dataclasses.replace(SMALL, num_epochs=1, run_dir=tmp_path / "run", overwrite=True)
+    assert train(options, console)["epochs"] == 1
     assert len(rows_of(tmp_path / "run")) == 1
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [23]
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
@@ -303,14 +304,14 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
 
 
 def test_a_learning_rate_that_diverges_is_told_what_to_change(tmp_path, console):
-    config = dataclasses.replace(SMALL, learning_rate=1e20, run_dir=tmp_path / "run")
+    options = dataclasses.replace(SMALL, learning_rate=1e20, run_dir=tmp_path / "run")
     with pytest.raises(Diverged, match=r"no checkpoint was written yet.*Lower --learning-rate 1e\+20"):
-        train(config, console)
+        train(options, console)
 
 
 def test_a_loss_far_above_a_guess_is_warned_of_with_the_learning_rate(tmp_path, console):
-    config = dataclasses.replace(SMALL, num_epochs=1, learning_rate=1000.0, run_dir=tmp_path / "run")
-    train(config, console)
+    options = dataclasses.replace(SMALL, num_epochs=1, learning_rate=1000.0, run_dir=tmp_path / "run")
+    train(options, console)
     warning = (
         r"warning: the loss of epoch 1 is \d\.\de\+\d\d, where a guess has 2\.3026: the learning rate is too "
         r"high\. Lower --learning-rate 1000 \(by default 0\.1\), or add --clip-norm 1, in a new --run-dir\n"
@@ -323,9 +324,9 @@ def test_a_loss_far_above_a_guess_is_warned_of_with_the_learning_rate(tmp_path, 
 
 def test_a_final_loss_that_is_not_finite_is_no_result(tmp_path, console, monkeypatch):
     monkeypatch.setattr(Loop, "evaluate", lambda *_: Metrics(math.inf, 0.1))
-    config = dataclasses.replace(SMALL, num_epochs=1, train_only=True, run_dir=tmp_path / "run")
+    options = dataclasses.replace(SMALL, num_epochs=1, train_only=True, run_dir=tmp_path / "run")
     with pytest.raises(Diverged, match=r"not finite at step 23 .* checkpoint of step 23 is kept"):
-        train(config, console)
+        train(options, console)
     assert not (tmp_path / "run" / "summary.json").exists()
 
 

@@ -10,20 +10,21 @@ import pytest
 from sklearn.datasets import load_digits
 
 from nag_optax.train.checkpoints import Checkpoints
-from nag_optax.train.config import EvaluateConfig, TrainConfig, load_config
 from nag_optax.train.data import load_dataset
 from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.evaluate import evaluate
 from nag_optax.train.loop import Loop
+from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.run import train
+from nag_optax.train.spec import Spec, load_spec, resolve
 from nag_optax.train.transfer import check_same_data, facts_of, standardised_as, starting_weights
 from tests.train.conftest import SMALL, output
 from tests.train.test_run import Signals, assert_same_run
 
 
 def loop_of(**fields) -> Loop:
-    config = dataclasses.replace(SMALL, **fields).resolved()
-    return Loop(config, load_dataset(config), jax.devices()[:1])
+    spec = resolve(dataclasses.replace(SMALL, **fields))
+    return Loop(spec, load_dataset(spec), jax.devices()[:1])
 
 
 def test_the_weights_are_those_to_evaluate_with_the_head_of_the_same_classes(finished_run):
@@ -58,7 +59,7 @@ def test_as_many_other_classes_take_a_new_head_too(tmp_path, console):
         assert np.array_equal(weights.params["head"]["kernel"], kernel) is not same
 
 
-def fine_tuned(finished_run, folder) -> TrainConfig:
+def fine_tuned(finished_run, folder) -> Options:
     return dataclasses.replace(
         SMALL, init_from=finished_run, classes="5-9", freeze=("hidden/kernel",), seed=2, run_dir=folder
     )
@@ -69,16 +70,16 @@ def test_a_fine_tuned_run_keeps_the_standardisation_and_needs_its_source_no_more
 ):
     source = tmp_path / "source"
     shutil.copytree(finished_run, source)
-    monkeypatch.setattr(TrainConfig, "steps_per_report", 5)
-    config = fine_tuned(source, tmp_path / "whole")
-    summary = train(config, console)
+    monkeypatch.setattr(Spec, "steps_per_report", 5)
+    options = fine_tuned(source, tmp_path / "whole")
+    summary = train(options, console)
     assert summary["init_from"] == str(source) and summary["frozen_parameters"] == 64 * 128
     assert summary["test_accuracy"] > 0.85
-    assert load_config(tmp_path / "whole" / "config.json") == config.resolved()
+    assert load_spec(tmp_path / "whole" / "config.json") == resolve(options)
     assert "8,192 frozen" in output(console)
 
-    everything = load_dataset(SMALL.resolved())
-    half = load_dataset(config.resolved())
+    everything = load_dataset(resolve(SMALL))
+    half = load_dataset(resolve(options))
     record = json.loads((tmp_path / "whole" / "checkpoints" / f"{summary['steps']}.json").read_text())
     assert record["notes"]["data"]["classes"] == [5, 6, 7, 8, 9]
     kept = standardised_as(half, record["notes"]["data"])
@@ -87,7 +88,7 @@ def test_a_fine_tuned_run_keeps_the_standardisation_and_needs_its_source_no_more
     assert abs(float(half.mean[0]) - float(everything.mean[0])) > 1e-3
 
     # Stopped before the first epoch has ended, and resumed when the source is gone.
-    broken = dataclasses.replace(config, run_dir=tmp_path / "broken")
+    broken = dataclasses.replace(options, run_dir=tmp_path / "broken")
     Signals(monkeypatch, after=1, number=2)
     with pytest.raises(Interrupted):
         train(broken, console)
@@ -102,7 +103,7 @@ def test_a_fine_tuned_run_keeps_the_standardisation_and_needs_its_source_no_more
     # The standardisation is that of the run; predictions are labels of the files.
     pixels, labels = load_digits(return_X_y=True)
     np.save(tmp_path / "x.npy", pixels.reshape(-1, 8, 8)[labels >= 5])
-    results = evaluate(EvaluateConfig(tmp_path / "whole", predict=tmp_path / "x.npy"), console)
+    results = evaluate(EvaluateOptions(tmp_path / "whole", predict=tmp_path / "x.npy"), console)
     assert (results["test_loss"], results["train_loss"]) == (summary["test_loss"], summary["train_loss"])
     predictions = np.load(tmp_path / "x-predictions.npy")
     correct = sum(
@@ -123,26 +124,26 @@ def test_a_fine_tuned_run_keeps_the_standardisation_and_needs_its_source_no_more
 def test_what_does_not_fit_is_refused_before_the_folder_is_touched(
     finished_run, tmp_path, console, change, message
 ):
-    config = dataclasses.replace(SMALL, init_from=finished_run, run_dir=tmp_path / "run", **change)
+    options = dataclasses.replace(SMALL, init_from=finished_run, run_dir=tmp_path / "run", **change)
     with pytest.raises(InputError, match=message):
-        train(config, console)
+        train(options, console)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_source_that_holds_no_run_is_refused(finished_run, tmp_path, console):
-    config = dataclasses.replace(SMALL, init_from=tmp_path / "x", run_dir=tmp_path / "run")
+    options = dataclasses.replace(SMALL, init_from=tmp_path / "x", run_dir=tmp_path / "run")
     with pytest.raises(InputError, match="^--init-from .*x/config.json: no such file"):
-        train(config, console)
+        train(options, console)
     (tmp_path / "x").mkdir()
     shutil.copy(finished_run / "config.json", tmp_path / "x")
     with pytest.raises(InputError, match="--init-from .*x: holds no complete checkpoint"):
-        train(config, console)
+        train(options, console)
     with pytest.raises(InputError, match="is the folder of this run"):
-        dataclasses.replace(SMALL, init_from=finished_run, run_dir=finished_run).resolved()
+        resolve(dataclasses.replace(SMALL, init_from=finished_run, run_dir=finished_run))
 
 
 def test_facts_that_do_not_name_the_training_data_leave_it_open():
-    dataset = load_dataset(TrainConfig().resolved())
+    dataset = load_dataset(resolve(Options()))
     facts = facts_of(dataset)
     check_same_data(dataset, facts, "--dataset digits")
     older = {name: fact for name, fact in facts.items() if name not in ("train_images", "digest")}

@@ -1,4 +1,4 @@
-"""The configuration: defaults from the table, checks, and its way to config.json and back."""
+"""A run: defaults from the table, checks, and its way to config.json and back."""
 
 import dataclasses
 import json
@@ -9,46 +9,51 @@ import pytest
 
 from nag_optax.compare.config import CompareConfig
 from nag_optax.train.catalogue import OPTIMIZERS
-from nag_optax.train.config import TrainConfig, load_config
 from nag_optax.train.defaults import DEFAULTS
 from nag_optax.train.errors import InputError
+from nag_optax.train.options import Options
+from nag_optax.train.spec import Spec, load_spec, resolve
 
 
 @pytest.mark.parametrize(("dataset", "model"), DEFAULTS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_defaults_come_from_the_table(dataset, model, optimizer, tmp_path):
     data_dir = tmp_path if dataset == "mnist" else None
-    config = TrainConfig(dataset=dataset, model=model, optimizer=optimizer, data_dir=data_dir).resolved()
+    spec = resolve(Options(dataset=dataset, model=model, optimizer=optimizer, data_dir=data_dir))
     table = DEFAULTS[dataset, model]
-    assert config.learning_rate == OPTIMIZERS[optimizer].learning_rates[dataset, model]
-    assert (config.num_epochs, config.batch_size) == (table.num_epochs, table.batch_size)
-    assert config.warmup_epochs == table.warmup_epochs  # as --help says
-    assert config.momentum == {"nag": 0.9, "momentum": 0.9, "laprop": 0.9, "muon": 0.95}.get(optimizer)
+    assert spec.learning_rate == OPTIMIZERS[optimizer].learning_rates[dataset, model]
+    assert (spec.num_epochs, spec.batch_size) == (table.num_epochs, table.batch_size)
+    assert spec.warmup_epochs == table.warmup_epochs  # as --help says
+    assert spec.momentum == {"nag": 0.9, "momentum": 0.9, "laprop": 0.9, "muon": 0.95}.get(optimizer)
     around = optimizer in ("snoo", "ema_nesterov", "gpa")
-    assert config.inner == ("adamw" if around else None)
-    assert config.weight_decay == (1e-4 if around or optimizer in ("adamw", "nadamw") else 0.0)
-    assert config.run_dir == Path(f"runs/{dataset}-{model}-{optimizer}-0")
+    assert spec.inner == ("adamw" if around else None)
+    assert spec.weight_decay == (1e-4 if around or optimizer in ("adamw", "nadamw") else 0.0)
+    assert spec.run_dir == Path(f"runs/{dataset}-{model}-{optimizer}-0")
 
 
-def test_what_goes_around_another_optimizer_takes_its_options_and_defaults():
-    config = TrainConfig(optimizer="gpa", inner="muon", model="mlp", weight_decay=0.1).resolved()
+def reloaded(spec: Spec) -> Spec:
+    (spec.run_dir / "config.json").write_text(spec.to_json())
+    return load_spec(spec.run_dir / "config.json")
+
+
+def test_what_goes_around_another_optimizer_takes_its_options_and_defaults(tmp_path):
+    spec = resolve(Options(optimizer="gpa", inner="muon", model="mlp", weight_decay=0.1, run_dir=tmp_path))
     muon, gpa = (OPTIMIZERS[name].learning_rates["digits", "mlp"] for name in ("muon", "gpa"))
-    assert (config.momentum, config.weight_decay, config.learning_rate) == (0.95, 0.1, muon)
-    assert config.resolved() == config
-    usual = TrainConfig(optimizer="gpa", inner="adamw", model="mlp").resolved()
-    assert usual == TrainConfig(optimizer="gpa", model="mlp").resolved()
+    assert (spec.momentum, spec.weight_decay, spec.learning_rate) == (0.95, 0.1, muon)
+    assert reloaded(spec) == spec
+    usual = resolve(Options(optimizer="gpa", inner="adamw", model="mlp"))
+    assert usual == resolve(Options(optimizer="gpa", model="mlp"))
     assert usual.learning_rate == gpa
 
 
 @pytest.mark.parametrize(("num_epochs", "warmup"), [(3, 0.3), (7, 0.7), (100, 1.0)])
 def test_the_warm_up_is_at_most_a_tenth_of_the_epochs(num_epochs, warmup):
-    assert TrainConfig(model="mlp", num_epochs=num_epochs).resolved().warmup_epochs == warmup
+    assert resolve(Options(model="mlp", num_epochs=num_epochs)).warmup_epochs == warmup
 
 
 def test_given_values_stay():
-    config = TrainConfig(model="mlp", learning_rate=0.5, momentum=0.0, num_epochs=1, batch_size=7).resolved()
-    assert (config.learning_rate, config.momentum, config.num_epochs, config.batch_size) == (0.5, 0.0, 1, 7)
-    assert config.resolved() == config
+    spec = resolve(Options(model="mlp", learning_rate=0.5, momentum=0.0, num_epochs=1, batch_size=7))
+    assert (spec.learning_rate, spec.momentum, spec.num_epochs, spec.batch_size) == (0.5, 0.0, 1, 7)
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -139,46 +144,47 @@ BAD: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("fields", "message"), BAD)
 def test_a_bad_value_is_named_with_what_is_allowed(fields, message):
     with pytest.raises(InputError, match=message):
-        TrainConfig(**fields).resolved()
+        resolve(Options(**fields))
 
 
 def test_config_json_gives_the_configuration_back(tmp_path):
-    config = TrainConfig(
-        optimizer="sgd",
-        clip_norm=1.0,
-        seed=3,
-        prune="group_l2=0.1",
-        classes="0-3,5",
-        init_from=tmp_path / "source",
-        freeze=("conv*, norm1", "norm2"),
-        run_dir=tmp_path,
-    ).resolved()
-    assert config.freeze == ("conv*", "norm1", "norm2")
-    (tmp_path / "config.json").write_text(config.to_json())
-    assert load_config(tmp_path / "config.json") == config
+    spec = resolve(
+        Options(
+            optimizer="sgd",
+            clip_norm=1.0,
+            seed=3,
+            prune="group_l2=0.1",
+            classes="0-3,5",
+            init_from=tmp_path / "source",
+            freeze=("conv*, norm1", "norm2"),
+            run_dir=tmp_path,
+        )
+    )
+    assert spec.freeze == ("conv*", "norm1", "norm2")
+    assert reloaded(spec) == spec
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"data_dir": null, "model": "vit"}', '{"data_dir": 3}'])
 def test_a_damaged_config_json_is_named(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match=r"config.json: not a readable configuration"):
-        load_config(tmp_path / "config.json")
+        load_spec(tmp_path / "config.json")
 
 
 def test_a_config_json_that_is_none_of_a_run_is_told_for_what_it_is(tmp_path):
     (tmp_path / "config.json").write_text('{"data_dir": null}')
     with pytest.raises(InputError, match=r"configuration of a run \(it has no 'init_from'\)"):
-        load_config(tmp_path / "config.json")
+        load_spec(tmp_path / "config.json")
     with pytest.raises(InputError, match="config.json: is a file; name the folder of a run"):
-        load_config(tmp_path / "config.json" / "config.json")
+        load_spec(tmp_path / "config.json" / "config.json")
     (tmp_path / "config.json").write_text(CompareConfig().resolved().to_json())
     with pytest.raises(InputError, match=f"{tmp_path}: holds a comparison, not a run"):
-        load_config(tmp_path / "config.json")
+        load_spec(tmp_path / "config.json")
 
 
 def test_how_a_run_is_carried_out_makes_no_other_run():
-    config = TrainConfig().resolved()
-    same = dataclasses.replace(config, device="cpu", num_devices=2, run_dir=Path("x"))
-    assert config.differences(same) == []
-    assert config.differences(dataclasses.replace(config, seed=7)) == ["--seed 7 (it holds 0)"]
-    assert "seed" in json.loads(config.to_json())
+    spec = resolve(Options())
+    same = dataclasses.replace(spec, device="cpu", num_devices=2, run_dir=Path("x"))
+    assert spec.differences(same) == []
+    assert spec.differences(dataclasses.replace(spec, seed=7)) == ["--seed 7 (it holds 0)"]
+    assert "seed" in json.loads(spec.to_json())

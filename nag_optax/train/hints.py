@@ -1,0 +1,67 @@
+"""Kinds of options: how they read in --help, and whether a value fits."""
+
+from contextlib import suppress
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import tyro
+
+TABLE = "(default: by dataset and model)"
+
+# What an option takes, and no default where the text says it.
+Float = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+Int = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+FloatInTable = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=TABLE)]
+IntInTable = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=TABLE)]
+
+
+def given_or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def choices(hint: Any) -> tuple[Any, ...]:
+    """The strings that a Literal, optional or not, allows; none of another hint."""
+    parts = get_args(hint)
+    if any(get_args(part) for part in parts):  # an optional Literal
+        parts = next(get_args(part) for part in parts if get_args(part))
+    return parts if all(isinstance(part, str) for part in parts) else ()
+
+
+def is_several(hint: Any) -> bool:
+    """Whether the option of a hint takes any number of words."""
+    return get_origin(hint) is tuple or any(map(is_several, get_args(hint)))
+
+
+def read(words: list[str], hint: Any) -> Any:
+    """The value of an option of that hint to which a command line gives these words.
+
+    Raises:
+        ValueError: if they do not fit.
+    """
+    if get_origin(hint) in (Union, UnionType):
+        for part in get_args(hint):
+            with suppress(ValueError):
+                return read(words, part)
+        raise ValueError
+    if get_origin(hint) is tuple:
+        return tuple(read([word], get_args(hint)[0]) for word in words)
+    (word,) = words
+    if get_origin(hint) is Literal:
+        return get_args(hint)[get_args(hint).index(word)]
+    if hint is NoneType:
+        raise ValueError
+    return hint(word)
+
+
+def matches(value: Any, hint: Any) -> bool:
+    """Whether a value fits the few kinds of hint that options have; bool is no number here."""
+    if allowed := choices(hint):
+        return value in allowed or (value is None and type(None) in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    kinds = get_args(hint) or (hint,)
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, tuple(kinds) + ((int,) if float in kinds else ()))

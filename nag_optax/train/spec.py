@@ -1,0 +1,202 @@
+"""A run, resolved: the options of a user with every default filled in, and checked."""
+
+import dataclasses
+import json
+import math
+from ctypes import c_float
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from nag_optax.train.catalogue import OPTIMIZERS, default_learning_rate, takers
+from nag_optax.train.checks import ALLOWED, class_labels, flag, positive, prune_strength
+from nag_optax.train.defaults import DEFAULTS
+from nag_optax.train.errors import InputError
+from nag_optax.train.hints import given_or, matches
+from nag_optax.train.options import DatasetName, ModelName, Options, allowed
+from nag_optax.train.stored import load_stored
+
+_DEFAULT_MODEL: dict[str, ModelName] = {"digits": "cnn", "mnist": "mlp"}
+
+# How a run is carried out: two runs that differ here alone are the same run.
+_NOT_THE_RUN = ("run_dir", "resume", "overwrite", "data_dir", "device", "num_devices")
+# What a command says, and a run's configuration does not.
+_NOT_KEPT = ("run_dir", "resume", "overwrite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """The fields of `Options`, where None is a choice; then what was worked out of them."""
+
+    dataset: DatasetName
+    data_dir: Path | None
+    model: ModelName
+    classes: str | None
+    image_size: int | None
+    init_from: Path | None
+    freeze: tuple[str, ...]
+    optimizer: str
+    inner: str | None
+    learning_rate: float
+    momentum: float | None
+    momentum_schedule: str
+    schedule: str
+    warmup_epochs: float
+    weight_decay: float
+    smoothing: float
+    clip_norm: float | None
+    adaptive_step: bool
+    restart: str | None
+    prune: str | None
+    num_epochs: int
+    batch_size: int
+    seed: int
+    device: str
+    num_devices: int
+    run_dir: Path
+    resume: bool
+    overwrite: bool
+    train_only: bool
+
+    labels: tuple[int, ...] | None
+    """Of the classes to train on; None for all."""
+    prune_strength: float | None
+    usual_learning_rate: float
+
+    @property
+    def optimizer_options(self) -> dict[str, Any]:
+        """What the factory of the optimizer takes beside the learning rate."""
+        return {name: getattr(self, name) for name in OPTIMIZERS[self.optimizer].all_options(self.inner)}
+
+    @property
+    def steps_per_report(self) -> int:
+        return DEFAULTS[self.dataset, self.model].steps_per_report
+
+    def to_json(self) -> str:
+        """What `config.json` keeps."""
+        fields = {name: getattr(self, name) for name in _OPTIONS if name not in _NOT_KEPT}
+        for name in ("data_dir", "init_from"):
+            if (path := fields[name]) is not None:
+                fields[name] = str(path.resolve())
+        return json.dumps(fields, indent=2) + "\n"
+
+    def differences(self, other: "Spec") -> list[str]:
+        """The options, with both values, that make `other` another run than this one."""
+        return [
+            f"{flag(name)} {theirs} (it holds {mine})"
+            for name in _OPTIONS
+            if name not in _NOT_THE_RUN and (mine := getattr(self, name)) != (theirs := getattr(other, name))
+        ]
+
+
+_OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
+
+
+def resolve(options: Options) -> Spec:
+    """Fills in every default, and checks every value.
+
+    Raises:
+        InputError: names the option, its value and what is allowed.
+    """
+    for name, hint in get_type_hints(Options).items():
+        if not matches(value := getattr(options, name), hint):
+            raise InputError(f"{flag(name)} {value}: must be {allowed(name)}")
+    dataset, optimizer, inner = options.dataset, options.optimizer, options.inner
+    model = options.model or _DEFAULT_MODEL[dataset]
+    table, defaults = DEFAULTS[dataset, model], OPTIMIZERS[optimizer].all_options(inner)
+    num_epochs = given_or(options.num_epochs, table.num_epochs)
+    usual = default_learning_rate(optimizer, inner, dataset, model)
+    spec = Spec(
+        **vars(options)
+        | {
+            "model": model,
+            "inner": given_or(inner, defaults.get("inner")),
+            "learning_rate": given_or(options.learning_rate, usual),
+            "momentum": given_or(options.momentum, defaults.get("momentum")),
+            "weight_decay": given_or(options.weight_decay, defaults.get("weight_decay", 0.0)),
+            "schedule": given_or(options.schedule, table.schedule),
+            "warmup_epochs": given_or(options.warmup_epochs, min(table.warmup_epochs, num_epochs / 10)),
+            "num_epochs": num_epochs,
+            "batch_size": given_or(options.batch_size, table.batch_size),
+            "init_from": None if options.init_from is None else options.init_from.resolve(),
+            "freeze": tuple(part.strip() for pattern in options.freeze for part in pattern.split(",")),
+            "run_dir": options.run_dir or Path("runs") / f"{dataset}-{model}-{optimizer}-{options.seed}",
+        },
+        labels=None if options.classes is None else class_labels(options.classes),
+        prune_strength=None if options.prune is None else prune_strength(options.prune),
+        usual_learning_rate=usual,
+    )
+    _check_values(spec)
+    _check_combinations(spec)
+    return spec
+
+
+def load_spec(path: Path) -> Spec:
+    """The run that `config.json` holds.
+
+    Raises:
+        InputError: if the file is missing, damaged, or not a trainer's.
+    """
+
+    def make(fields: dict[str, Any]) -> Spec:
+        for name in ("data_dir", "init_from"):
+            if fields[name] is not None:
+                fields[name] = Path(fields[name])
+        fields["freeze"] = tuple(fields["freeze"])
+        return resolve(Options(**fields, run_dir=path.parent))
+
+    return load_stored(path, "run", make)
+
+
+def _check_values(spec: Spec) -> None:
+    def need(condition: bool, name: str) -> None:
+        if not condition:
+            value = getattr(spec, name)
+            shown = ",".join(value) if isinstance(value, tuple) else value
+            raise InputError(f"{flag(name)} {shown}: must be {ALLOWED[name]}")
+
+    need(positive(spec.learning_rate), "learning_rate")
+    need(spec.momentum is None or 0 <= c_float(spec.momentum).value < 1, "momentum")
+    need(math.isfinite(c_float(spec.weight_decay).value) and spec.weight_decay >= 0, "weight_decay")
+    need(0 <= c_float(spec.smoothing).value < 1, "smoothing")
+    need(positive(spec.clip_norm), "clip_norm")
+    for name in ("num_epochs", "batch_size", "image_size", "num_devices"):
+        need(positive(getattr(spec, name)), name)
+    need(all(spec.freeze), "freeze")
+    need(spec.image_size is None or spec.image_size <= 1024, "image_size")
+    need(0 <= spec.seed < 2**32, "seed")
+    need(0 <= spec.warmup_epochs < spec.num_epochs, "warmup_epochs")
+
+
+def _check_combinations(spec: Spec) -> None:
+    def only_with_takers(name: str, given: bool) -> None:
+        whose = "inner" if spec.inner is not None and name not in ("inner", "prune") else "optimizer"
+        if given and (chosen := getattr(spec, whose)) not in takers(name):
+            raise InputError(
+                f"{flag(name)} {getattr(spec, name)}: --{whose} {chosen} has none; "
+                f"it goes with --{whose} {' or '.join(takers(name))}"
+            )
+
+    only_with_takers("inner", spec.inner is not None)
+    only_with_takers("momentum", spec.momentum is not None)
+    only_with_takers("momentum_schedule", spec.momentum_schedule != "constant")
+    only_with_takers("restart", spec.restart is not None)
+    only_with_takers("weight_decay", spec.weight_decay != 0)
+    only_with_takers("prune", spec.prune is not None)
+    if spec.prune is not None and spec.weight_decay != 0:
+        raise InputError(
+            f"--weight-decay {spec.weight_decay}: goes without --prune, which shrinks the units itself"
+        )
+    if spec.init_from is not None and spec.init_from == spec.run_dir.resolve():
+        raise InputError(f"--init-from {spec.init_from}: is the folder of this run; name another --run-dir")
+    if spec.batch_size % spec.num_devices:
+        raise InputError(
+            f"--batch-size {spec.batch_size}: must be a multiple of --num-devices {spec.num_devices}"
+        )
+    if spec.dataset == "mnist" and spec.data_dir is None:
+        raise InputError("--data-dir: --dataset mnist needs the folder that holds its four IDX files")
+    if spec.dataset != "mnist" and spec.data_dir is not None:
+        raise InputError(
+            f"--data-dir {spec.data_dir}: --dataset {spec.dataset} is built in; "
+            "--data-dir goes with --dataset mnist"
+        )
