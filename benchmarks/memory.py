@@ -153,24 +153,25 @@ def losses(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     from benchmarks import report
     from nag_optax import low_memory
-    from nag_optax.compare.config import CompareConfig
     from nag_optax.compare.contenders import CONTENDERS, variant
     from nag_optax.compare.lanes import Lane, LaneRunner
     from nag_optax.train.data import load_dataset
+    from nag_optax.train.options import Options
+    from nag_optax.train.spec import resolve
 
     entries = []
     for dataset, model in TASKS:
         data_dir = options.data_dir if dataset == "mnist" else None
         if dataset == "mnist" and data_dir is None:
             continue
-        config = CompareConfig(
+        run = Options(
             dataset=dataset,
             data_dir=data_dir,
             model=model,
             num_epochs=options.num_epochs,
-            seeds=options.seeds,
-        ).resolved()
-        runner = LaneRunner(config, load_dataset(config.train_spec()), jax.devices()[0])
+        )
+        spec = resolve(run)
+        runner = LaneRunner(spec, load_dataset(spec), jax.devices()[0])
         entry: dict[str, Any] = {"dataset": dataset, "model": model, "num_epochs": runner.num_epochs}
         for name in options.optimizers:
             wide = CONTENDERS[name]

@@ -68,19 +68,18 @@ def images(dataset: str, model: str, num_epochs: int) -> Callable[..., Callable[
     """The trainer's model and defaults, a fixed sixth of the training images held out."""
 
     def prepare(task: Task, data_dir: Path | None) -> Callable[[str, Make], Run]:
-        from nag_optax.compare.config import CompareConfig
         from nag_optax.compare.contenders import variant
         from nag_optax.compare.lanes import Lane, LaneRunner
         from nag_optax.compare.validation import hold_out
         from nag_optax.train.data import load_dataset
         from nag_optax.train.devices import find_devices
+        from nag_optax.train.options import Options
+        from nag_optax.train.spec import resolve
 
         options: Any = {"dataset": dataset, "model": model, "num_epochs": num_epochs, "data_dir": data_dir}
-        config = CompareConfig(**options).resolved()
-        train = config.train_spec()
-        runner = LaneRunner(
-            config, hold_out(load_dataset(train)), find_devices(train.device, 1)[0], curves=False
-        )
+        spec = resolve(Options(**options))
+        device = find_devices(spec.device, 1)[0]
+        runner = LaneRunner(spec, hold_out(load_dataset(spec)), device, curves=False)
 
         def runs(name: str, make: Make) -> Run:
             contender = variant("adamw", name, make)

@@ -145,23 +145,22 @@ def of_convex(result: dict[str, Any]) -> Section:
 def of_comparison(result: dict[str, Any]) -> Section:
     """Of `nag-optax compare`: its `comparison.json`, as benchmarks/results/comparison-NAME.json."""
     from nag_optax.compare import table
-    from nag_optax.compare.config import CompareConfig
     from nag_optax.train.markdown import markdown_table
 
-    config = CompareConfig(**result["config"])
-    folder = f"runs/compare-{config.dataset}-{config.model}"
-    head, body = table.rows(config, result["optimizers"])
+    config = result["config"]
+    folder = f"runs/compare-{config['dataset']}-{config['model']}"
+    head, body = table.rows(config["target"], result["optimizers"])
     return Section(
-        f"Optimizers: {config.dataset}, {config.model}",
+        f"Optimizers: {config['dataset']}, {config['model']}",
         [
-            f"{comparison.command(result['config'])} --run-dir {folder}",
+            f"{comparison.command(config)} --run-dir {folder}",
             f"python -m benchmarks.comparison {folder} --json FILE",
         ],
         [markdown_table(head, body)],
         [
             tuning.RULE.format("learning rate"),
             f"Other columns: trained on all of them, mean ± standard deviation over "
-            f"{table.counted(config.seeds or 0, 'seed')}.",
+            f"{table.counted(config['seeds'], 'seed')}.",
             *table.notes(result["optimizers"]),
         ],
     )

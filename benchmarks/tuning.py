@@ -102,7 +102,7 @@ def command(options: argparse.Namespace) -> str:
 
 def search(options: argparse.Namespace) -> dict[str, Any]:
     """The comparison of these options, without its curves."""
-    from nag_optax.compare.config import CompareConfig
+    from nag_optax.compare.options import CompareOptions
     from nag_optax.compare.run import compare
     from nag_optax.train.catalogue import OPTIMIZERS
 
@@ -111,7 +111,7 @@ def search(options: argparse.Namespace) -> dict[str, Any]:
         data_dir = options.data_dir
         if options.num_images is not None:
             data_dir = first_images(data_dir, options.num_images, Path(folder) / "data")
-        config = CompareConfig(
+        compared = CompareOptions(
             dataset=options.dataset,
             data_dir=data_dir,
             model=options.model,
@@ -121,7 +121,7 @@ def search(options: argparse.Namespace) -> dict[str, Any]:
             seeds=options.seeds,
             run_dir=Path(folder) / "comparison",
         )
-        found = compare(config)
+        found = compare(compared)
     return without_curves(found, command(options)) | {"num_images": options.num_images}
 
 

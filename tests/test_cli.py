@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from nag_optax.cli import run
-from nag_optax.compare.config import CompareConfig
+from nag_optax.compare.options import CompareOptions
 from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.command_line import parse
 from nag_optax.train.options import EvaluateOptions, Options
@@ -90,11 +90,13 @@ def test_what_is_given_is_read_by_the_hint_of_its_option():
     def parsed(text: str):
         return parse(text.split())
 
-    config, given = parsed("train --freeze a,b --freeze c --momentum=0 --run-dir x --classes 0-4 --resume")
-    assert config == Options(freeze=("a,b", "c"), momentum=0.0, run_dir=Path("x"), classes="0-4", resume=True)
+    options, given = parsed("train --freeze a,b --freeze c --momentum=0 --run-dir x --classes 0-4 --resume")
+    assert options == Options(
+        freeze=("a,b", "c"), momentum=0.0, run_dir=Path("x"), classes="0-4", resume=True
+    )
     assert given == {"freeze", "momentum", "run_dir", "classes", "resume"}
-    config, _ = parsed("compare --learning-rates 1 1e-3 --optimizers nag sgd --seed -3")
-    assert config == CompareConfig(learning_rates=(1.0, 1e-3), optimizers=("nag", "sgd"), seed=-3)
+    options, _ = parsed("compare --learning-rates 1 1e-3 --optimizers nag sgd --seed -3")
+    assert options == CompareOptions(learning_rates=(1.0, 1e-3), optimizers=("nag", "sgd"), seed=-3)
     assert parsed("compare --learning-rates auto")[0].learning_rates == "auto"
     assert parsed("evaluate --device cpu run")[0] == EvaluateOptions(Path("run"), device="cpu")
     # What is given as the default is given.
@@ -117,10 +119,10 @@ def test_help_names_every_command_option_and_default(capsys):
     assert re.search(rf"nag +{' +'.join(rates)}\n", text)
 
 
-@pytest.mark.parametrize("config", [Options, EvaluateOptions, CompareConfig])
-def test_a_line_of_help_ends_only_with_a_sentence(config):
+@pytest.mark.parametrize("options", [Options, EvaluateOptions, CompareOptions])
+def test_a_line_of_help_ends_only_with_a_sentence(options):
     """The parser keeps the line breaks of these docstrings; elsewhere they would leave half a line empty."""
-    texts = re.findall(r'^    """(.*?)"""', inspect.getsource(config), re.M | re.S)
+    texts = re.findall(r'^    """(.*?)"""', inspect.getsource(options), re.M | re.S)
     assert len(texts) >= 4
     for text in texts:
         assert all(line.endswith((".", "?", ":")) for line in text.split("\n")), text
@@ -150,8 +152,8 @@ def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_checkpoint(
 ):
     """SIGKILL, twice, at moments that the clock chooses; then the same end as an unbroken run."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    config = Options(model="mlp", num_epochs=8, batch_size=64, run_dir=whole)
-    train(config, Console(file=io.StringIO()))
+    options = Options(model="mlp", num_epochs=8, batch_size=64, run_dir=whole)
+    train(options, Console(file=io.StringIO()))
     options = ["train", "--model", "mlp", "--num-epochs", "8", "--batch-size", "64"]
     for epochs, resume in ((1, []), (4, ["--resume"])):
         process = subprocess.Popen(command(*options, "--run-dir", broken, *resume), stdout=subprocess.DEVNULL)

@@ -6,27 +6,27 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 
 from nag_optax.compare import table
-from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.contenders import CONTENDERS, Contender
 from nag_optax.compare.folder import COMPARISON, FIGURE, TABLE, ComparisonFolder, plain, to_json
 from nag_optax.compare.progress import CompareProgress
 from nag_optax.compare.search import Search, Trial, search, search_given
-from nag_optax.train.data import source_of
+from nag_optax.compare.spec import ComparisonSpec
 from nag_optax.train.devices import Device
 from nag_optax.train.environment import environment_of, headline
 from nag_optax.train.errors import InputError
 from nag_optax.train.markdown import markdown_table
 from nag_optax.train.signals import interrupted
 
+_Spec = TypeVar("_Spec", bound=ComparisonSpec)
 _VERSIONS = ("nag_optax", "jax", "jaxlib", "optax", "flax")
 
 
-class Comparison(ABC):
+class Comparison(ABC, Generic[_Spec]):
     """What the comparisons on data and on a problem share: search, progress, report."""
 
     title: str
@@ -38,35 +38,39 @@ class Comparison(ABC):
     """Further runs at the best of them."""
     data: str | None = None
     """Digest of the training data, kept with each result."""
+    source = ""
+    """The option that chose them, and its value."""
+    target: float | None = None
+    """Test accuracy to which steps are counted."""
 
     def __init__(
         self,
-        config: CompareConfig,
+        spec: _Spec,
         folder: ComparisonFolder,
         device: Device,
         console: Console,
         interrupts: list[int],
     ):
-        self.config, self.folder, self.device = config, folder, device
+        self.spec, self.folder, self.device = spec, folder, device
         self._console, self.interrupts = console, interrupts
 
     def carry_out(self) -> dict[str, Any]:
-        config = self.config
-        stored = {name: self.folder.result(name) for name in config.optimizers} if config.resume else {}
+        spec = self.spec
+        stored = {name: self.folder.result(name) for name in spec.optimizers} if spec.resume else {}
         self._results = {name: result for name, result in stored.items() if result is not None}
         digests = {name: result.get("data", self.data) for name, result in self._results.items()}
         if other := [name for name, digest in digests.items() if digest != self.data]:
             raise InputError(
-                f"{source_of(config.train_spec())}: has other training data than those of "
+                f"{self.source}: has other training data than those of "
                 f"{', '.join(other)} in {self.folder.path}"
             )
-        if config.resume:
+        if spec.resume:
             self.folder.write_config()
-        missing = [name for name in config.optimizers if name not in self._results]
+        missing = [name for name in spec.optimizers if name not in self._results]
         if self._results:
             self._say(f"kept in {self.folder.path}: {', '.join(self._results)}")
-        if config.learning_rates != "auto":
-            self.grid_size = len(config.learning_rates)
+        if spec.learning_rates != "auto":
+            self.grid_size = len(spec.learning_rates)
         with CompareProgress(
             self._console, len(missing) * (self.grid_size * self.runs_a_rate + self.runs_at_best)
         ) as self.progress:
@@ -77,7 +81,7 @@ class Comparison(ABC):
                 self._results[name] = plain(self._result(name))
                 self.folder.write_result(name, self._results[name])
                 self.progress.say(f"{self.line(self._results[name])}  {time.perf_counter() - started:6.1f} s")
-            ordered = [self._results[name] for name in config.optimizers]
+            ordered = [self._results[name] for name in spec.optimizers]
             self.measure(ordered)
         return self._report(ordered)
 
@@ -141,25 +145,26 @@ class Comparison(ABC):
         }
 
     def _search(self, contender: Contender, run: Callable[[Sequence[float]], list[Trial]]) -> Search:
-        if self.config.learning_rates == "auto":
+        if self.spec.learning_rates == "auto":
             return search(run, self.score, self.rung(contender), self.grid_size // 2)
-        return search_given(run, self.score, self.config.learning_rates)
+        return search_given(run, self.score, self.spec.learning_rates)
 
     def _report(self, results: list[dict[str, Any]]) -> dict[str, Any]:
-        config, folder = self.config, self.folder
+        folder = self.folder
         environment = environment_of(*_VERSIONS)
         environment["machine"]["device"] = (
             self.device.device_kind if self.device.platform != "cpu" else environment["machine"]["device"]
         )
-        comparison = plain({"config": config.to_dict(), **environment, **self.facts(), "optimizers": results})
-        head, body = table.rows(config, results)
+        config = self.spec.to_dict()
+        comparison = plain({"config": config, **environment, **self.facts(), "optimizers": results})
+        head, body = table.rows(self.target, results)
         folder.write(COMPARISON, to_json(comparison))
         try:
             self.draw(results, folder.path / FIGURE)
         except OSError as error:
             raise InputError(f"{folder.path / FIGURE}: cannot be written ({error})") from None
         folder.write(TABLE, self._markdown(head, body, results, environment))
-        self._console.print(table.rich_table(self.title, config, results))
+        self._console.print(table.rich_table(self.title, self.target, results))
         for note in table.notes(results):
             self._say(note)
         self._say(f"saved in {folder.path}: {COMPARISON}, {TABLE}, {FIGURE}")
@@ -173,14 +178,14 @@ class Comparison(ABC):
             f"# {self.title}\n\n{markdown_table(head, body)}\n"
             f"{textwrap.fill(self.explanation(), 100)}\n\n{notes}{'' if not notes else chr(10)}"
             f"![Curves of every optimizer, and its final value over the learning rate.]({FIGURE})\n\n"
-            f"```bash\n{table.command(self.config)}\n```\n\n{headline(environment)}\n"
+            f"```bash\n{table.command(self.spec.to_dict())}\n```\n\n{headline(environment)}\n"
         )
 
     def check_interrupts(self) -> None:
         """Ends the comparison, between two chunks of work, if a signal came."""
         if not self.interrupts:
             return
-        finished = [name for name in self.config.optimizers if name in self._results]
+        finished = [name for name in self.spec.optimizers if name in self._results]
         kept = f"finished and kept: {', '.join(finished)}" if finished else "no optimizer was finished"
         raise interrupted(
             self.interrupts,

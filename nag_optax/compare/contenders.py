@@ -7,7 +7,7 @@ import jax
 import optax
 
 import nag_optax
-from nag_optax.compare.config import RESTARTED
+from nag_optax.compare.options import RESTARTED
 from nag_optax.train.catalogue import OPTIMIZERS, Row, Style
 
 Make = Callable[[optax.Schedule], optax.GradientTransformation]

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nag_optax.compare.config import CONTENDER_NAMES, CompareConfig, load_config
+from nag_optax.compare.options import CONTENDER_NAMES
+from nag_optax.compare.spec import load_spec, resolve
 from nag_optax.train.folder import Folder
 
 COMPARISON, TABLE, FIGURE, OPTIMIZERS = (
@@ -24,8 +25,8 @@ class ComparisonFolder(Folder):
     """The files of one comparison."""
 
     kind = "comparison"
-    resolve = staticmethod(CompareConfig.resolved)
-    load = staticmethod(load_config)
+    resolve = staticmethod(resolve)
+    load = staticmethod(load_spec)
     files = (COMPARISON, TABLE, FIGURE)
     folder = OPTIMIZERS
     entries = rf"({'|'.join(CONTENDER_NAMES)})\.json(\.partial)?"

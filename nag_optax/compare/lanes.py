@@ -5,6 +5,7 @@ dropout. Its learning rate is a traced number, so one program serves the whole g
 nothing but the images; one that diverges leaves the others as they are.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +17,6 @@ import numpy as np
 import optax
 from flax import nnx
 
-from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.contenders import Contender
 from nag_optax.compare.evaluation import evaluate
 from nag_optax.compare.memory import lanes_that_fit
@@ -26,6 +26,7 @@ from nag_optax.train.loop import Metrics, TrainState, chunk_lengths, epoch_order
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizer import make_schedule
 from nag_optax.train.options import ModelName
+from nag_optax.train.spec import Spec
 
 # An evaluation may take this share of the time of the training steps before it.
 _EVALUATION_SHARE = 0.2
@@ -57,26 +58,26 @@ class LaneRunner:
     """The compiled programs of one model and dataset, for one optimizer after the other.
 
     Args:
-        config: what to compare.
+        spec: the run, whose optimizer, learning rate and seed do not matter.
         dataset: what to train on, and what to evaluate on.
         device: where.
         curves: whether runs are evaluated along the way, and on the training split; or at the end alone.
     """
 
-    def __init__(self, config: CompareConfig, dataset: Dataset, device: Device, *, curves: bool = True):
-        train = config.train_spec()
-        self._model: ModelName = train.model
+    def __init__(self, spec: Spec, dataset: Dataset, device: Device, *, curves: bool = True):
+        self._model: ModelName = spec.model
         self._dataset, self._device, self._curves = dataset, device, curves
-        self.num_epochs, self._batch_size = train.num_epochs, train.batch_size
+        self.num_epochs, self._batch_size = spec.num_epochs, spec.batch_size
         self._num_examples = len(dataset.train.labels)
-        self.steps_per_epoch = -(-self._num_examples // train.batch_size)
-        self._unit_schedule = make_schedule(train, self.steps_per_epoch)
+        self.steps_per_epoch = -(-self._num_examples // spec.batch_size)
+        unit = dataclasses.replace(spec, learning_rate=1.0)  # What the rate of a lane multiplies.
+        self._unit_schedule = make_schedule(unit, self.steps_per_epoch)
         # A step costs about three forward passes, an evaluation one.
         images = len(dataset.test.labels) / (3 * _EVALUATION_SHARE)
         self._chunks = chunk_lengths(0, self.steps_per_epoch, max(1, int(images) // self._batch_size))
         ends = np.cumsum(self._chunks)
         self.steps = np.concatenate([e * self.steps_per_epoch + ends for e in range(self.num_epochs)])
-        self._graphdef = nnx.split(self._make_model(config.seed), nnx.Param, ...)[0]
+        self._graphdef = nnx.split(self._make_model(spec.seed), nnx.Param, ...)[0]
         self._evaluate = partial(evaluate, self._model, self._graphdef, dataset.statistics)
         self._train = jax.device_put(dataset.train, device)
         self._test = jax.device_put(dataset.test, device)

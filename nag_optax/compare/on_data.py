@@ -16,31 +16,31 @@ from nag_optax.compare.contenders import CONTENDERS, Contender
 from nag_optax.compare.figures import draw_data
 from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
 from nag_optax.compare.search import Trial, decade_rung
+from nag_optax.compare.spec import DataSpec
 from nag_optax.compare.table import counted
 from nag_optax.compare.validation import PARTS, hold_out
-from nag_optax.train.data import load_dataset
+from nag_optax.train.data import load_dataset, source_of
 
 _TIMING_ROUNDS = 7
 _TIMING_SECONDS = 0.1  # of steps in one round of one optimizer
 
 
-class OnData(Comparison):
+class OnData(Comparison[DataSpec]):
     """Every learning rate with every seed; the best has the lowest mean validation loss at the end."""
 
     grid_size = 5
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        config = self.config
-        assert config.seeds is not None
-        self.seeds = range(config.seed, config.seed + config.seeds)
+        spec = self.spec
+        self.seeds = range(spec.seed, spec.seed + spec.seeds)
         self.runs_a_rate = self.runs_at_best = len(self.seeds)
-        dataset = load_dataset(config.train_spec())
-        self.data = dataset.digest
-        self._searcher = LaneRunner(config, hold_out(dataset), self.device, curves=False)
-        self.runner = LaneRunner(config, dataset, self.device)
+        dataset = load_dataset(spec.train)
+        self.data, self.source, self.target = dataset.digest, source_of(spec.train), spec.target
+        self._searcher = LaneRunner(spec.train, hold_out(dataset), self.device, curves=False)
+        self.runner = LaneRunner(spec.train, dataset, self.device)
         self.title = (
-            f"{config.dataset}, {config.model}: {counted(self.runner.num_epochs, 'epoch')}, "
+            f"{spec.dataset}, {spec.model}: {counted(self.runner.num_epochs, 'epoch')}, "
             f"{counted(len(self.seeds), 'seed')}"
         )
 
@@ -54,8 +54,7 @@ class OnData(Comparison):
         return None if trial["diverged"] else statistics.fmean(trial["validation_loss"])
 
     def rung(self, contender: Contender) -> Callable[[int], float]:
-        assert self.config.dataset is not None and self.config.model is not None
-        return decade_rung(contender.row.learning_rates[self.config.dataset, self.config.model])
+        return decade_rung(contender.row.learning_rates[self.spec.dataset, self.spec.model])
 
     def at_best(self, contender: Contender, best: Trial | None) -> dict[str, Any]:
         chosen = None
@@ -113,7 +112,7 @@ class OnData(Comparison):
             "images, the validation part, when it trains on the others. With that rate it then trains on all "
             "of them, and the other columns are means ± standard deviation over the seeds of these runs. "
             "Accuracy and loss are those of the last step, without dropout. "
-            f"The target {self.config.target:g} is a test accuracy, looked at every "
+            f"The target {self.spec.target:g} is a test accuracy, looked at every "
             f"{self.runner.steps[0]} steps; (2/3) would say that two seeds of three reach it, which the "
             "mean is of. Seconds are steps times the median time of a step of one run by itself, without "
             "compilation and evaluation. In the figure a band reaches from the lowest to the highest of the "
@@ -128,7 +127,6 @@ class OnData(Comparison):
         self.check_interrupts()
 
     def _chosen(self, results: list[LaneResult]) -> dict[str, Any]:
-        assert self.config.target is not None
         ends = [r.final_train for r in results if r.final_train is not None]
         return {
             "diverged": any(r.diverged for r in results),
@@ -137,7 +135,7 @@ class OnData(Comparison):
             "test_loss": [float(r.test_loss[-1]) for r in results],
             "test_accuracy": [float(r.test_accuracy[-1]) for r in results],
             "steps_to_target": [
-                first_reaching(self.runner.steps, r.test_accuracy, self.config.target) for r in results
+                first_reaching(self.runner.steps, r.test_accuracy, self.spec.target) for r in results
             ],
             "curves": {
                 name: np.stack([getattr(r, name) for r in results])

@@ -9,10 +9,11 @@ from nag_optax.compare.contenders import Contender
 from nag_optax.compare.figures import draw_problem
 from nag_optax.compare.problems import GAPS, descend, make_problem, score
 from nag_optax.compare.search import Trial, doubling_rung
+from nag_optax.compare.spec import ProblemSpec
 from nag_optax.compare.table import counted
 
 
-class OnProblem(Comparison):
+class OnProblem(Comparison[ProblemSpec]):
     """One descent at each learning rate; the best needs the fewest steps."""
 
     runs_a_rate = 1
@@ -20,14 +21,12 @@ class OnProblem(Comparison):
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        assert self.config.problem is not None and self.config.num_steps is not None
-        self.problem = make_problem(self.config.problem)
-        self.title = f"{self.problem.title}: {counted(self.config.num_steps, 'step')}"
+        self.problem = make_problem(self.spec.problem)
+        self.title = f"{self.problem.title}: {counted(self.spec.num_steps, 'step')}"
 
     def run(self, contender: Contender, learning_rates: Sequence[float]) -> list[Trial]:
         self.check_interrupts()
-        assert self.config.num_steps is not None and self.config.schedule is not None
-        trials = descend(self.problem, contender, self.config.schedule, self.config.num_steps, learning_rates)
+        trials = descend(self.problem, contender, self.spec.schedule, self.spec.num_steps, learning_rates)
         self.progress.advance(len(trials))
         return trials
 

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 
 from nag_optax.acceleration.evaluation import eval_params
-from nag_optax.compare.config import ProblemName
 from nag_optax.compare.contenders import Contender
+from nag_optax.compare.options import ProblemName
 from nag_optax.compare.search import Trial
 from nag_optax.train.optimizer import decay_schedule
 

@@ -5,19 +5,20 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.folder import ComparisonFolder
 from nag_optax.compare.on_data import OnData
 from nag_optax.compare.on_problem import OnProblem
+from nag_optax.compare.options import CompareOptions
+from nag_optax.compare.spec import DataSpec, resolve
 from nag_optax.train.devices import find_devices
 from nag_optax.train.signals import collected_signals
 
 
-def compare(config: CompareConfig, console: Console | None = None) -> dict[str, Any]:
+def compare(options: CompareOptions, console: Console | None = None) -> dict[str, Any]:
     """Carries out a comparison, or what is left of it, and returns its result.
 
     Args:
-        config: what to compare; a None takes its default.
+        options: what to compare; a None takes its default.
         console: where to show progress and result; None is standard output.
 
     Returns:
@@ -29,24 +30,24 @@ def compare(config: CompareConfig, console: Console | None = None) -> dict[str, 
 
     Example:
         >>> import tempfile, pathlib
-        >>> from nag_optax.compare.config import CompareConfig
+        >>> from nag_optax.compare.options import CompareOptions
         >>> from nag_optax.compare.run import compare
         >>> folder = pathlib.Path(tempfile.mkdtemp()) / "comparison"
-        >>> config = CompareConfig(problem="quadratic", optimizers=("sgd", "nag"), run_dir=folder)
+        >>> options = CompareOptions(problem="quadratic", optimizers=("sgd", "nag"), run_dir=folder)
         >>> with open("/dev/null", "w") as silent:
-        ...     sgd, nag = compare(config, Console(file=silent))["optimizers"]
+        ...     sgd, nag = compare(options, Console(file=silent))["optimizers"]
         >>> steps = [r["trials"][r["best"]]["steps_to_gap"]["1e-06"] for r in (sgd, nag)]
         >>> steps[1] < steps[0] / 4
         True
     """
     console = console or Console()
     with collected_signals() as interrupts:
-        config = config.resolved()
-        device = find_devices(config.device, 1)[0]
-        folder = ComparisonFolder(config)
+        spec = resolve(options)
+        device = find_devices(spec.device, 1)[0]
+        folder = ComparisonFolder(spec)
         folder.check()
         with jax.default_device(device):
-            kind = OnData if config.problem is None else OnProblem
-            comparison = kind(config, folder, device, console, interrupts)
+            kind = OnData if isinstance(spec, DataSpec) else OnProblem
+            comparison = kind(spec, folder, device, console, interrupts)
             with folder.claimed():
                 return comparison.carry_out()

@@ -10,8 +10,9 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from nag_optax.compare.config import CompareConfig
+from nag_optax.compare.options import CompareOptions
 from nag_optax.compare.problems import GAPS
+from nag_optax.compare.spec import resolve
 
 Row = list[str]
 LEAST_LOSS = 1e-8
@@ -20,11 +21,15 @@ LEAST_LOSS = 1e-8
 _NONE = "–"
 
 
-def rows(config: CompareConfig, results: Sequence[dict[str, Any]]) -> tuple[Row, list[Row]]:
-    """Head and rows; numbers are those at the chosen learning rate of each optimizer."""
-    if config.problem is None:
-        assert config.target is not None
-        goal = f"{config.target:.4g}"
+def rows(target: float | None, results: Sequence[dict[str, Any]]) -> tuple[Row, list[Row]]:
+    """Head and rows; numbers are those at the chosen learning rate of each optimizer.
+
+    Args:
+        target: the test accuracy to which steps are counted; None on a problem.
+        results: of the optimizers.
+    """
+    if target is not None:
+        goal = f"{target:.4g}"
         head = ["optimizer", "learning rate", "validation loss", "test accuracy, %", "training loss"]
         head += [f"steps to {goal}", f"seconds to {goal}", "ms a step", "state, bytes a parameter"]
         return head, [_data_row(result) for result in results]
@@ -32,9 +37,9 @@ def rows(config: CompareConfig, results: Sequence[dict[str, Any]]) -> tuple[Row,
     return head, [_problem_row(result) for result in results]
 
 
-def rich_table(title: str, config: CompareConfig, results: Sequence[dict[str, Any]]) -> Table:
+def rich_table(title: str, target: float | None, results: Sequence[dict[str, Any]]) -> Table:
     """The same within a terminal of 80 columns."""
-    head, body = rows(config, results)
+    head, body = rows(target, results)
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     shown = [i for i, column in enumerate(head) if column not in ("validation loss", "ms a step")]
     for i in shown:
@@ -51,17 +56,18 @@ def notes(results: Sequence[dict[str, Any]]) -> list[str]:
     return [f"{result['label']}: {result['note']}." for result in results if result["note"]]
 
 
-def command(config: CompareConfig) -> str:
-    """The command that makes this comparison again; options that have their defaults are left out."""
-    data_dir = Path("DIR") if config.dataset == "mnist" else None
-    plain = CompareConfig(config.dataset, data_dir, config.model, problem=config.problem).resolved().to_dict()
+def command(config: dict[str, Any]) -> str:
+    """The command that makes the comparison of a `config.json` again, without options at their defaults."""
+    dataset, model, problem = (config[name] for name in ("dataset", "model", "problem"))
+    data_dir = Path("DIR") if dataset == "mnist" else None
+    plain = resolve(CompareOptions(dataset, data_dir, model, problem=problem)).to_dict()
     # These choose the defaults of the others.
     plain |= {"dataset": "digits", "data_dir": None, "model": "mlp", "problem": None}
-    fields = config.to_dict()
-    fields["data_dir"] = fields["data_dir"] or data_dir
+    fields = config | {"data_dir": config.get("data_dir") or data_dir}
     words = ["nag-optax", "compare"]
-    for name, value in fields.items():
-        values, defaults = (list(v) if isinstance(v, list | tuple) else [v] for v in (value, plain[name]))
+    for name, default in plain.items():
+        value = fields.get(name)  # A file of before may lack one.
+        values, defaults = (list(v) if isinstance(v, list | tuple) else [v] for v in (value, default))
         if value is not None and values != defaults:
             words += ["--" + name.replace("_", "-"), *map(str, values)]
     return shlex.join(words)

@@ -1,11 +1,14 @@
 """The optimizers of the command line: one row says all of one. Optax is imported in the factories, because
 `--help` shows the rows."""
 
+import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import optax
+
+    Factory = Callable[..., optax.GradientTransformation]
 
 RestartName = Literal["gradient", "speed", "value"]
 
@@ -26,11 +29,11 @@ class Row(NamedTuple):
 
     label: str
     style: Style
-    make: "Callable[..., optax.GradientTransformation]"  # takes the rate's schedule, and the options by name
+    make: "Factory"  # takes the rate's schedule, and the options by name
     learning_rates: dict[tuple[str, str], float]  # defaults, by dataset and model
     options: dict[str, Any] = {}  # and their defaults; never written to
     # The same for --prune: takes a prox too and no weight decay, and gives exact zeros. None: there is none.
-    pruned: "Callable[..., optax.GradientTransformation] | None" = None
+    pruned: "Factory | None" = None
     scale_free: bool = True  # whether the learning rate is the length of a step, whatever the gradient's
 
     @property
@@ -67,6 +70,28 @@ def defaults_of(option: str) -> str:
     for name in takers(option):
         names.setdefault(OPTIMIZERS[name].options[option], []).append(name)
     return "; ".join(f"{value:g} for {', '.join(who)}" for value, who in names.items())
+
+
+def _plain(module: str, name: str) -> "Factory":
+    """Of an optimizer that takes the options of its row as they are."""
+
+    def make(rate: "optax.Schedule", **options: Any) -> "optax.GradientTransformation":
+        if "weight_decay" in options:
+            options["mask"] = _matrices
+        return getattr(importlib.import_module(module), name)(rate, **options)
+
+    return make
+
+
+def _around(name: str) -> "Factory":
+    """Of an optimizer of this package that goes around another one."""
+
+    def make(rate: "optax.Schedule", *, inner: str, **options: Any) -> "optax.GradientTransformation":
+        import nag_optax
+
+        return getattr(nag_optax, name)(OPTIMIZERS[inner].make(rate, **options))
+
+    return make
 
 
 def _nag(
@@ -109,30 +134,6 @@ def _heavy_ball(
     return optax.chain(optax.trace(momentum), _decay(weight_decay), optax.scale_by_learning_rate(rate))
 
 
-def _adam(rate: "optax.Schedule") -> "optax.GradientTransformation":
-    import optax
-
-    return optax.adam(rate)
-
-
-def _adamw(rate: "optax.Schedule", *, weight_decay: float) -> "optax.GradientTransformation":
-    import optax
-
-    return optax.adamw(rate, weight_decay=weight_decay, mask=_matrices)
-
-
-def _nadam(rate: "optax.Schedule") -> "optax.GradientTransformation":
-    import nag_optax
-
-    return nag_optax.nadam(rate)
-
-
-def _nadamw(rate: "optax.Schedule", *, weight_decay: float) -> "optax.GradientTransformation":
-    import nag_optax
-
-    return nag_optax.nadamw(rate, weight_decay=weight_decay, mask=_matrices)
-
-
 def _laprop(
     rate: "optax.Schedule", *, weight_decay: float, restart: RestartName | None, **momentum: Any
 ) -> "optax.GradientTransformation":
@@ -143,41 +144,19 @@ def _laprop(
     )
 
 
-def _adan(rate: "optax.Schedule", *, weight_decay: float) -> "optax.GradientTransformation":
-    import nag_optax
-
-    return nag_optax.adan(rate, weight_decay=weight_decay, mask=_matrices)
-
-
 def _muon(rate: "optax.Schedule", *, weight_decay: float, **momentum: Any) -> "optax.GradientTransformation":
+    import optax
+
     import nag_optax
 
     return nag_optax.muon(
         rate,
         _momentum(**momentum),
-        fallback=_adamw(rate, weight_decay=weight_decay),
+        fallback=optax.adamw(rate, weight_decay=weight_decay, mask=_matrices),
         matrices=_is_hidden_matrix,
         weight_decay=weight_decay,
         mask=_matrices,
     )
-
-
-def _snoo(rate: "optax.Schedule", *, inner: str, **options: Any) -> "optax.GradientTransformation":
-    import nag_optax
-
-    return nag_optax.snoo(OPTIMIZERS[inner].make(rate, **options))
-
-
-def _ema_nesterov(rate: "optax.Schedule", *, inner: str, **options: Any) -> "optax.GradientTransformation":
-    import nag_optax
-
-    return nag_optax.ema_nesterov(OPTIMIZERS[inner].make(rate, **options))
-
-
-def _gpa(rate: "optax.Schedule", *, inner: str, **options: Any) -> "optax.GradientTransformation":
-    import nag_optax
-
-    return nag_optax.gpa(OPTIMIZERS[inner].make(rate, **options))
 
 
 def _momentum(momentum: float, momentum_schedule: str) -> Any:
@@ -247,19 +226,26 @@ OPTIMIZERS = {
         {"momentum": 0.9, "weight_decay": 0.0},
         scale_free=False,
     ),
-    "adam": Row("Adam", Style("#D55E00", _DASHED, "^"), _adam, _rates(mlp=(0.01, 0.003), cnn=0.1)),
+    "adam": Row(
+        "Adam", Style("#D55E00", _DASHED, "^"), _plain("optax", "adam"), _rates(mlp=(0.01, 0.003), cnn=0.1)
+    ),
     "adamw": Row(
         "AdamW",
         Style("#872D00", _DOTTED, "<"),
-        _adamw,
+        _plain("optax", "adamw"),
         _rates(mlp=(0.01, 0.003), cnn=0.01),
         {"weight_decay": 1e-4},
     ),
-    "nadam": Row("NAdam", Style("#783C78", _DASHED, ">"), _nadam, _rates(mlp=(0.01, 0.003), cnn=0.01)),
+    "nadam": Row(
+        "NAdam",
+        Style("#783C78", _DASHED, ">"),
+        _plain("nag_optax", "nadam"),
+        _rates(mlp=(0.01, 0.003), cnn=0.01),
+    ),
     "nadamw": Row(
         "NAdamW",
         Style("#CC79A7", "-", "v"),
-        _nadamw,
+        _plain("nag_optax", "nadamw"),
         _rates(mlp=(0.01, 0.003), cnn=0.01),
         {"weight_decay": 1e-4},
     ),
@@ -273,7 +259,7 @@ OPTIMIZERS = {
     "adan": Row(
         "Adan",
         Style("#009E73", "-", "P"),
-        _adan,
+        _plain("nag_optax", "adan"),
         _rates(mlp=(0.03, 0.003), cnn=0.03),
         {"weight_decay": 0.0},
     ),
@@ -287,21 +273,21 @@ OPTIMIZERS = {
     "snoo": Row(
         "SNOO around AdamW",
         Style("#C3A54B", _DASH_DOT, (4, 1, 0)),
-        _snoo,
+        _around("snoo"),
         _rates(mlp=(0.01, 0.003), cnn=0.03),
         {"inner": "adamw"},
     ),
     "ema_nesterov": Row(
         "EMA-Nesterov around AdamW",
         Style("#3C3CA5", "-", "*"),
-        _ema_nesterov,
+        _around("ema_nesterov"),
         _rates(mlp=(0.003, 0.001), cnn=0.003),
         {"inner": "adamw"},
     ),
     "gpa": Row(
         "GPA around AdamW",
         Style("#003C1E", _DASH_DOT, "p"),
-        _gpa,
+        _around("gpa"),
         _rates(mlp=(0.01, 0.003), cnn=0.003),
         {"inner": "adamw"},
     ),

@@ -12,14 +12,14 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
 
-from nag_optax.compare.config import CompareConfig, allowed
+from nag_optax.compare.options import CompareOptions, allowed
 from nag_optax.train.checks import flag
 from nag_optax.train.defaults import defaults_table
 from nag_optax.train.errors import InputError
 from nag_optax.train.hints import choices, is_several, read
 from nag_optax.train.options import EvaluateOptions, Options
 
-_COMMANDS = {"train": Options, "evaluate": EvaluateOptions, "compare": CompareConfig}
+_COMMANDS = {"train": Options, "evaluate": EvaluateOptions, "compare": CompareOptions}
 
 
 class _Words(list[str]):
@@ -58,7 +58,7 @@ def _sorted_by_option(arguments: list[str]) -> tuple[Any, list[str]]:
     commands = (
         Annotated[Options, tyro.conf.subcommand("train")]
         | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
-        | Annotated[CompareConfig, tyro.conf.subcommand("compare")]
+        | Annotated[CompareOptions, tyro.conf.subcommand("compare")]
     )
     try:
         with contextlib.redirect_stderr(io.StringIO()), _registry():

@@ -199,8 +199,9 @@ def with_stored_options(options: _Options, given: set[str], kind: type[Folder] =
         stored = kind.load(folder / CONFIG)
     except InputError as error:
         raise InputError(f"--run-dir {error}") from None
-    names = [field.name for field in dataclasses.fields(options)]
-    return type(options)(**{name: getattr(options if name in given else stored, name) for name in names})
+    # What a spec lacks belongs to comparisons of the other kind.
+    fields = {field.name: getattr(stored, field.name, None) for field in dataclasses.fields(options)}
+    return type(options)(**fields | {name: getattr(options, name) for name in given})
 
 
 def _locked(file: IO[str]) -> bool:

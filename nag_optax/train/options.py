@@ -12,6 +12,7 @@ from nag_optax.train.hints import TABLE, Float, FloatInTable, Int, IntInTable, O
 
 DatasetName = Literal["digits", "mnist"]
 ModelName = Literal["mlp", "cnn"]
+ScheduleName = Literal["constant", "cosine", "linear"]
 if TYPE_CHECKING:
     OptimizerName = InnerName = str
 else:
@@ -71,7 +72,7 @@ class Options:
         ),
     ] = "constant"
     schedule: Annotated[
-        Literal["constant", "cosine", "linear"] | None,
+        ScheduleName | None,
         tyro.conf.arg(metavar="{constant,cosine,linear}", help_behavior_hint=TABLE),
     ] = None
     """How the learning rate decays, to 0 at the end."""

@@ -13,7 +13,7 @@ from nag_optax.train.checks import ALLOWED, class_labels, flag, positive, prune_
 from nag_optax.train.defaults import DEFAULTS
 from nag_optax.train.errors import InputError
 from nag_optax.train.hints import given_or, matches
-from nag_optax.train.options import DatasetName, ModelName, Options, allowed
+from nag_optax.train.options import DatasetName, ModelName, Options, ScheduleName, allowed
 from nag_optax.train.stored import load_stored
 
 _DEFAULT_MODEL: dict[str, ModelName] = {"digits": "cnn", "mnist": "mlp"}
@@ -40,7 +40,7 @@ class Spec:
     learning_rate: float
     momentum: float | None
     momentum_schedule: str
-    schedule: str
+    schedule: ScheduleName
     warmup_epochs: float
     weight_decay: float
     smoothing: float

@@ -3,6 +3,8 @@
 import json
 
 from benchmarks import render
+from nag_optax.compare.options import CompareOptions
+from nag_optax.compare.spec import resolve
 from tests.compare import test_table
 
 FACTS = {
@@ -55,8 +57,11 @@ def test_convex(tmp_path):
     assert "L from 0.1 to 10: in how many of 2 scales" in text
 
 
+CONFIG = resolve(CompareOptions(seeds=3)).to_dict()
+
+
 def test_comparison(tmp_path):
-    result = {"config": test_table.CONFIG.to_dict(), "optimizers": [test_table.RESULT]}
+    result = {"config": CONFIG, "optimizers": [test_table.RESULT]}
     text = written(tmp_path, "comparison-digits.json", result)
     first, second = commands(text)
     assert first == "nag-optax compare --run-dir runs/compare-digits-mlp"
@@ -68,7 +73,7 @@ def test_comparison(tmp_path):
 
 def test_comparison_on_files(tmp_path):
     """The place of the data is not kept, and must be given again."""
-    config = test_table.CONFIG.to_dict() | {"dataset": "mnist", "model": "cnn"}
+    config = CONFIG | {"dataset": "mnist", "model": "cnn"}
     result = {"config": config, "optimizers": [test_table.RESULT]}
     text = written(tmp_path, "comparison-mnist-cnn.json", result)
     assert "## Optimizers: mnist, cnn" in text

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nag_optax.compare.config import CompareConfig
+from nag_optax.compare.options import CompareOptions
 from nag_optax.compare.run import compare
 
 
@@ -21,7 +21,7 @@ def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nag_optax.plot.style.save", lambda *_, **__: None)
 
 
-SMALL = CompareConfig(
+SMALL = CompareOptions(
     optimizers=("nag", "adam"), learning_rates=(0.03, 1e30), seeds=2, num_epochs=1, batch_size=128
 )
 

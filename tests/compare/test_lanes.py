@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.contenders import CONTENDERS
 from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
 from nag_optax.train.data import load_dataset
@@ -17,8 +16,8 @@ from nag_optax.train.spec import resolve
 
 
 def make_runner(**fields) -> LaneRunner:
-    config = CompareConfig(**{"num_epochs": 2, "batch_size": 64, **fields}).resolved()
-    return LaneRunner(config, load_dataset(config.train_spec()), jax.devices()[0])
+    spec = resolve(Options(**{"model": "mlp", "num_epochs": 2, "batch_size": 64, **fields}))
+    return LaneRunner(spec, load_dataset(spec), jax.devices()[0])
 
 
 def quiet(_: float) -> None:
@@ -66,9 +65,9 @@ def test_a_lane_is_the_run_of_the_trainer(model, accuracy, mlp, nag_lanes):
 
 def test_a_runner_is_freed_with_its_data():
     """JAX keeps what it compiles, and must not keep the runner with it."""
-    config = CompareConfig(num_epochs=1, batch_size=512).resolved()
-    dataset = load_dataset(config.train_spec())
-    runner = LaneRunner(config, dataset, jax.devices()[0])
+    spec = resolve(Options(model="mlp", num_epochs=1, batch_size=512))
+    dataset = load_dataset(spec)
+    runner = LaneRunner(spec, dataset, jax.devices()[0])
     runner.run(CONTENDERS["sgd"], [Lane(0.05, 0)], quiet)
     alive = [weakref.ref(runner), weakref.ref(dataset.train.images)]
     del runner, dataset

@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from nag_optax.compare import on_data
-from nag_optax.compare.config import CompareConfig
 from nag_optax.compare.folder import to_json
 from nag_optax.compare.on_data import OnData, first_reaching
+from nag_optax.compare.options import CompareOptions
 from nag_optax.compare.run import compare
 from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.options import Options
@@ -68,7 +68,7 @@ def test_another_comparison_is_not_overwritten_unless_asked(finished, tmp_path):
     shutil.copytree(finished[0], folder)
     with pytest.raises(InputError, match="is not empty; --resume .*--overwrite"):
         compare(dataclasses.replace(SMALL, run_dir=folder), silent())
-    other = CompareConfig(problem="quadratic", optimizers=("sgd",), num_steps=5, run_dir=folder)
+    other = CompareOptions(problem="quadratic", optimizers=("sgd",), num_steps=5, run_dir=folder)
     with pytest.raises(InputError, match="another configuration"):
         compare(dataclasses.replace(other, resume=True), silent())
     assert (folder / "comparison.json").read_bytes() == (finished[0] / "comparison.json").read_bytes()
@@ -77,9 +77,9 @@ def test_another_comparison_is_not_overwritten_unless_asked(finished, tmp_path):
 
 
 def test_a_run_and_a_comparison_do_not_overwrite_each_other(tmp_path):
-    config = Options(model="mlp", num_epochs=1, run_dir=tmp_path / "run")
-    train(config, silent())
-    comparison = CompareConfig(
+    options = Options(model="mlp", num_epochs=1, run_dir=tmp_path / "run")
+    train(options, silent())
+    comparison = CompareOptions(
         problem="quadratic", optimizers=("sgd",), num_steps=5, run_dir=tmp_path / "comparison"
     )
     compare(comparison, silent())
@@ -88,7 +88,7 @@ def test_a_run_and_a_comparison_do_not_overwrite_each_other(tmp_path):
         with pytest.raises(InputError, match="holds a run, not a comparison"):
             compare(dataclasses.replace(comparison, run_dir=tmp_path / "run", **how), silent())
         with pytest.raises(InputError, match="holds a comparison, not a run"):
-            train(dataclasses.replace(config, run_dir=tmp_path / "comparison", **how), silent())
+            train(dataclasses.replace(options, run_dir=tmp_path / "comparison", **how), silent())
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
 
@@ -96,7 +96,7 @@ def test_a_comparison_on_other_data_is_refused(finished, tmp_path, monkeypatch):
     shutil.copytree(finished[0], tmp_path / "run")
     resumed = dataclasses.replace(SMALL, device="cpu", run_dir=tmp_path / "run", resume=True)
     load = on_data.load_dataset
-    monkeypatch.setattr(on_data, "load_dataset", lambda config: load(config)._replace(digest="other"))
+    monkeypatch.setattr(on_data, "load_dataset", lambda spec: load(spec)._replace(digest="other"))
     with pytest.raises(
         InputError, match="^--dataset digits: has other training data than those of nag, adam"
     ):
@@ -105,19 +105,19 @@ def test_a_comparison_on_other_data_is_refused(finished, tmp_path, monkeypatch):
 
 
 def test_a_comparison_that_is_overwritten_loses_its_own_files_alone(tmp_path):
-    config = CompareConfig(problem="quadratic", optimizers=("sgd",), num_steps=5, run_dir=tmp_path / "run")
-    compare(config, silent())
+    options = CompareOptions(problem="quadratic", optimizers=("sgd",), num_steps=5, run_dir=tmp_path / "run")
+    compare(options, silent())
     (tmp_path / "run" / "optimizers" / "mine.json").write_text("mine")
-    again = dataclasses.replace(config, optimizers=("nag",), overwrite=True)
+    again = dataclasses.replace(options, optimizers=("nag",), overwrite=True)
     compare(again, silent())
     assert {p.name for p in (tmp_path / "run" / "optimizers").iterdir()} == {"nag.json", "mine.json"}
 
 
 def test_an_interrupt_keeps_what_is_finished_and_resume_goes_on(tmp_path, monkeypatch):
-    config = CompareConfig(
+    options = CompareOptions(
         problem="quadratic", optimizers=("sgd", "nag", "adam"), num_steps=20, run_dir=tmp_path / "run"
     )
-    whole = compare(dataclasses.replace(config, run_dir=tmp_path / "whole"), silent())
+    whole = compare(dataclasses.replace(options, run_dir=tmp_path / "whole"), silent())
     from nag_optax.compare import on_problem
 
     descend, descents = on_problem.descend, []
@@ -130,23 +130,23 @@ def test_an_interrupt_keeps_what_is_finished_and_resume_goes_on(tmp_path, monkey
 
     monkeypatch.setattr(on_problem, "descend", interrupted)
     with pytest.raises(Interrupted) as stopped:
-        compare(config, silent())
+        compare(options, silent())
     assert stopped.value.exit_code == 130
     assert str(stopped.value).startswith("stopped by SIGINT; finished and kept: sgd")
     assert f"nag-optax compare --resume --run-dir {tmp_path}/run" in str(stopped.value)
     assert not (tmp_path / "run" / "comparison.json").exists()
     before = descents.count("gradient descent")
-    resumed = compare(dataclasses.replace(config, resume=True), silent())
+    resumed = compare(dataclasses.replace(options, resume=True), silent())
     assert descents.count("gradient descent") == before
     assert resumed["optimizers"] == whole["optimizers"]
 
 
 @pytest.mark.parametrize("damage", ['{"name": "sg', "5", "{}"])
 def test_a_result_that_is_damaged_is_made_again(tmp_path, damage):
-    config = CompareConfig(problem="quadratic", optimizers=("sgd",), num_steps=5, run_dir=tmp_path / "run")
-    whole = compare(config, silent())
+    options = CompareOptions(problem="quadratic", optimizers=("sgd",), num_steps=5, run_dir=tmp_path / "run")
+    whole = compare(options, silent())
     (tmp_path / "run" / "optimizers" / "sgd.json").write_text(damage)
-    assert compare(dataclasses.replace(config, resume=True), silent())["optimizers"] == whole["optimizers"]
+    assert compare(dataclasses.replace(options, resume=True), silent())["optimizers"] == whole["optimizers"]
 
 
 def test_json_is_strict_and_a_list_of_numbers_is_one_line():
@@ -172,8 +172,8 @@ def test_the_test_split_chooses_nothing(finished, tmp_path, monkeypatch):
     """With other test images the trials and the learning rates are the same to the bit."""
     load = on_data.load_dataset
 
-    def with_noise_to_test(config):
-        dataset = load(config)
+    def with_noise_to_test(spec):
+        dataset = load(spec)
         noise = np.random.default_rng(1).permuted(dataset.test.images)
         return dataset._replace(test=dataset.test._replace(images=noise))
 

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from nag_optax.compare import table
-from nag_optax.compare.config import CompareConfig
+from nag_optax.compare.options import CompareOptions
+from nag_optax.compare.spec import resolve
 from nag_optax.train.markdown import markdown_table
 
 BEST = {"learning_rate": 0.1, "diverged": False, "validation_loss": [0.1, 0.2, 0.3]}
@@ -28,12 +29,12 @@ RESULT = {
     "trials": [BEST],
     "chosen": CHOSEN,
 }
-CONFIG = CompareConfig(seeds=3).resolved()
+TARGET = 0.97
 
 
 def row(**changes):
-    (cells,) = table.rows(CONFIG, [RESULT | changes])[1]
-    return dict(zip(table.rows(CONFIG, [])[0], cells, strict=True))
+    (cells,) = table.rows(TARGET, [RESULT | changes])[1]
+    return dict(zip(table.rows(TARGET, [])[0], cells, strict=True))
 
 
 def test_a_row_holds_means_deviations_and_costs():
@@ -74,12 +75,12 @@ def test_one_seed_has_no_deviation():
 
 
 def test_markdown_is_padded_and_the_terminal_needs_80_columns():
-    head, body = table.rows(CONFIG, [RESULT | {"label": "heavy-ball momentum"}])
+    head, body = table.rows(TARGET, [RESULT | {"label": "heavy-ball momentum"}])
     lines = markdown_table(head, body).splitlines()
     assert len(lines) == 3 and len({len(line) for line in lines}) == 1
     assert lines[1].startswith("| ---") and lines[1].endswith("-: |")
     console = Console(file=io.StringIO(), width=80)
-    console.print(table.rich_table("A title", CONFIG, [RESULT | {"label": "heavy-ball momentum"}]))
+    console.print(table.rich_table("A title", TARGET, [RESULT | {"label": "heavy-ball momentum"}]))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "2.0e-03±1e-03" in text and "heavy-ball momentum" in text and "…" not in text
@@ -88,8 +89,7 @@ def test_markdown_is_padded_and_the_terminal_needs_80_columns():
 @pytest.mark.parametrize(("gap", "shown"), [(1.5e-7, "1.5e-07"), (1e-130, "< 1e-15")])
 def test_a_row_of_a_problem(gap, shown):
     trial = {"learning_rate": 0.0123456, "final_gap": gap, "steps_to_gap": {"0.001": 43, "1e-06": None}}
-    config = CompareConfig(problem="quadratic").resolved()
-    _, (cells,) = table.rows(config, [{"label": "NAG", "best": 0, "trials": [trial]}])
+    _, (cells,) = table.rows(None, [{"label": "NAG", "best": 0, "trials": [trial]}])
     assert cells == ["NAG", "0.0123", "43", "–", shown]
 
 
@@ -111,14 +111,14 @@ def test_a_row_of_a_problem(gap, shown):
 def test_the_command_makes_the_comparison_again(fields, line):
     from nag_optax.train.command_line import parse
 
-    config = CompareConfig(**fields).resolved()
-    words = table.command(config).split()
+    spec = resolve(CompareOptions(**fields))
+    words = table.command(spec.to_dict()).split()
     assert " ".join(words) == f"nag-optax compare {line}".strip()
     parsed = parse(words[1:])[0]
-    assert isinstance(parsed, CompareConfig) and parsed.resolved() == config
+    assert isinstance(parsed, CompareOptions) and resolve(parsed) == spec
 
 
 def test_the_command_of_stored_results_names_the_folder_that_they_do_not_hold():
-    fields = CompareConfig(dataset="mnist", data_dir=Path("/d")).resolved().to_dict() | {"data_dir": None}
-    config = CompareConfig(**json.loads(json.dumps(fields)))
+    config = json.loads(resolve(CompareOptions(dataset="mnist", data_dir=Path("/d"))).to_json())
+    del config["data_dir"]
     assert table.command(config) == "nag-optax compare --dataset mnist --data-dir DIR"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from nag_optax.compare.config import CompareConfig
+from nag_optax.compare.options import CompareOptions
+from nag_optax.compare.spec import resolve as resolve_comparison
 from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.defaults import DEFAULTS
 from nag_optax.train.errors import InputError
@@ -177,7 +178,7 @@ def test_a_config_json_that_is_none_of_a_run_is_told_for_what_it_is(tmp_path):
         load_spec(tmp_path / "config.json")
     with pytest.raises(InputError, match="config.json: is a file; name the folder of a run"):
         load_spec(tmp_path / "config.json" / "config.json")
-    (tmp_path / "config.json").write_text(CompareConfig().resolved().to_json())
+    (tmp_path / "config.json").write_text(resolve_comparison(CompareOptions()).to_json())
     with pytest.raises(InputError, match=f"{tmp_path}: holds a comparison, not a run"):
         load_spec(tmp_path / "config.json")
 

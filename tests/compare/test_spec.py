@@ -5,22 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from nag_optax.compare.config import CONTENDER_NAMES, CompareConfig, load_config
 from nag_optax.compare.contenders import CONTENDERS
+from nag_optax.compare.options import CONTENDER_NAMES, CompareOptions
+from nag_optax.compare.spec import DataSpec, ProblemSpec, load_spec, resolve
 from nag_optax.train.errors import InputError
 from nag_optax.train.options import Options
-from nag_optax.train.spec import resolve
+from nag_optax.train.spec import resolve as resolve_run
 
 
 def test_the_defaults_of_data_and_of_a_problem():
-    config = CompareConfig().resolved()
-    assert (config.dataset, config.model, config.num_epochs, config.batch_size) == ("digits", "mlp", 60, 32)
-    assert (config.schedule, config.seeds, config.target) == ("cosine", 3, 0.97)
+    spec = resolve(CompareOptions())
+    assert isinstance(spec, DataSpec)
+    assert (spec.dataset, spec.model, spec.num_epochs, spec.batch_size) == ("digits", "mlp", 60, 32)
+    assert (spec.schedule, spec.seeds, spec.target) == ("cosine", 3, 0.97)
     default = ("sgd", "momentum", "nag", "nag-restart", "adam", "nadamw", "adan", "muon")
-    assert config.optimizers == default and CONTENDER_NAMES == tuple(CONTENDERS)
-    assert config.run_dir == Path("runs/compare-digits-mlp") and config.num_steps is None
-    problem = CompareConfig(problem="quadratic").resolved()
-    assert (problem.dataset, problem.seeds, problem.num_steps) == (None, None, 1000)
+    assert spec.optimizers == default and CONTENDER_NAMES == tuple(CONTENDERS)
+    assert spec.run_dir == Path("runs/compare-digits-mlp") and spec.to_dict()["num_steps"] is None
+    problem = resolve(CompareOptions(problem="quadratic"))
+    assert isinstance(problem, ProblemSpec) and problem.num_steps == 1000
+    assert (problem.to_dict()["dataset"], problem.to_dict()["seeds"]) == (None, None)
     assert problem.schedule == "constant" and "muon" not in problem.optimizers
     assert problem.run_dir == Path("runs/compare-quadratic")
 
@@ -51,22 +54,22 @@ def test_the_defaults_of_data_and_of_a_problem():
 )
 def test_a_mistake_names_the_option_the_value_and_what_is_allowed(fields, line):
     with pytest.raises(InputError) as error:
-        CompareConfig(**fields).resolved()
+        resolve(CompareOptions(**fields))
     assert str(error.value).startswith(line)
 
 
 def test_the_file_gives_back_the_configuration_and_says_what_differs(tmp_path):
-    config = CompareConfig(optimizers=("nag", "adam"), learning_rates=(0.1, 0.3), run_dir=tmp_path).resolved()
+    spec = resolve(CompareOptions(optimizers=("nag", "adam"), learning_rates=(0.1, 0.3), run_dir=tmp_path))
     path = tmp_path / "config.json"
-    path.write_text(config.to_json())
-    assert load_config(path) == config
-    other = dataclasses.replace(config, learning_rates="auto", device="cpu")
-    assert config.differences(other) == ["--learning-rates auto (it holds 0.1 0.3)"]
+    path.write_text(spec.to_json())
+    assert load_spec(path) == spec
+    other = dataclasses.replace(spec, learning_rates="auto", device="cpu")
+    assert spec.differences(other) == ["--learning-rates auto (it holds 0.1 0.3)"]
     path.write_text("{}")
     with pytest.raises(
         InputError, match=r"not a readable configuration of a comparison \(it has no 'data_dir'\)"
     ):
-        load_config(path)
-    path.write_text(resolve(Options()).to_json())
+        load_spec(path)
+    path.write_text(resolve_run(Options()).to_json())
     with pytest.raises(InputError, match=f"{tmp_path}: holds a run, not a comparison"):
-        load_config(path)
+        load_spec(path)
