@@ -86,9 +86,9 @@ def cost_of_calls(result: dict[str, Any]) -> str:
         f"A step called from Python costs {called['milliseconds']:.2f} ms for ResNet-50's {entry['leaves']} "
         f"leaves, {torch['nag_ratio']:.1f} times torch's {torch['milliseconds']:.2f} ms: JAX takes that long "
         "to pass so many arrays. A compiled loop, as in `nag-optax train`, passes them once. Its step was "
-        "measured apart from this table, on the same kind of card, in three forms: a kernel for each leaf, "
-        "one kernel for the small leaves of a shape (as now), and one flat array of that size, which is the "
-        "bound. "
+        "measured apart from this table, by a prototype on the same kind of card, in three forms: a kernel "
+        "for each leaf, one kernel for the small leaves of a shape (as now), and one flat array of that size, "
+        "which is the bound. "
         + " ".join(
             f"{name}: {', '.join(f'{time:.2f}' for time in times)} ms."
             for name, times in LOOP_MILLISECONDS.items()
