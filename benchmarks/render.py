@@ -87,8 +87,8 @@ def cost_of_calls(result: dict[str, Any]) -> str:
         f"leaves, {torch['nag_ratio']:.1f} times torch's {torch['milliseconds']:.2f} ms: JAX takes that long "
         "to pass so many arrays. A compiled loop, as in `nag-optax train`, passes them once. Its step was "
         "measured apart from this table, by a prototype on the same kind of card, in three forms: a kernel "
-        "for each leaf, one kernel for the small leaves of a shape (as now), and one flat array of that size, "
-        "which is the bound. "
+        "for each leaf, one kernel for the small leaves of a shape (as now), and one flat array of that "
+        "size, which is the bound. "
         + " ".join(
             f"{name}: {', '.join(f'{time:.2f}' for time in times)} ms."
             for name, times in LOOP_MILLISECONDS.items()
