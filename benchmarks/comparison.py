@@ -16,7 +16,6 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m benchmarks.comparison",
         description="What nag-optax compare found, without its curves.",
-        allow_abbrev=False,
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a comparison on images")
     parser.add_argument("--json", type=writable_file, metavar="FILE", required=True, help="where to write it")

@@ -71,7 +71,6 @@ def main(args: list[str] | None = None) -> None:
     parser = Parser(
         prog="python -m benchmarks.exactness",
         description="How close an optimizer stays to Nesterov's own sequences.",
-        allow_abbrev=False,
     )
     parser.add_argument("--figure", type=writable_file, metavar="FILE.png", help="draw the comparison")
     options = parser.parse_args(args)

@@ -13,7 +13,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.options import Parser, positive, writable_file
+from benchmarks.options import Parser, positive
 from benchmarks.trees import MATRICES, Shapes, num_parameters
 from benchmarks.trees import TREES as STEP_TREES
 
@@ -61,9 +61,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.memory",
         description="Bytes, step time and final loss of nag_optax.low_memory around nag, adamw, adan and "
         "muon, beside the same in float32.",
-        epilog=LEGEND,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        legend=LEGEND,
     )
     parser.add_argument(
         "--only",
@@ -104,7 +102,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         "--num-epochs", type=positive, metavar="N", help="by default those of the trainer's table"
     )
     parser.add_argument("--seeds", type=positive, default=5, metavar="N", help="runs of each (default: 5)")
-    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result as JSON")
+    parser.add_json()
     return parser.parse_args(args)
 
 
@@ -236,7 +234,7 @@ def loss_rows(entry: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def tables(result: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[list[tuple[str, ...]]]]]:
-    """Title, columns and rows in groups of what was measured."""
+    """The tables of a result: for each its title, its columns and its groups of rows."""
     found = []
     if result.get("trees"):
         groups = [rows(entry) for entry in result["trees"]]

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.options import Parser, positive, writable_file
+from benchmarks.options import Parser
 from benchmarks.trees import MATRICES, Shapes, num_parameters
 
 DTYPES = ("float32", "bfloat16")
@@ -31,7 +31,7 @@ ms a step: median and quartiles over the rounds of one run in which all methods 
 nag_optax / this: the median of nag_optax.muon divided by this one; below 1, nag_optax is the faster.
 The dtype is that of parameters, gradients, momentum and Newton-Schulz steps; torch.optim.Muon has \
 bfloat16 steps alone.
-kernels: operations that one call of the compiled step starts, those of a loop as often as it runs.
+kernels: operations that one call of the compiled step starts. One in a loop counts once for each pass.
 GFLOP, MB: XLA's cost analysis of the step in float32 with one Newton-Schulz iteration, compiled for a CPU, \
 with every matrix split over the devices along its rows. exchanges: collectives in that program.
 """
@@ -42,9 +42,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.muon",
         description="Times one step of nag_optax.muon beside optax.contrib.muon, both jitted with donated "
         "parameters and state, and torch.optim.Muon, where torch is installed.",
-        epilog=LEGEND,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        legend=LEGEND,
     )
     parser.add_argument(
         "--matrices",
@@ -62,14 +60,8 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         metavar="DTYPE",
         help="float32, bfloat16 (default: both)",
     )
-    parser.add_argument(
-        "--repeats",
-        type=positive,
-        default=20,
-        metavar="N",
-        help="rounds, of each of which every method has one sample of 20 ms or more (default: 20)",
-    )
-    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result as JSON")
+    parser.add_rounds(20, "every method")
+    parser.add_json()
     return parser.parse_args(args)
 
 

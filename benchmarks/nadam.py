@@ -165,7 +165,6 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m benchmarks.nadam",
         description="Searches the learning rate of each variant of nadamw, of AdamW and of laprop.",
-        allow_abbrev=False,
     )
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="IDX files, for mnist-mlp")

@@ -7,10 +7,32 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that reports an error in one line."""
+    """An ArgumentParser that reports an error in one line, and leaves the lines of a legend as they are."""
+
+    def __init__(self, prog: str, description: str, legend: str | None = None):
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=legend,
+            formatter_class=argparse.RawDescriptionHelpFormatter if legend else argparse.HelpFormatter,
+            allow_abbrev=False,
+        )
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def add_rounds(self, default: int, contenders: str) -> None:
+        """`--repeats`, for `timing.interleaved_medians`."""
+        self.add_argument(
+            "--repeats",
+            type=positive,
+            default=default,
+            metavar="N",
+            help=f"rounds; in each of them {contenders} has one sample of 20 ms or more (default: {default})",
+        )
+
+    def add_json(self) -> None:
+        self.add_argument("--json", type=writable_file, metavar="FILE", help="write the result as JSON")
 
 
 def positive(text: str) -> int:

@@ -27,7 +27,7 @@ class Program(NamedTuple):
         bytes_accessed: what its operations read and write, as XLA's cost analysis counts them.
         copies: copies in the compiled program of arrays as large as a leaf of the tree.
         argument_bytes: memory of the arguments.
-        kernels: operations that a call starts, those of a loop as often as it runs.
+        kernels: operations that a call starts; one in a loop counts once for each pass.
         temporary_bytes: memory that a call allocates beside its arguments and results.
         trace_seconds: tracing and lowering.
         compile_seconds: XLA's compilation; None where JAX has a cache, which may have held the program.

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.options import Parser, positive, writable_file
+from benchmarks.options import Parser, positive
 
 _COMMAND = "from nag_optax.cli import main; main()"  # What the script `nag-optax` holds.
 PROGRAMS = {
@@ -32,14 +32,12 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m benchmarks.startup",
         description="Times the import of nag_optax and nag-optax --help, each as a process.",
-        epilog=LEGEND,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        legend=LEGEND,
     )
     parser.add_argument(
         "--repeats", type=positive, default=11, metavar="N", help="rounds, of one sample each (default: 11)"
     )
-    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result as JSON")
+    parser.add_json()
     return parser.parse_args(args)
 
 

@@ -9,7 +9,7 @@ import argparse
 import os
 from typing import Any
 
-from benchmarks.options import Parser, positive, writable_file
+from benchmarks.options import Parser
 from benchmarks.trees import TREES, Shapes, num_parameters
 
 LEAST_BYTES = 20
@@ -47,9 +47,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         description="Times one update step of nag_optax.nag(0.1, 0.9) beside "
         "optax.sgd(0.1, 0.9, nesterov=True), both jitted with donated parameters and state, and "
         "torch.optim.SGD(nesterov=True), fused and foreach, where torch is installed.",
-        epilog=LEGEND,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        legend=LEGEND,
     )
     parser.add_argument(
         "--trees",
@@ -59,14 +57,8 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         metavar="TREE",
         help=f"parameter trees to time: {', '.join(TREES)} (default: all but tiny)",
     )
-    parser.add_argument(
-        "--repeats",
-        type=positive,
-        default=30,
-        metavar="N",
-        help="rounds, of each of which every method has one sample of 20 ms or more (default: 30)",
-    )
-    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result as JSON")
+    parser.add_rounds(30, "every method")
+    parser.add_json()
     return parser.parse_args(args)
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.options import Parser, positive, writable_file
+from benchmarks.options import Parser, positive
 
 OURS, TORCH, COMPILED = "nag-optax train", "torch loop, fused SGD", "the same, torch.compile"
 COLUMNS = ("model", "loop", "s an epoch", "quartiles", "nag-optax / this")
@@ -25,7 +25,6 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m benchmarks.training",
         description="Times a steady-state epoch of nag-optax train beside the same model in a PyTorch loop.",
-        allow_abbrev=False,
     )
     parser.add_argument("--model", choices=("mlp", "cnn"), default="mlp", help="default: mlp")
     parser.add_argument(
@@ -37,7 +36,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--repeats", type=positive, default=5, metavar="N", help="samples of each, in turns (default: 5)"
     )
-    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result as JSON")
+    parser.add_json()
     return parser.parse_args(args)
 
 

@@ -52,7 +52,6 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="python -m benchmarks.tuning",
         description="Searches the learning rate of each optimizer of nag-optax train.",
-        allow_abbrev=False,
     )
     parser.add_argument("--dataset", choices=("digits", "mnist"), default="digits", help="default: digits")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="IDX files, for --dataset mnist")

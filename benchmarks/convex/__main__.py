@@ -11,19 +11,18 @@ import argparse
 import importlib.util
 from typing import Any
 
-from benchmarks.options import Parser, positive, writable_file
+from benchmarks.options import Parser, positive
 
 
 def parse(args: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m benchmarks.convex",
         description="Convex problems: this package beside JAXopt, optax.lbfgs, scikit-learn and SciPy.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--repeats", type=positive, default=9, metavar="N", help="samples of each time (default: 9)"
     )
-    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result as JSON")
+    parser.add_json()
     return parser.parse_args(args)
 
 

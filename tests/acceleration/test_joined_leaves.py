@@ -54,7 +54,8 @@ def test_small_leaves_of_one_shape_read_one_array():
 
 
 @pytest.mark.skipif(
-    jax.default_backend() != "gpu" or jax.device_count() > 1, reason="XLA joins them for one GPU alone"
+    jax.default_backend() != "gpu" or jax.device_count() > 1,
+    reason="needs exactly one GPU: elsewhere the leaves are not joined",
 )
 def test_they_are_one_kernel():
     grads = {str(i): jnp.ones(1000) for i in range(16)}

@@ -41,8 +41,8 @@ def restarting(momentum: Momentum, restart: Restart | None) -> MomentumRule:
     Args:
         momentum: a rule, which a restart sends back to its beginning; or a number or an Optax
             schedule, which follow the training step and do not begin again.
-        restart: "gradient", "speed" or "value", which needs `update(..., value=)`. None leaves the rule
-            as it is.
+        restart: "gradient", "speed" or "value", which needs `update(..., value=)`. With None
+            there is no restart.
 
     Returns:
         A `MomentumRule` with the iterate and the `retime` of the rule inside.
