@@ -491,7 +491,9 @@ def test_sharded_training_equals_one_device(case: Case):
 
     sharded, state = run(jax.device_put(params, sharding))
     alone, _ = run(params)
-    assert_trees_close(sharded, alone, rtol=1e-6, atol=case.rounding)
+    # The two programs round differently in each of four steps, at first by the size of the start.
+    atol = 4 * float(jnp.finfo(jnp.float32).eps) * 2.0
+    assert_trees_close(sharded, alone, rtol=1e-6, atol=max(atol, case.rounding))
     for leaf in jax.tree.leaves(sharded) + arrays_like(state, params):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
 
