@@ -151,7 +151,7 @@ def losses(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     from benchmarks import report
     from nag_optax import low_memory
-    from nag_optax.compare.contenders import CONTENDERS, variant
+    from nag_optax.compare.contenders import contender_of, variant
     from nag_optax.compare.lanes import Lane, LaneRunner
     from nag_optax.train.data import load_dataset
     from nag_optax.train.options import Options
@@ -172,9 +172,9 @@ def losses(options: argparse.Namespace) -> list[dict[str, Any]]:
         runner = LaneRunner(spec, load_dataset(spec), jax.devices()[0])
         entry: dict[str, Any] = {"dataset": dataset, "model": model, "num_epochs": runner.num_epochs}
         for name in options.optimizers:
-            wide = CONTENDERS[name]
+            wide = contender_of(name, spec.model_row)
             narrow = variant(name, f"{name} {NARROW}", lambda rate: low_memory(wide.optimizer(rate)))  # noqa: B023
-            rate = wide.row.learning_rates[dataset, model]
+            rate = wide.row.searched[dataset, model]
             lanes = [Lane(rate, seed) for seed in range(options.seeds)]
             found: dict[str, Any] = {"learning_rate": rate}
             for state, contender in zip(STATES, (wide, narrow), strict=True):

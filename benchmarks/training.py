@@ -172,7 +172,7 @@ def main(args: list[str] | None = None) -> None:
     ) as advance:
         timings = timing.interleaved_medians(
             {
-                OURS: ours(loop, steps, spec.steps_per_report),
+                OURS: ours(loop, steps, spec.model_row.steps_per_report),
                 **torch_loops(spec, dataset, steps, device, report.num_cores()),
             },
             options.repeats,

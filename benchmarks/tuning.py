@@ -32,7 +32,8 @@ LEGEND = [
 ]
 
 UNSEARCHED = (
-    "MNIST's cnn was not searched, because its runs take long; it has the learning rates of digits' cnn."
+    "Where nothing was searched, MNIST's cnn among it, an optimizer takes its fallback: "
+    "`learning_rate` of its row in nag_optax/train/registry.py."
 )
 NOTES = {
     (
@@ -103,7 +104,7 @@ def search(options: argparse.Namespace) -> dict[str, Any]:
     """The comparison of these options, without its curves."""
     from nag_optax.compare.options import CompareOptions
     from nag_optax.compare.run import compare
-    from nag_optax.train.catalogue import OPTIMIZERS
+    from nag_optax.train.registry import OPTIMIZERS
 
     optimizers: Any = tuple(options.optimizers or OPTIMIZERS)
     with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +142,7 @@ def first_images(data_dir: Path, count: int, folder: Path) -> Path:
 
 def without_curves(found: dict[str, Any], command: str) -> dict[str, Any]:
     """What a comparison found of the trainer's optimizers, and the command that makes it again."""
-    from nag_optax.train.catalogue import OPTIMIZERS
+    from nag_optax.train.registry import OPTIMIZERS
 
     facts = ("dataset", "model", "num_epochs", "batch_size", "schedule", "seeds")
     return {
@@ -176,7 +177,7 @@ def condensed(result: dict[str, Any], command: str) -> dict[str, Any]:
 
 def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
     """One row for each optimizer, in the trainer's order."""
-    from nag_optax.train.catalogue import OPTIMIZERS
+    from nag_optax.train.registry import OPTIMIZERS
 
     found = result["optimizers"]
     return [row(name, found[name]) for name in OPTIMIZERS if name in found]

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from nag_optax.cli import run
 from nag_optax.compare.options import CompareOptions
-from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.command_line import parse
 from nag_optax.train.options import EvaluateOptions, Options
+from nag_optax.train.registry import OPTIMIZERS, RECIPES
 from nag_optax.train.run import train
 
 
@@ -115,8 +115,9 @@ def test_help_names_every_command_option_and_default(capsys):
     text = capsys.readouterr().out
     for option in ("--dataset", "--warmup-epochs", "--momentum-schedule", "--resume", "--num-devices"):
         assert option in text
-    rates = (re.escape(f"{rate:g}") for rate in OPTIMIZERS["nag"].learning_rates.values())
-    assert re.search(rf"nag +{' +'.join(rates)}\n", text)
+    row = OPTIMIZERS["nag"]
+    rates = [row.searched.get(key, row.learning_rate) for key in [*RECIPES, None]]
+    assert re.search(rf"nag +{' +'.join(re.escape(f'{rate:g}') for rate in rates)}\n", text)
 
 
 @pytest.mark.parametrize("options", [Options, EvaluateOptions, CompareOptions])

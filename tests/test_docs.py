@@ -95,8 +95,8 @@ def test_commands_exist(page: Path, monkeypatch):
 
 
 def test_the_command_line_page_has_every_option_and_optimizer():
-    from nag_optax.train.catalogue import OPTIMIZERS
     from nag_optax.train.options import Options
+    from nag_optax.train.registry import OPTIMIZERS
 
     page = (DOCS / "command-line.md").read_text()
     for field in dataclasses.fields(Options):

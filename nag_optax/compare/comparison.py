@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from rich.console import Console
 
 from nag_optax.compare import table
-from nag_optax.compare.contenders import CONTENDERS, Contender
+from nag_optax.compare.contenders import Contender, contender_of
 from nag_optax.compare.folder import COMPARISON, FIGURE, TABLE, ComparisonFolder, plain, to_json
 from nag_optax.compare.progress import CompareProgress
 from nag_optax.compare.search import Search, Trial, search, search_given
@@ -20,6 +20,7 @@ from nag_optax.train.devices import Device
 from nag_optax.train.environment import environment_of, headline
 from nag_optax.train.errors import InputError
 from nag_optax.train.markdown import markdown_table
+from nag_optax.train.rows import Model
 from nag_optax.train.signals import interrupted
 
 _Spec = TypeVar("_Spec", bound=ComparisonSpec)
@@ -40,6 +41,8 @@ class Comparison(ABC, Generic[_Spec]):
     """Digest of the training data, kept with each result."""
     source = ""
     """The option that chose them, and its value."""
+    model: Model | None = None
+    """That every optimizer trains."""
     target: float | None = None
     """Test accuracy to which steps are counted."""
 
@@ -122,7 +125,7 @@ class Comparison(ABC, Generic[_Spec]):
         """Writes the figure."""
 
     def _result(self, name: Any) -> dict[str, Any]:
-        contender = CONTENDERS[name]
+        contender = contender_of(name, self.model)
         planned = self.grid_size
 
         def run(learning_rates: Sequence[float]) -> list[Trial]:

@@ -10,23 +10,23 @@ import optax
 from flax import nnx
 
 from nag_optax.acceleration.evaluation import eval_params
-from nag_optax.train.data import Split, Statistics
+from nag_optax.train.data import Statistics
 from nag_optax.train.loop import EVALUATION_BATCH, TrainState
-from nag_optax.train.options import ModelName
+from nag_optax.train.rows import Split
 
 
 def evaluate(
-    model: ModelName,
+    in_lanes: bool,
     graphdef: Any,
     statistics: Statistics,
     state: TrainState,
     split: Split,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Loss and accuracy (lanes,) at the iterate to evaluate."""
+    """Loss and accuracy (lanes,) at the iterate to evaluate; of all lanes at once if `in_lanes`."""
     lanes = state.step.ndim > 0
     weights = (_iterate(lanes, state.opt_state, state.params), state.model_state)
-    # The activations of all lanes of a cnn at once could be too large.
-    loss, accuracy = _metrics(graphdef, lanes, model == "cnn", weights, statistics, split)
+    # The activations of all lanes of a convolution at once could be too large.
+    loss, accuracy = _metrics(graphdef, lanes, not in_lanes, weights, statistics, split)
     return np.atleast_1d(loss), np.atleast_1d(accuracy)
 
 

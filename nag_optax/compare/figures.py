@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nag_optax.compare.contenders import CONTENDERS
+from nag_optax.compare.contenders import contender_of
 from nag_optax.compare.problems import GAPS, Problem
 from nag_optax.compare.sensitivity import draw_sensitivity
 from nag_optax.compare.table import LEAST_LOSS
@@ -72,7 +72,7 @@ def draw_problem(problem: Problem, results: Sequence[dict[str, Any]], title: str
         draw_landscape(axes, ground, problem.solution)
         axes.set_title(result["label"], fontsize=10)
         if path_of_best is not None:
-            draw_path(axes, path_of_best, CONTENDERS[result["name"]].row.style.color)
+            draw_path(axes, path_of_best, contender_of(result["name"]).row.style.color)
         draw_start(axes, problem.start)
     for axes in grid[len(results) :]:
         axes.set_visible(False)
@@ -111,7 +111,7 @@ def _figure(size: tuple[float, float], title: str, columns: int) -> tuple[Any, A
 
 def _runs(axes: Any, x: np.ndarray, runs: np.ndarray, result: dict[str, Any]) -> None:
     """(seeds, steps), in the style of the optimizer."""
-    color, dashes, _ = CONTENDERS[result["name"]].row.style
+    color, dashes, _ = contender_of(result["name"]).row.style
     draw_runs(axes, x, runs, color, ls=dashes, lw=1.6, label=result["label"])
 
 
@@ -134,7 +134,7 @@ def _save(legend_of: Any, results: Sequence[dict[str, Any]], path: Path, figure:
     figure = figure or legend_of
     handles = []
     for result in results:
-        color, dashes, marker = CONTENDERS[result["name"]].row.style
+        color, dashes, marker = contender_of(result["name"]).row.style
         dot: dict[str, Any] = {"marker": marker, "ms": 4.5, "mew": 0}
         handles.append(Line2D([], [], color=color, ls=dashes, lw=1.6, label=result["label"], **dot))
     legend_of.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from nag_optax.compare.options import CONTENDER_NAMES
+from nag_optax.compare.options import RESTARTED
 from nag_optax.compare.spec import load_spec, resolve
+from nag_optax.train import registry
 from nag_optax.train.folder import Folder
 
 COMPARISON, TABLE, FIGURE, OPTIMIZERS = (
@@ -29,7 +30,11 @@ class ComparisonFolder(Folder):
     load = staticmethod(load_spec)
     files = (COMPARISON, TABLE, FIGURE)
     folder = OPTIMIZERS
-    entries = rf"({'|'.join(CONTENDER_NAMES)})\.json(\.partial)?"
+
+    @property
+    def entries(self) -> str:
+        names = "|".join(map(re.escape, (*registry.OPTIMIZERS, RESTARTED)))
+        return rf"({names})\.json(\.partial)?"
 
     def result(self, name: str) -> dict[str, Any] | None:
         """What an optimizer gave, if it is finished and the file is whole."""

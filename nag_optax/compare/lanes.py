@@ -20,12 +20,12 @@ from flax import nnx
 from nag_optax.compare.contenders import Contender
 from nag_optax.compare.evaluation import evaluate
 from nag_optax.compare.memory import lanes_that_fit
-from nag_optax.train.data import Dataset, Split, Statistics
+from nag_optax.train.data import Dataset, Statistics
 from nag_optax.train.devices import Device
 from nag_optax.train.loop import Metrics, TrainState, chunk_lengths, epoch_order, step_key, train_step
 from nag_optax.train.models import make_model
-from nag_optax.train.optimizer import make_schedule
-from nag_optax.train.options import ModelName
+from nag_optax.train.optimizers import make_schedule
+from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec
 
 # An evaluation may take this share of the time of the training steps before it.
@@ -65,7 +65,7 @@ class LaneRunner:
     """
 
     def __init__(self, spec: Spec, dataset: Dataset, device: Device, *, curves: bool = True):
-        self._model: ModelName = spec.model
+        self._model, self._in_lanes = spec.model, spec.model_row.in_lanes
         self._dataset, self._device, self._curves = dataset, device, curves
         self.num_epochs, self._batch_size = spec.num_epochs, spec.batch_size
         self._num_examples = len(dataset.train.labels)
@@ -78,7 +78,7 @@ class LaneRunner:
         ends = np.cumsum(self._chunks)
         self.steps = np.concatenate([e * self.steps_per_epoch + ends for e in range(self.num_epochs)])
         self._graphdef = nnx.split(self._make_model(spec.seed), nnx.Param, ...)[0]
-        self._evaluate = partial(evaluate, self._model, self._graphdef, dataset.statistics)
+        self._evaluate = partial(evaluate, self._in_lanes, self._graphdef, dataset.statistics)
         self._train = jax.device_put(dataset.train, device)
         self._test = jax.device_put(dataset.test, device)
         self._programs: dict[tuple[str, int], Any] = {}
@@ -207,7 +207,7 @@ class LaneRunner:
         On a CPU the convolutions of several lanes become one grouped convolution, which takes twice
         as long a lane as one run after the other.
         """
-        if self._model == "cnn" and self._device.platform == "cpu":
+        if not self._in_lanes and self._device.platform == "cpu":
             return 1
         lane = [Lane(0.0, 0)]
         state, order = self._begin(contender, lane), self._orders(lane, 0)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nag_optax.compare.comparison import Comparison
-from nag_optax.compare.contenders import CONTENDERS, Contender
+from nag_optax.compare.contenders import Contender, contender_of
 from nag_optax.compare.figures import draw_data
 from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
 from nag_optax.compare.search import Trial, decade_rung
@@ -20,6 +20,7 @@ from nag_optax.compare.spec import DataSpec
 from nag_optax.compare.table import counted
 from nag_optax.compare.validation import PARTS, hold_out
 from nag_optax.train.data import load_dataset, source_of
+from nag_optax.train.registry import default_learning_rate
 
 _TIMING_ROUNDS = 7
 _TIMING_SECONDS = 0.1  # of steps in one round of one optimizer
@@ -33,6 +34,7 @@ class OnData(Comparison[DataSpec]):
     def __init__(self, *args: Any):
         super().__init__(*args)
         spec = self.spec
+        self.model = spec.train.model_row
         self.seeds = range(spec.seed, spec.seed + spec.seeds)
         self.runs_a_rate = self.runs_at_best = len(self.seeds)
         dataset = load_dataset(spec.train)
@@ -54,7 +56,7 @@ class OnData(Comparison[DataSpec]):
         return None if trial["diverged"] else statistics.fmean(trial["validation_loss"])
 
     def rung(self, contender: Contender) -> Callable[[int], float]:
-        return decade_rung(contender.row.learning_rates[self.spec.dataset, self.spec.model])
+        return decade_rung(default_learning_rate(contender.row, None, self.spec.dataset, self.spec.model))
 
     def at_best(self, contender: Contender, best: Trial | None) -> dict[str, Any]:
         chosen = None
@@ -72,7 +74,7 @@ class OnData(Comparison[DataSpec]):
         stopwatches = {}
         for result in results:
             self.check_interrupts()
-            contender = CONTENDERS[result["name"]]
+            contender = contender_of(result["name"], self.model)
             middle = result["trials"][
                 len(result["trials"]) // 2 if result["best"] is None else result["best"]
             ]

@@ -1,21 +1,16 @@
 """What a user of `nag-optax compare` types: the options and their --help."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import tyro
 
-from nag_optax.train.catalogue import OPTIMIZERS
-from nag_optax.train.hints import Float, Int, IntInTable, OptionalPath
-from nag_optax.train.options import DatasetName, ModelName, ScheduleName
+from nag_optax.train.hints import Float, Int, IntInTable, OptionalPath, one_of
+from nag_optax.train.options import ScheduleName
 from nag_optax.train.options import allowed as allowed_to_train
+from nag_optax.train.registry import DATASETS, MODELS, OPTIMIZERS
 
 RESTARTED = "nag-restart"
-CONTENDER_NAMES = (*OPTIMIZERS, RESTARTED)
-if TYPE_CHECKING:
-    ContenderName = str
-else:
-    ContenderName = Literal[CONTENDER_NAMES]
 ProblemName = Literal["quadratic", "rosenbrock", "logistic"]
 
 # What goes around another optimizer, or is a variant of one of these, is compared on demand.
@@ -28,16 +23,12 @@ class CompareOptions:
 
     # None stands for a default that `resolve` fills in, by the other options.
 
-    dataset: Annotated[
-        DatasetName | None, tyro.conf.arg(metavar="{digits,mnist}", help_behavior_hint="(default: digits)")
-    ] = None
+    dataset: Annotated[str | None, one_of(DATASETS, hint="(default: digits)")] = None
     """Images to train on, as in nag-optax train."""
     data_dir: OptionalPath = None
-    """Folder with the four IDX files, gzipped or not; for --dataset mnist."""
-    model: Annotated[
-        ModelName | None, tyro.conf.arg(metavar="{mlp,cnn}", help_behavior_hint="(default: mlp)")
-    ] = None
-    """As in nag-optax train. Many runs of the mlp train at once; on a CPU those of the cnn do not."""
+    """Folder of the images, for a --dataset that is not built in."""
+    model: Annotated[str | None, one_of(MODELS, hint="(default: mlp)")] = None
+    """As in nag-optax train. Many runs of the mlp train at once; on a CPU those of the others do not."""
     image_size: Int = None
     """Resize images to N x N pixels; by default they keep their size."""
     problem: Annotated[
@@ -47,10 +38,10 @@ class CompareOptions:
     """Minimise this function of two variables instead, and draw the paths over its contours."""
 
     optimizers: Annotated[
-        tuple[ContenderName, ...],
+        tuple[str, ...],
         tyro.conf.arg(
             metavar="NAME ...",
-            help=f"Of {', '.join(CONTENDER_NAMES)}.",
+            help=f"Of {', '.join((*OPTIMIZERS, RESTARTED))}.",
             help_behavior_hint=f"(default: {' '.join(DEFAULT_CONTENDERS)}; muon not with --problem)",
         ),
     ] = ()
@@ -94,7 +85,7 @@ class CompareOptions:
 
 
 _ALLOWED = {
-    "optimizers": f"different names of {', '.join(CONTENDER_NAMES)}",
+    "optimizers": f"different names of {', '.join((*OPTIMIZERS, RESTARTED))}",
     "learning_rates": "auto, or different finite float32 numbers above 0",
     "seeds": "a whole number from 1 to 100",
     "num_steps": "a whole number from 1 to 1000000",

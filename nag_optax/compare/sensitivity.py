@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nag_optax.compare.contenders import CONTENDERS
+from nag_optax.compare.contenders import contender_of
 from nag_optax.plot import style
 
 # Shares of the height of the panel: the word above the line, a row below it, all rows at most.
@@ -31,7 +31,7 @@ def draw_sensitivity(
     above = axes.get_xaxis_transform()  # heights from 0 to 1
     found = []
     for result in results:
-        color, dashes, marker = CONTENDERS[result["name"]].row.style
+        color, dashes, marker = contender_of(result["name"]).row.style
         dot: dict[str, Any] = {"color": color, "marker": marker, "ms": 4.5, "mew": 0}
         points = [(trial["learning_rate"], value(trial)) for trial in result["trials"]]
         kept = [(rate, v) for rate, v in points if v is not None]

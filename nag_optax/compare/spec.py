@@ -8,26 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
-from nag_optax.compare.options import (
-    CONTENDER_NAMES,
-    DEFAULT_CONTENDERS,
-    CompareOptions,
-    ProblemName,
-    allowed,
-)
+from nag_optax.compare.options import DEFAULT_CONTENDERS, RESTARTED, CompareOptions, ProblemName, allowed
 from nag_optax.train.checks import flag, positive
 from nag_optax.train.errors import InputError
 from nag_optax.train.hints import given_or, matches
-from nag_optax.train.options import DatasetName, ModelName, Options, ScheduleName
+from nag_optax.train.options import Options, ScheduleName
+from nag_optax.train.registry import OPTIMIZERS, dataset_row
 from nag_optax.train.spec import Spec
 from nag_optax.train.spec import resolve as resolve_run
 from nag_optax.train.stored import load_stored
 
 # It orthogonalises matrices; the parameters of a problem are a vector.
 _NOT_ON_PROBLEMS = ("muon",)
-# Reached by most optimizers well before the end, so that it tells the fast from the slow.
-_TARGETS: dict[str, float] = {"digits": 0.97, "mnist": 0.97}
-
 _ON_DATA = ("dataset", "data_dir", "model", "image_size", "num_epochs", "batch_size", "seeds", "target")
 _OF_A_RUN = (
     *("dataset", "data_dir", "model", "image_size", "schedule"),
@@ -75,9 +67,9 @@ class ComparisonSpec:
 class DataSpec(ComparisonSpec):
     """On images; each optimizer trains the run of `train`, with other learning rates and seeds."""
 
-    dataset: DatasetName
+    dataset: str
     data_dir: Path | None
-    model: ModelName
+    model: str
     image_size: int | None
     num_epochs: int
     batch_size: int
@@ -139,7 +131,7 @@ def _on_data(options: CompareOptions) -> DataSpec:
         "train": train,
         "optimizers": options.optimizers or DEFAULT_CONTENDERS,
         "seeds": given_or(options.seeds, 3),
-        "target": given_or(options.target, _TARGETS[train.dataset]),
+        "target": given_or(options.target, dataset_row(train.dataset).target),
         "run_dir": options.run_dir or Path("runs") / f"compare-{train.dataset}-{train.model}",
     }
     return _made(DataSpec, values)
@@ -173,7 +165,7 @@ def _check_types(options: CompareOptions) -> None:
     for name, hint in get_type_hints(CompareOptions).items():
         value = getattr(options, name)
         if name == "optimizers":
-            fits = isinstance(value, tuple) and all(v in CONTENDER_NAMES for v in value)
+            fits = isinstance(value, tuple) and all(v in (*OPTIMIZERS, RESTARTED) for v in value)
         elif name == "learning_rates":
             fits = value == "auto" or (
                 isinstance(value, tuple) and all(isinstance(v, int | float) for v in value)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from nag_optax.train.data import Dataset, Split, statistics_of
+from nag_optax.train.data import Dataset, statistics_of
+from nag_optax.train.rows import Split
 
 PARTS = 6
 """One image of so many is held out."""

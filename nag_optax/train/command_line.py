@@ -14,10 +14,10 @@ import tyro
 
 from nag_optax.compare.options import CompareOptions, allowed
 from nag_optax.train.checks import flag
-from nag_optax.train.defaults import defaults_table
 from nag_optax.train.errors import InputError
 from nag_optax.train.hints import choices, is_several, read
 from nag_optax.train.options import EvaluateOptions, Options
+from nag_optax.train.registry import defaults_table
 
 _COMMANDS = {"train": Options, "evaluate": EvaluateOptions, "compare": CompareOptions}
 

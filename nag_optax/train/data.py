@@ -11,14 +11,9 @@ import numpy as np
 
 from nag_optax.train.errors import InputError
 from nag_optax.train.idx import read_idx_pair
+from nag_optax.train.registry import dataset_row
+from nag_optax.train.rows import Request, Split, Splits, load_factory
 from nag_optax.train.spec import Spec
-
-
-class Split(NamedTuple):
-    """Images (N, height, width, channels), uint8 or float32 on their own scale; labels (N,), int32."""
-
-    images: Any
-    labels: Any
 
 
 class Statistics(NamedTuple):
@@ -67,7 +62,8 @@ def load_dataset(spec: Spec, classes: Sequence[int] | None = None) -> Dataset:
     Raises:
         InputError: names the file or option, what is wrong, and what is expected.
     """
-    train, test = _digits() if spec.data_dir is None else _idx_folder(spec.data_dir)
+    load = load_factory(dataset_row(spec.dataset).load, "--dataset")
+    train, test, _ = load(Request(spec.data_dir, spec.image_size))
     if (labels := spec.labels) is not None:
         train, test = (_restricted(split, labels, spec) for split in (train, test))
     classes = tuple(np.unique(train.labels).tolist() if classes is None else classes)
@@ -143,7 +139,7 @@ def _listed(labels: list[int]) -> str:
     return ", ".join(map(str, labels[:5])) + (f" and {len(labels) - 5} more" if labels[5:] else "")
 
 
-def _digits() -> tuple[Split, Split]:
+def digits(_: Request) -> Splits:
     """scikit-learn's 1797 digits of 8×8 pixels in 0 to 16; a fifth of each class is held out."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -154,11 +150,12 @@ def _digits() -> tuple[Split, Split]:
     train, test = train_test_split(
         np.arange(len(labels)), test_size=0.2, stratify=everything.labels, random_state=0
     )
-    return Split(*(part[train] for part in everything)), Split(*(part[test] for part in everything))
+    return Splits(*(Split(*(part[rows] for part in everything)) for rows in (train, test)))
 
 
-def _idx_folder(folder: Path) -> tuple[Split, Split]:
+def idx_folder(request: Request) -> Splits:
     """MNIST, Fashion-MNIST and every other set of four IDX files."""
+    folder = request.data_dir or Path()
     if folder.is_file():
         raise InputError(f"--data-dir {folder}: is a file; name the folder that holds the four IDX files")
     if not folder.is_dir():
@@ -170,4 +167,4 @@ def _idx_folder(folder: Path) -> tuple[Split, Split]:
             f"--data-dir {folder}: test images are {test.images.shape[1:]}, "
             f"training images {train.images.shape[1:]}; they must have one shape"
         )
-    return train, test
+    return Splits(train, test)

@@ -52,7 +52,7 @@ class Folder:
     files: ClassVar[tuple[str, ...]]
     """Beside `config.json`."""
     folder: ClassVar[str]
-    entries: ClassVar[str]
+    entries: str | property
     """Pattern of the names that are its own in that folder."""
 
     def __init__(self, spec: Any):

@@ -1,5 +1,6 @@
 """Kinds of options: how they read in --help, and whether a value fits."""
 
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import NoneType, UnionType
@@ -15,6 +16,17 @@ Int = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 FloatInTable = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=TABLE)]
 IntInTable = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=TABLE)]
+
+
+def one_of(names: Iterable[str], *, hint: str | None = None, help: str | None = None) -> Any:
+    """How an option reads that takes one of these names, or another that is registered later."""
+    return tyro.conf.arg(metavar="{" + ",".join(names) + "}", help=help, help_behavior_hint=hint)
+
+
+def described(rows: Mapping[str, Any], own: str) -> str:
+    """What each of these rows of the registry is, and how a user's own is named, for --help."""
+    lines = [f"{name}: {row.about}." for name, row in rows.items()]
+    return "\n".join([*lines, f"Your own: {own}."])
 
 
 def given_or(value: Any, default: Any) -> Any:

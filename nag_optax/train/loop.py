@@ -17,14 +17,14 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nag_optax.acceleration.evaluation import eval_params
-from nag_optax.train.data import Dataset, Split, Statistics
+from nag_optax.train.data import Dataset, Statistics
 from nag_optax.train.devices import Device
 from nag_optax.train.errors import InputError
 from nag_optax.train.freezing import fix_statistics, frozen_mask
 from nag_optax.train.models import make_model
-from nag_optax.train.optimizer import make_optimizer
-from nag_optax.train.options import ModelName
+from nag_optax.train.optimizers import make_optimizer
 from nag_optax.train.pruning import has_prunable, widths_without, without_units, zero_units
+from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec
 
 EVALUATION_BATCH = 500
@@ -65,7 +65,7 @@ class Loop:
         self._replicated = NamedSharding(self._mesh, PartitionSpec())
         self._sharded = NamedSharding(self._mesh, PartitionSpec("batch"))
         self._spec, self.dataset = spec, dataset
-        self.model: ModelName = spec.model
+        self.model = spec.model
         self.num_examples = len(dataset.train.labels)
         self.batch_size = spec.batch_size
         # The last batch of an epoch is filled up from the epoch's first examples.
@@ -74,7 +74,7 @@ class Loop:
         params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
         self._frozen = frozen_mask(spec.freeze, params)
         fix_statistics(model, self._frozen)
-        if spec.prune is not None and not has_prunable(spec.model, self._frozen):
+        if spec.prune is not None and not has_prunable(spec.model_row.hidden_layers, self._frozen):
             raise InputError(f"--prune {spec.prune}: --freeze leaves no hidden layer to prune")
         self._graphdef, self._params, self._rest = nnx.split(model, nnx.Param, ...)
         self._optimizer = make_optimizer(spec, self.steps_per_epoch)
@@ -141,9 +141,10 @@ class Loop:
     def pruned(self, state: TrainState) -> Pruned:
         """The model without the hidden units that are exactly zero at the iterate to evaluate."""
         params, model_state = self.eval_state(state)
-        zero = zero_units(self.model, params)
-        weights = without_units(self.model, params, model_state, zero)
-        widths = widths_without(self.model, zero)
+        layers = self._spec.model_row.hidden_layers
+        zero = zero_units(layers, params)
+        weights = without_units(layers, params, model_state, zero)
+        widths = widths_without(layers, zero)
         shape, classes = self.dataset.image_shape, self.dataset.num_classes
         graphdef = nnx.graphdef(make_model(self.model, shape, classes, seed=0, widths=widths))
 

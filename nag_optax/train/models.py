@@ -1,41 +1,12 @@
 """The models: what the trainer trains, and the smallest image that each can take."""
 
-from typing import NamedTuple
-
 import jax
 from flax import nnx
 
 from nag_optax.train.convolution import conv_general_dilated, max_pool_2x2
 from nag_optax.train.errors import InputError
-from nag_optax.train.options import ModelName
-
-# Two halvings by pooling must leave at least one pixel.
-MIN_IMAGE_SIZE = {"mlp": 1, "cnn": 4}
-
-
-class HiddenLayer(NamedTuple):
-    """A layer whose units another layer takes: names of modules."""
-
-    kernel: str
-    norm: str | None
-    next: str
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """Those that hold the parameters of a unit."""
-        return (self.kernel,) if self.norm is None else (self.kernel, self.norm)
-
-
-HIDDEN_LAYERS = {
-    "mlp": (HiddenLayer("hidden", None, "head"),),
-    "cnn": (
-        HiddenLayer("conv1", "norm1", "conv2"),
-        HiddenLayer("conv2", "norm2", "dense"),
-        HiddenLayer("dense", "norm3", "head"),
-    ),
-}
-# Units of each hidden layer.
-WIDTHS: dict[str, tuple[int, ...]] = {"mlp": (128,), "cnn": (64, 64, 512)}
+from nag_optax.train.registry import MODELS, model_row
+from nag_optax.train.rows import load_factory
 
 
 class MLP(nnx.Module):
@@ -46,7 +17,7 @@ class MLP(nnx.Module):
         image_shape: tuple[int, int, int],
         num_classes: int,
         *,
-        widths: tuple[int, ...] = WIDTHS["mlp"],
+        widths: tuple[int, ...] = MODELS["mlp"].widths,
         rngs: nnx.Rngs,
     ):
         height, width, channels = image_shape
@@ -70,7 +41,7 @@ class CNN(nnx.Module):
         image_shape: tuple[int, int, int],
         num_classes: int,
         *,
-        widths: tuple[int, ...] = WIDTHS["cnn"],
+        widths: tuple[int, ...] = MODELS["cnn"].widths,
         rngs: nnx.Rngs,
     ):
         height, width, channels = image_shape
@@ -109,12 +80,12 @@ def _conv3x3(channels: int, units: int, rngs: nnx.Rngs) -> nnx.Conv:
 
 
 def make_model(
-    name: ModelName,
+    name: str,
     image_shape: tuple[int, int, int],
     num_classes: int,
     seed: int,
     widths: tuple[int, ...] | None = None,
-) -> MLP | CNN:
+) -> nnx.Module:
     """A freshly initialised model; its parameters are a function of the seed alone.
 
     Args:
@@ -122,15 +93,16 @@ def make_model(
         image_shape: height, width and channels of an image.
         num_classes: how many logits it has.
         seed: of the initialisation.
-        widths: units of each hidden layer; None takes those of WIDTHS.
+        widths: units of each hidden layer; None takes those of the registry.
 
     Raises:
         InputError: if the images are too small for the model.
     """
-    model = {"mlp": MLP, "cnn": CNN}[name]
-    if min(image_shape[:2]) < MIN_IMAGE_SIZE[name]:
+    row = model_row(name)
+    if min(image_shape[:2]) < row.smallest_image:
         raise InputError(
-            f"--image-size: --model {name} needs images of at least {MIN_IMAGE_SIZE[name]} pixels a side; "
+            f"--image-size: --model {name} needs images of at least {row.smallest_image} pixels a side; "
             f"these are {image_shape[0]} x {image_shape[1]}"
         )
-    return model(image_shape, num_classes, widths=widths or WIDTHS[name], rngs=nnx.Rngs(params=seed))
+    given = {} if widths is None else {"widths": widths}
+    return load_factory(row.make, "--model")(image_shape, num_classes, rngs=nnx.Rngs(params=seed), **given)

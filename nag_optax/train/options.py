@@ -2,22 +2,26 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_type_hints
+from typing import Annotated, Literal, get_type_hints
 
 import tyro
 
-from nag_optax.train.catalogue import INNER, OPTIMIZERS, RestartName, defaults_of, takers
 from nag_optax.train.checks import ALLOWED
-from nag_optax.train.hints import TABLE, Float, FloatInTable, Int, IntInTable, OptionalPath, choices
+from nag_optax.train.hints import (
+    TABLE,
+    Float,
+    FloatInTable,
+    Int,
+    IntInTable,
+    OptionalPath,
+    choices,
+    described,
+    one_of,
+)
+from nag_optax.train.registry import DATASETS, INNER, MODELS, OPTIMIZERS, defaults_of, takers
 
-DatasetName = Literal["digits", "mnist"]
-ModelName = Literal["mlp", "cnn"]
 ScheduleName = Literal["constant", "cosine", "linear"]
-if TYPE_CHECKING:
-    OptimizerName = InnerName = str
-else:
-    OptimizerName = Literal[tuple(OPTIMIZERS)]
-    InnerName = Literal[INNER]
+RestartName = Literal["gradient", "speed", "value"]
 
 
 @dataclass(frozen=True)
@@ -26,15 +30,20 @@ class Options:
 
     # None stands for a default that `resolve` fills in, by dataset, model and optimizer.
 
-    dataset: DatasetName = "digits"
-    """Images to train on: scikit-learn's digits, or any set in MNIST's IDX format."""
+    dataset: Annotated[
+        str,
+        one_of(DATASETS, help=described(DATASETS, "package.module:function")),
+    ] = "digits"
     data_dir: OptionalPath = None
-    """Folder with the four IDX files, gzipped or not; for --dataset mnist."""
+    """Folder of the images, for a --dataset that is not built in."""
     model: Annotated[
-        ModelName | None,
-        tyro.conf.arg(metavar="{mlp,cnn}", help_behavior_hint="(default: cnn for digits, mlp for mnist)"),
+        str | None,
+        one_of(
+            MODELS,
+            help=described(MODELS, "package.module:factory"),
+            hint="(default: by dataset)",
+        ),
     ] = None
-    """mlp: one hidden layer of 128. cnn: two convolutions of 64, a dense layer of 512, batch norm."""
     classes: Annotated[str | None, tyro.conf.arg(metavar="LABELS", help_behavior_hint="(default: all)")] = (
         None
     )
@@ -53,13 +62,10 @@ class Options:
     """Keep the parameters of these paths, such as conv1/kernel, norm1 or conv*,norm*; may be repeated.
     A batch normalisation that is frozen keeps its statistics too, and normalises with them."""
 
-    optimizer: OptimizerName = "nag"
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = "nag"
     """sgd, momentum, adam and adamw are Optax's; the others are this package's.
     snoo, ema_nesterov and gpa go around another one, --inner."""
-    inner: Annotated[
-        InnerName | None,
-        tyro.conf.arg(metavar="{" + ",".join(INNER) + "}", help_behavior_hint="(default: adamw)"),
-    ] = None
+    inner: Annotated[str | None, one_of(INNER, hint="(default: adamw)")] = None
     """What snoo, ema_nesterov or gpa goes around; the other options are its own."""
     learning_rate: FloatInTable = None
     """Peak learning rate, above 0."""

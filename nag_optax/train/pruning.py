@@ -14,10 +14,12 @@ import numpy as np
 import optax
 
 import nag_optax
-from nag_optax.train.models import HIDDEN_LAYERS, HiddenLayer
+from nag_optax.train.rows import HiddenLayer
+
+Layers = tuple[HiddenLayer, ...]
 
 
-def units_prox(model: str, strength: float) -> Any:
+def units_prox(layers: Layers, strength: float) -> Any:
     """The prox of strength·Σ‖unit‖₂ over the hidden units of a model's parameters.
 
     Layers of which a parameter is masked, because it is frozen, are left as they are.
@@ -25,7 +27,7 @@ def units_prox(model: str, strength: float) -> Any:
 
     def prox(params: dict[str, Any], step_size: jax.typing.ArrayLike) -> dict[str, Any]:
         params = dict(params)
-        for layer in HIDDEN_LAYERS[model]:
+        for layer in layers:
             own = {name: params[name] for name in layer.modules}
             if _has_frozen(own):
                 continue
@@ -36,9 +38,8 @@ def units_prox(model: str, strength: float) -> Any:
     return prox
 
 
-def has_prunable(model: str, frozen: Any) -> bool:
+def has_prunable(layers: Layers, frozen: Any) -> bool:
     """Whether a hidden layer has no frozen parameter."""
-    layers = HIDDEN_LAYERS[model]
     return not all(any(jax.tree.leaves([frozen[name] for name in layer.modules])) for layer in layers)
 
 
@@ -47,7 +48,7 @@ def _has_frozen(params: Any) -> bool:
     return any(isinstance(leaf, optax.MaskedNode) for leaf in leaves)
 
 
-def zero_units(model: str, params: dict[str, Any]) -> dict[str, np.ndarray]:
+def zero_units(layers: Layers, params: dict[str, Any]) -> dict[str, np.ndarray]:
     """For each hidden layer, which of its units are exactly zero."""
     return {
         layer.kernel: np.logical_and.reduce(
@@ -56,14 +57,14 @@ def zero_units(model: str, params: dict[str, Any]) -> dict[str, np.ndarray]:
                 for p in jax.tree.leaves([params[name] for name in layer.modules])
             ]
         )
-        for layer in HIDDEN_LAYERS[model]
+        for layer in layers
     }
 
 
-def without_units(model: str, params: Any, model_state: Any, remove: dict[str, np.ndarray]) -> Any:
+def without_units(layers: Layers, params: Any, model_state: Any, remove: dict[str, np.ndarray]) -> Any:
     """Parameters and batch statistics without the units marked; a layer keeps one unit at least."""
     params, model_state = (jax.tree.map(np.asarray, tree) for tree in (params, model_state))
-    for layer, keep in _kept(model, remove):
+    for layer, keep in _kept(layers, remove):
         units = len(remove[layer.kernel])
         for name in layer.modules:
             for tree in (params, model_state):
@@ -75,13 +76,13 @@ def without_units(model: str, params: Any, model_state: Any, remove: dict[str, n
     return params, model_state
 
 
-def widths_without(model: str, remove: dict[str, np.ndarray]) -> tuple[int, ...]:
+def widths_without(layers: Layers, remove: dict[str, np.ndarray]) -> tuple[int, ...]:
     """The widths of the model that `without_units` leaves."""
-    return tuple(len(keep) for _, keep in _kept(model, remove))
+    return tuple(len(keep) for _, keep in _kept(layers, remove))
 
 
-def _kept(model: str, remove: dict[str, np.ndarray]) -> Iterator[tuple[HiddenLayer, np.ndarray]]:
-    for layer in HIDDEN_LAYERS[model]:
+def _kept(layers: Layers, remove: dict[str, np.ndarray]) -> Iterator[tuple[HiddenLayer, np.ndarray]]:
+    for layer in layers:
         keep = np.flatnonzero(~remove[layer.kernel])
         yield layer, keep if len(keep) else np.array([0])
 

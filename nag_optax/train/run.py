@@ -142,7 +142,7 @@ class _Run:
         loop = self._loop
         begin = (epoch - 1) * loop.steps_per_epoch
         for length in chunk_lengths(
-            int(state.step) - begin, loop.steps_per_epoch, self._spec.steps_per_report
+            int(state.step) - begin, loop.steps_per_epoch, self._spec.model_row.steps_per_report
         ):
             if self._interrupts:
                 self._stop(state)

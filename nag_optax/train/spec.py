@@ -8,15 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from nag_optax.train.catalogue import OPTIMIZERS, default_learning_rate, takers
 from nag_optax.train.checks import ALLOWED, class_labels, flag, positive, prune_strength
-from nag_optax.train.defaults import DEFAULTS
 from nag_optax.train.errors import InputError
 from nag_optax.train.hints import given_or, matches
-from nag_optax.train.options import DatasetName, ModelName, Options, ScheduleName, allowed
+from nag_optax.train.options import Options, ScheduleName, allowed
+from nag_optax.train.registry import (
+    DATASETS,
+    INNER,
+    all_options,
+    dataset_row,
+    default_learning_rate,
+    model_row,
+    optimizer_row,
+    recipe,
+    takers,
+)
+from nag_optax.train.rows import Model, Optimizer
 from nag_optax.train.stored import load_stored
-
-_DEFAULT_MODEL: dict[str, ModelName] = {"digits": "cnn", "mnist": "mlp"}
 
 # How a run is carried out: two runs that differ here alone are the same run.
 _NOT_THE_RUN = ("run_dir", "resume", "overwrite", "data_dir", "device", "num_devices")
@@ -28,9 +36,9 @@ _NOT_KEPT = ("run_dir", "resume", "overwrite")
 class Spec:
     """The fields of `Options`, where None is a choice; then what was worked out of them."""
 
-    dataset: DatasetName
+    dataset: str
     data_dir: Path | None
-    model: ModelName
+    model: str
     classes: str | None
     image_size: int | None
     init_from: Path | None
@@ -66,11 +74,15 @@ class Spec:
     @property
     def optimizer_options(self) -> dict[str, Any]:
         """What the factory of the optimizer takes beside the learning rate."""
-        return {name: getattr(self, name) for name in OPTIMIZERS[self.optimizer].all_options(self.inner)}
+        return {name: getattr(self, name) for name in all_options(self.optimizer_row, self.inner)}
 
     @property
-    def steps_per_report(self) -> int:
-        return DEFAULTS[self.dataset, self.model].steps_per_report
+    def optimizer_row(self) -> Optimizer:
+        return optimizer_row(self.optimizer)
+
+    @property
+    def model_row(self) -> Model:
+        return model_row(self.model)
 
     def to_json(self) -> str:
         """What `config.json` keeps."""
@@ -102,10 +114,13 @@ def resolve(options: Options) -> Spec:
         if not matches(value := getattr(options, name), hint):
             raise InputError(f"{flag(name)} {value}: must be {allowed(name)}")
     dataset, optimizer, inner = options.dataset, options.optimizer, options.inner
-    model = options.model or _DEFAULT_MODEL[dataset]
-    table, defaults = DEFAULTS[dataset, model], OPTIMIZERS[optimizer].all_options(inner)
+    model = options.model or dataset_row(dataset).model
+    table, row = recipe(dataset, model), optimizer_row(optimizer)
+    if inner is not None and ":" not in inner and inner not in INNER:
+        raise InputError(f"--inner {inner}: must be one of {', '.join(INNER)}, or package.module:name")
+    defaults = all_options(row, inner)
     num_epochs = given_or(options.num_epochs, table.num_epochs)
-    usual = default_learning_rate(optimizer, inner, dataset, model)
+    usual = default_learning_rate(row, inner, dataset, model)
     spec = Spec(
         **vars(options)
         | {
@@ -128,6 +143,7 @@ def resolve(options: Options) -> Spec:
     )
     _check_values(spec)
     _check_combinations(spec)
+    _check_data_dir(spec)
     return spec
 
 
@@ -193,10 +209,19 @@ def _check_combinations(spec: Spec) -> None:
         raise InputError(
             f"--batch-size {spec.batch_size}: must be a multiple of --num-devices {spec.num_devices}"
         )
-    if spec.dataset == "mnist" and spec.data_dir is None:
-        raise InputError("--data-dir: --dataset mnist needs the folder that holds its four IDX files")
-    if spec.dataset != "mnist" and spec.data_dir is not None:
+    if spec.prune is not None and not spec.model_row.hidden_layers:
+        raise InputError(f"--prune {spec.prune}: the registry names no hidden layers of --model {spec.model}")
+
+
+def _check_data_dir(spec: Spec) -> None:
+    if ":" in spec.dataset:  # A user's own may take one or not.
+        return
+    needed = dataset_row(spec.dataset).data_dir
+    if needed is not None and spec.data_dir is None:
+        raise InputError(f"--data-dir: --dataset {spec.dataset} needs {needed}")
+    if needed is None and spec.data_dir is not None:
+        others = [name for name, row in DATASETS.items() if row.data_dir is not None]
         raise InputError(
             f"--data-dir {spec.data_dir}: --dataset {spec.dataset} is built in; "
-            "--data-dir goes with --dataset mnist"
+            f"--data-dir goes with --dataset {' or '.join(others)}"
         )

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nag_optax.train.checkpoints import Checkpoints
-from nag_optax.train.data import Dataset, Split
+from nag_optax.train.data import Dataset
 from nag_optax.train.devices import Device
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import CHECKPOINTS, CONFIG
 from nag_optax.train.loop import Loop
+from nag_optax.train.rows import Split
 from nag_optax.train.spec import load_spec
 
 
@@ -111,10 +112,16 @@ def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Calla
     if restored is None:
         raise empty
     params, model_state = source.eval_state(restored.state)
+    name = spec.model_row.head
     if facts["classes"] == list(loop.dataset.classes):
         head = "with its head"
+    elif name not in params:
+        raise InputError(
+            f"--init-from {folder}: was trained on other classes, and --model {spec.model} has no module "
+            f"{name} to make anew; register the model with the name of its head"
+        )
     else:
-        params = params | {"head": loop.init().params["head"]}
+        params = params | {name: loop.init().params[name]}
         head = "with a new head, for other classes"
     say(f"starting from {folder}, step {restored.step}, {head}; images are standardised as there")
     return Weights(params, model_state, facts)

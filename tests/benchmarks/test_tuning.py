@@ -7,22 +7,21 @@ import numpy as np
 import pytest
 
 from benchmarks import tuning
-from nag_optax.train.catalogue import OPTIMIZERS
-from nag_optax.train.defaults import DEFAULTS
 from nag_optax.train.idx import read_idx_pair
+from nag_optax.train.registry import OPTIMIZERS, RECIPES, SEARCHES
 from tests.train.conftest import write_idx
 
 STORED = sorted(tuning.RESULTS.glob("tuning-*.json"))
 
 
 def default_rates(dataset: str, model: str) -> dict[str, float]:
-    return {name: row.learning_rates[dataset, model] for name, row in OPTIMIZERS.items()}
+    return {name: row.searched[dataset, model] for name, row in OPTIMIZERS.items()}
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
 def test_the_defaults_are_the_best_of_the_search(path):
     result = json.loads(path.read_text())
-    defaults = DEFAULTS[result["dataset"], result["model"]]
+    defaults = RECIPES[result["dataset"], result["model"]]
     found = {
         name: trials["trials"][trials["best"]]["learning_rate"]
         for name, trials in result["optimizers"].items()
@@ -32,11 +31,12 @@ def test_the_defaults_are_the_best_of_the_search(path):
     assert result["schedule"] == defaults.schedule
 
 
-def test_what_was_not_searched_has_the_rates_of_digits_cnn():
+def test_every_rate_names_the_search_that_found_it():
     results = [json.loads(path.read_text()) for path in STORED]
-    searched = {(result["dataset"], result["model"]) for result in results}
-    assert set(DEFAULTS) - searched == {("mnist", "cnn")}
-    assert default_rates("mnist", "cnn") == default_rates("digits", "cnn")
+    searched = [(result["dataset"], result["model"]) for result in results]
+    files = [f"benchmarks/results/{path.name}" for path in STORED]
+    assert dict(zip(searched, files, strict=True)) == SEARCHES
+    assert all(set(row.searched) == set(SEARCHES) for row in OPTIMIZERS.values())
 
 
 def test_the_tables_are_those_of_the_results():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from nag_optax.compare.contenders import CONTENDERS
+from nag_optax.compare.options import RESTARTED
 from nag_optax.compare.sensitivity import draw_sensitivity
+from nag_optax.train.registry import OPTIMIZERS
 
 
 def results(values):
@@ -18,7 +19,7 @@ def results(values):
             "best": 0,
             "trials": [{"learning_rate": 10.0**-i, "value": v} for i, v in enumerate(row)],
         }
-        for name, row in zip(CONTENDERS, values, strict=False)
+        for name, row in zip((*OPTIMIZERS, RESTARTED), values, strict=False)
     ]
 
 

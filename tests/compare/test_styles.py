@@ -2,11 +2,13 @@
 
 import pytest
 
-from nag_optax.compare.contenders import CONTENDERS
+from nag_optax.compare.contenders import contender_of
+from nag_optax.compare.options import RESTARTED
 from nag_optax.plot import style
+from nag_optax.train.registry import OPTIMIZERS
 from tests.vision import DEFICIENCIES, smallest_distance
 
-STYLES = {name: contender.row.style for name, contender in CONTENDERS.items()}
+STYLES = {name: contender_of(name).row.style for name in (*OPTIMIZERS, RESTARTED)}
 
 
 def test_every_optimizer_has_a_mark_and_a_colour_of_its_own():

@@ -8,7 +8,7 @@ import pytest
 
 from nag_optax.train.errors import InputError
 from nag_optax.train.freezing import frozen_mask
-from nag_optax.train.models import HIDDEN_LAYERS
+from nag_optax.train.registry import MODELS
 from tests.helpers import exhaustive
 from tests.train.test_loop import make_loop, numbers
 from tests.train.test_pruning import units_of
@@ -117,7 +117,7 @@ def test_pruning_spares_the_layers_that_are_frozen():
     end = loop.eval_state(loop.run_chunk(loop.init(), 1))[0]
     for module, key in (("conv1", "kernel"), ("norm1", "scale"), ("conv2", "kernel"), ("norm2", "scale")):
         assert (np.asarray(end[module][key]) != 0).all(), (module, key)
-    assert (units_of(end, HIDDEN_LAYERS["cnn"][2]) == 0).all()
+    assert (units_of(end, MODELS["cnn"].hidden_layers[2]) == 0).all()
     with pytest.raises(InputError, match="--prune group_l2=1: --freeze leaves no hidden layer to prune"):
         make_loop(freeze=("hidden/bias",), prune="group_l2=1")
 

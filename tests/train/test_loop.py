@@ -13,11 +13,11 @@ import pytest
 from flax import nnx
 
 import nag_optax
-from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.data import load_dataset
 from nag_optax.train.loop import Loop, chunk_lengths
 from nag_optax.train.models import make_model
 from nag_optax.train.options import Options
+from nag_optax.train.registry import OPTIMIZERS
 from nag_optax.train.spec import resolve
 from tests.helpers import exhaustive
 

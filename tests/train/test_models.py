@@ -7,11 +7,12 @@ import pytest
 from flax import nnx
 
 from nag_optax.train.errors import InputError
-from nag_optax.train.models import MIN_IMAGE_SIZE, make_model
+from nag_optax.train.models import make_model
+from nag_optax.train.registry import MODELS
 from tests.helpers import exhaustive
 
 
-@pytest.mark.parametrize("name", MIN_IMAGE_SIZE)
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("shape", [exhaustive((8, 8, 1)), (13, 9, 3), exhaustive((28, 28, 1))])
 def test_any_size_and_channel_count(name, shape):
     model = make_model(name, shape, 7, seed=0)
@@ -19,9 +20,9 @@ def test_any_size_and_channel_count(name, shape):
     assert logits.shape == (2, 7) and bool(jnp.isfinite(logits).all())
 
 
-@pytest.mark.parametrize("name", MIN_IMAGE_SIZE)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_smallest_size_works_and_one_below_is_refused(name):
-    size = MIN_IMAGE_SIZE[name]
+    size = MODELS[name].smallest_image
     assert make_model(name, (size, size, 1), 2, seed=0)(jnp.ones((1, size, size, 1)), train=False).shape == (
         1,
         2,

@@ -11,10 +11,10 @@ import pytest
 from flax import nnx
 
 import nag_optax
-from nag_optax.train.catalogue import OPTIMIZERS
 from nag_optax.train.models import make_model
-from nag_optax.train.optimizer import make_optimizer, make_schedule
+from nag_optax.train.optimizers import make_optimizer, make_schedule
 from nag_optax.train.options import Options
+from nag_optax.train.registry import OPTIMIZERS
 from nag_optax.train.spec import Spec, resolve
 
 STEPS = 20  # an epoch

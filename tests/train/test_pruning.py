@@ -12,9 +12,10 @@ import pytest
 from flax import nnx
 
 from nag_optax.train.evaluate import evaluate
-from nag_optax.train.models import HIDDEN_LAYERS, WIDTHS, make_model
-from nag_optax.train.options import EvaluateOptions, ModelName
+from nag_optax.train.models import make_model
+from nag_optax.train.options import EvaluateOptions
 from nag_optax.train.pruning import units_prox, widths_without, without_units, zero_units
+from nag_optax.train.registry import MODELS
 from nag_optax.train.run import train
 from tests.helpers import exhaustive
 from tests.train.conftest import SMALL, output
@@ -24,7 +25,7 @@ from tests.train.test_run import assert_same_run
 SHAPE = (13, 9, 3)
 
 
-def random_weights(name: ModelName):
+def random_weights(name: str):
     """Graph, parameters and batch statistics of a model, none of them zero."""
     graphdef, params, rest = nnx.split(make_model(name, SHAPE, 7, seed=0), nnx.Param, ...)
     rng = np.random.default_rng(0)
@@ -54,12 +55,12 @@ def units_of(params, layer) -> np.ndarray:
     return np.concatenate([a.reshape(-1, a.shape[-1]) for a in arrays]).astype(np.float64)
 
 
-@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_prox_shrinks_units_and_nothing_else(name):
     _, params, _ = random_weights(name)
-    shrunk = jax.jit(units_prox(name, 2.0))(params, 0.5)
+    shrunk = jax.jit(units_prox(MODELS[name].hidden_layers, 2.0))(params, 0.5)
     touched = set()
-    for layer in HIDDEN_LAYERS[name]:
+    for layer in MODELS[name].hidden_layers:
         before, after = units_of(params, layer), units_of(shrunk, layer)
         factor = np.maximum(0.0, 1 - 1.0 / np.linalg.norm(before, axis=0))
         np.testing.assert_allclose(after, before * factor, rtol=1e-5)
@@ -68,47 +69,48 @@ def test_the_prox_shrinks_units_and_nothing_else(name):
     jax.tree.map(np.testing.assert_array_equal, shrunk["head"], params["head"])
 
 
-@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("share", [0.6, exhaustive(1.0)])
 def test_the_logits_without_the_zero_units_are_the_same(name, share):
     graphdef, params, rest = random_weights(name)
     rng = np.random.default_rng(1)
     zero = {
         layer.kernel: rng.permutation(width) < share * width
-        for layer, width in zip(HIDDEN_LAYERS[name], WIDTHS[name], strict=True)
+        for layer, width in zip(MODELS[name].hidden_layers, MODELS[name].widths, strict=True)
     }
-    for layer in HIDDEN_LAYERS[name]:
+    for layer in MODELS[name].hidden_layers:
         for module in layer.modules:
             params[module] = jax.tree.map(lambda p, z=zero[layer.kernel]: jnp.where(z, 0, p), params[module])
-    found = zero_units(name, params)
+    found = zero_units(MODELS[name].hidden_layers, params)
     jax.tree.map(np.testing.assert_array_equal, found, zero)
 
     images = jnp.asarray(rng.normal(size=(5, *SHAPE)), jnp.float32)
     expected = logits_of(graphdef, params, rest, images)
-    widths = widths_without(name, found)
+    widths = widths_without(MODELS[name].hidden_layers, found)
     # One unit stays where all are zero.
     assert widths == tuple(
-        max(1, width - int(z.sum())) for width, z in zip(WIDTHS[name], zero.values(), strict=True)
+        max(1, width - int(z.sum())) for width, z in zip(MODELS[name].widths, zero.values(), strict=True)
     )
     small = nnx.graphdef(make_model(name, SHAPE, 7, seed=0, widths=widths))
-    logits = logits_of(small, *without_units(name, params, rest, found), images)
+    logits = logits_of(small, *without_units(MODELS[name].hidden_layers, params, rest, found), images)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5 * float(jnp.abs(expected).max()))
     if share < 1:
         assert float(expected.std(0).min()) > 0
 
 
-@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_unit_is_zero_only_where_all_of_it_is(name):
     _, params, _ = random_weights(name)
-    for layer in HIDDEN_LAYERS[name]:
+    layers = MODELS[name].hidden_layers
+    for layer in layers:
         for module in layer.modules:
             for key in params[module]:
                 broken = jax.tree.map(jnp.copy, params)
                 for other in layer.modules:
                     broken[other] = jax.tree.map(lambda p: p.at[..., 3].set(0.0), broken[other])
-                assert list(np.flatnonzero(zero_units(name, broken)[layer.kernel])) == [3]
+                assert list(np.flatnonzero(zero_units(layers, broken)[layer.kernel])) == [3]
                 broken[module][key] = params[module][key]
-                assert not zero_units(name, broken)[layer.kernel].any()
+                assert not zero_units(layers, broken)[layer.kernel].any()
 
 
 def test_a_pruned_run_reports_its_units_and_the_same_accuracy(tmp_path, console):

@@ -9,20 +9,20 @@ import pytest
 
 from nag_optax.compare.options import CompareOptions
 from nag_optax.compare.spec import resolve as resolve_comparison
-from nag_optax.train.catalogue import OPTIMIZERS
-from nag_optax.train.defaults import DEFAULTS
 from nag_optax.train.errors import InputError
 from nag_optax.train.options import Options
+from nag_optax.train.registry import OPTIMIZERS, RECIPES
 from nag_optax.train.spec import Spec, load_spec, resolve
 
 
-@pytest.mark.parametrize(("dataset", "model"), DEFAULTS)
+@pytest.mark.parametrize(("dataset", "model"), RECIPES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_defaults_come_from_the_table(dataset, model, optimizer, tmp_path):
     data_dir = tmp_path if dataset == "mnist" else None
     spec = resolve(Options(dataset=dataset, model=model, optimizer=optimizer, data_dir=data_dir))
-    table = DEFAULTS[dataset, model]
-    assert spec.learning_rate == OPTIMIZERS[optimizer].learning_rates[dataset, model]
+    table = RECIPES[dataset, model]
+    row = OPTIMIZERS[optimizer]
+    assert spec.learning_rate == row.searched.get((dataset, model), row.learning_rate)
     assert (spec.num_epochs, spec.batch_size) == (table.num_epochs, table.batch_size)
     assert spec.warmup_epochs == table.warmup_epochs  # as --help says
     assert spec.momentum == {"nag": 0.9, "momentum": 0.9, "laprop": 0.9, "muon": 0.95}.get(optimizer)
@@ -39,7 +39,7 @@ def reloaded(spec: Spec) -> Spec:
 
 def test_what_goes_around_another_optimizer_takes_its_options_and_defaults(tmp_path):
     spec = resolve(Options(optimizer="gpa", inner="muon", model="mlp", weight_decay=0.1, run_dir=tmp_path))
-    muon, gpa = (OPTIMIZERS[name].learning_rates["digits", "mlp"] for name in ("muon", "gpa"))
+    muon, gpa = (OPTIMIZERS[name].searched["digits", "mlp"] for name in ("muon", "gpa"))
     assert (spec.momentum, spec.weight_decay, spec.learning_rate) == (0.95, 0.1, muon)
     assert reloaded(spec) == spec
     usual = resolve(Options(optimizer="gpa", inner="adamw", model="mlp"))
@@ -59,7 +59,7 @@ def test_given_values_stay():
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"dataset": "imagenet"}, "--dataset imagenet: must be one of digits, mnist"),
-    ({"model": "vit"}, "--model vit: must be one of mlp, cnn"),
+    ({"model": "vgg"}, "--model vgg: must be one of mlp, cnn"),
     ({"optimizer": "lion"}, "--optimizer lion: must be one of"),
     ({"schedule": "step"}, "--schedule step: must be one of constant, cosine, linear"),
     ({"restart": "never"}, "--restart never: must be one of gradient, speed, value"),

@@ -1,0 +1,170 @@
+"""The optimizer of a run, as one Optax chain; the factories that the registry names."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+import nag_optax
+from nag_optax.train.freezing import freeze
+from nag_optax.train.pruning import units_prox
+from nag_optax.train.registry import optimizer_row
+from nag_optax.train.rows import Model, Optimizer, load_factory
+from nag_optax.train.spec import Spec
+
+Prox = Callable[..., Any]
+
+
+def make_schedule(spec: Spec, steps_per_epoch: int) -> optax.Schedule:
+    """The learning rate by step: a linear rise over the warm-up, then the decay to 0 at the end."""
+    peak = spec.learning_rate
+    total = spec.num_epochs * steps_per_epoch
+    warmup = min(round(spec.warmup_epochs * steps_per_epoch), total - 1)
+    decay = decay_schedule(spec.schedule, total - warmup, peak)
+    if warmup == 0:
+        return decay
+    # From peak/(warmup + 1), so that the first step is not wasted on a rate of 0.
+    rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
+    return optax.join_schedules([rise, decay], [warmup])
+
+
+def decay_schedule(name: str, num_steps: int, peak: float = 1.0) -> optax.Schedule:
+    """From the peak to 0 in that many steps, or constant."""
+    match name:
+        case "cosine":
+            return optax.cosine_decay_schedule(peak, num_steps)
+        case "linear":
+            return optax.linear_schedule(peak, 0.0, num_steps)
+        case _:
+            return optax.constant_schedule(peak)
+
+
+def make_optimizer(spec: Spec, steps_per_epoch: int) -> optax.GradientTransformationExtraArgs:
+    """Clipping, the adaptive step, smoothing, then the optimizer; each only if it is asked for."""
+    parts = []
+    if spec.clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(spec.clip_norm))
+    if spec.adaptive_step:
+        parts.append(nag_optax.scale_by_gradient_norm())
+    if spec.smoothing:
+        parts.append(optax.ema(spec.smoothing))
+    model = spec.model_row
+    prox = None if spec.prune_strength is None else units_prox(model.hidden_layers, spec.prune_strength)
+    parts.append(
+        core(
+            spec.optimizer_row,
+            make_schedule(spec, steps_per_epoch),
+            spec.optimizer_options,
+            model=model,
+            prox=prox,
+        )
+    )
+    optimizer = optax.with_extra_args_support(optax.chain(*parts))
+    return freeze(optimizer, spec.freeze) if spec.freeze else optimizer
+
+
+def core(
+    row: Optimizer,
+    learning_rate: optax.Schedule,
+    options: dict[str, Any],
+    *,
+    model: Model | None = None,
+    prox: Prox | None = None,
+) -> optax.GradientTransformation:
+    """The optimizer of a row.
+
+    Args:
+        row: of the registry.
+        learning_rate: by step.
+        options: of the row, and of the one inside.
+        model: that it trains; one that needs it is told where its head is.
+        prox: of --prune, in the place of weight decay.
+    """
+    options = dict(options)
+    if row.goes_around:
+        inner = optimizer_row(options.pop("inner"))
+        return load_factory(row.make)(core(inner, learning_rate, options, model=model))
+    if row.takes_model:
+        options["model"] = model
+    if prox is None or row.pruned is None:
+        return load_factory(row.make, "--optimizer")(learning_rate, **options)
+    del options["weight_decay"]
+    return load_factory(row.pruned)(learning_rate, prox, **options)
+
+
+def nag(
+    rate: optax.Schedule, *, weight_decay: float, restart: Any, **momentum: Any
+) -> optax.GradientTransformation:
+    return nag_optax.nag(
+        rate, _momentum(**momentum), weight_decay=weight_decay, mask=matrices, restart=restart
+    )
+
+
+def pruned_nag(
+    rate: optax.Schedule, prox: Prox, *, restart: Any, **momentum: Any
+) -> optax.GradientTransformation:
+    return nag_optax.fista(rate, prox, momentum=_momentum(**momentum), restart=restart)
+
+
+def sgd(rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransformation:
+    return optax.chain(_decay(weight_decay), optax.scale_by_learning_rate(rate))
+
+
+def pruned_sgd(rate: optax.Schedule, prox: Prox) -> optax.GradientTransformation:
+    return optax.chain(optax.scale_by_learning_rate(rate), nag_optax.proximal(prox, rate))
+
+
+def heavy_ball(rate: optax.Schedule, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:
+    return optax.chain(optax.trace(momentum), _decay(weight_decay), optax.scale_by_learning_rate(rate))
+
+
+def adamw(rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransformation:
+    return optax.adamw(rate, weight_decay=weight_decay, mask=matrices)
+
+
+def nadamw(rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransformation:
+    return nag_optax.nadamw(rate, weight_decay=weight_decay, mask=matrices)
+
+
+def adan(rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransformation:
+    return nag_optax.adan(rate, weight_decay=weight_decay, mask=matrices)
+
+
+def laprop(
+    rate: optax.Schedule, *, weight_decay: float, restart: Any, **momentum: Any
+) -> optax.GradientTransformation:
+    return nag_optax.laprop(
+        rate, _momentum(**momentum), weight_decay=weight_decay, mask=matrices, restart=restart
+    )
+
+
+def muon(
+    rate: optax.Schedule, *, model: Model, weight_decay: float, **momentum: Any
+) -> optax.GradientTransformation:
+    def is_hidden_matrix(path: Any, leaf: Any) -> bool:
+        """As published: every kernel, of a convolution too, but those of the head and of embeddings."""
+        module = jax.tree_util.keystr(path[:1], simple=True)
+        return leaf.ndim > 1 and module not in (model.head, *model.embeddings)
+
+    return nag_optax.muon(
+        rate,
+        _momentum(**momentum),
+        fallback=optax.adamw(rate, weight_decay=weight_decay, mask=matrices),
+        matrices=is_hidden_matrix,
+        weight_decay=weight_decay,
+        mask=matrices,
+    )
+
+
+def _momentum(momentum: float, momentum_schedule: str) -> Any:
+    return nag_optax.momentum.sutskever(momentum) if momentum_schedule == "sutskever" else momentum
+
+
+def _decay(weight_decay: float) -> optax.GradientTransformation:
+    return optax.add_decayed_weights(weight_decay, mask=matrices)
+
+
+def matrices(params: optax.Params) -> Any:
+    """Weight decay is for kernels: biases and the scales of normalisation stay free."""
+    return jax.tree.map(lambda p: p.ndim > 1, params)

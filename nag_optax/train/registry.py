@@ -1,0 +1,277 @@
+"""Every model, dataset and optimizer of the trainer by its name: one row says all of one.
+
+A new one is one factory and one row, here or by `register_model`, `register_dataset` and
+`register_optimizer`; `nag-optax train` and `nag-optax compare` read them.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from nag_optax.train.errors import InputError
+from nag_optax.train.rows import Factory, HiddenLayer, Model, Optimizer, Recipe, Source, Style
+
+_Row = TypeVar("_Row", Model, Source, Optimizer)
+
+MODELS = {
+    "mlp": Model(
+        "nag_optax.train.models:MLP",
+        "one hidden layer of 128",
+        hidden_layers=(HiddenLayer("hidden", None, "head"),),
+        widths=(128,),
+        steps_per_report=100,
+        in_lanes=True,
+    ),
+    "cnn": Model(
+        "nag_optax.train.models:CNN",
+        "two convolutions of 64, a dense layer of 512, batch norm",
+        smallest_image=4,  # Two halvings by pooling leave at least one pixel.
+        hidden_layers=(
+            HiddenLayer("conv1", "norm1", "conv2"),
+            HiddenLayer("conv2", "norm2", "dense"),
+            HiddenLayer("dense", "norm3", "head"),
+        ),
+        widths=(64, 64, 512),
+        steps_per_report=25,
+    ),
+}
+
+DATASETS = {
+    "digits": Source("nag_optax.train.data:digits", "scikit-learn's 1,797 digits", target=0.97),
+    "mnist": Source(
+        "nag_optax.train.data:idx_folder",
+        "any set of four IDX files, as MNIST's",
+        model="mlp",
+        data_dir="the folder that holds its four IDX files",
+        target=0.97,
+    ),
+}
+
+RECIPES = {
+    ("digits", "mlp"): Recipe(60, 32, "cosine", 1.0),
+    ("digits", "cnn"): Recipe(12, 32, "linear", 1.0),
+    ("mnist", "mlp"): Recipe(5, 64, "linear", 0.5),
+    ("mnist", "cnn"): Recipe(3, 64, "linear", 0.3),
+}
+"""By dataset and model, where the defaults of `Recipe` are not the best known."""
+
+SEARCHES = {
+    ("digits", "mlp"): "benchmarks/results/tuning-digits-mlp.json",
+    ("digits", "cnn"): "benchmarks/results/tuning-digits-cnn.json",
+    ("mnist", "mlp"): "benchmarks/results/tuning-mnist-mlp.json",
+}
+"""The search that found the learning rates of a dataset and model; a test compares them."""
+
+
+def _searched(*rates: float) -> dict[tuple[str, str], float]:
+    """The rates in the order of `SEARCHES`."""
+    return dict(zip(SEARCHES, rates, strict=True))
+
+
+_DOTTED, _DASHED, _DASH_DOT = (0, (1, 1)), (0, (5, 1)), (0, (6, 1, 1, 1))
+_MOMENTUM = {"momentum": 0.9, "momentum_schedule": "constant"}
+
+# The palette of nag_optax.plot, then colours that lie far from these and from each other for colour-blind
+# readers too. Written out, because --help imports no figures.
+OPTIMIZERS = {
+    "nag": Optimizer(
+        "nag_optax.train.optimizers:nag",
+        "NAG",
+        Style("#0072B2", "-", "D"),
+        0.05,
+        _searched(0.1, 0.07, 0.03),
+        {**_MOMENTUM, "restart": None, "weight_decay": 0.0},
+        pruned="nag_optax.train.optimizers:pruned_nag",
+        scale_free=False,
+    ),
+    "sgd": Optimizer(
+        "nag_optax.train.optimizers:sgd",
+        "gradient descent",
+        Style("#000000", _DOTTED, "o"),
+        0.3,
+        _searched(1.0, 1.0, 0.3),
+        {"weight_decay": 0.0},
+        pruned="nag_optax.train.optimizers:pruned_sgd",
+        scale_free=False,
+    ),
+    "momentum": Optimizer(
+        "nag_optax.train.optimizers:heavy_ball",
+        "heavy-ball momentum",
+        Style("#E69F00", _DASHED, "s"),
+        0.05,
+        _searched(0.1, 0.1, 0.03),
+        {"momentum": 0.9, "weight_decay": 0.0},
+        scale_free=False,
+    ),
+    "adam": Optimizer(
+        "optax:adam", "Adam", Style("#D55E00", _DASHED, "^"), 0.001, _searched(0.01, 0.1, 0.003)
+    ),
+    "adamw": Optimizer(
+        "nag_optax.train.optimizers:adamw",
+        "AdamW",
+        Style("#872D00", _DOTTED, "<"),
+        0.001,
+        _searched(0.01, 0.01, 0.003),
+        {"weight_decay": 1e-4},
+    ),
+    "nadam": Optimizer(
+        "nag_optax:nadam", "NAdam", Style("#783C78", _DASHED, ">"), 0.001, _searched(0.01, 0.01, 0.003)
+    ),
+    "nadamw": Optimizer(
+        "nag_optax.train.optimizers:nadamw",
+        "NAdamW",
+        Style("#CC79A7", "-", "v"),
+        0.001,
+        _searched(0.01, 0.01, 0.003),
+        {"weight_decay": 1e-4},
+    ),
+    "laprop": Optimizer(
+        "nag_optax.train.optimizers:laprop",
+        "LaProp",
+        Style("#8800FF", "-", "X"),
+        0.0003,
+        _searched(0.001, 0.001, 0.0003),
+        {**_MOMENTUM, "restart": None, "weight_decay": 0.0},
+    ),
+    "adan": Optimizer(
+        "nag_optax.train.optimizers:adan",
+        "Adan",
+        Style("#009E73", "-", "P"),
+        0.003,
+        _searched(0.03, 0.03, 0.003),
+        {"weight_decay": 0.0},
+    ),
+    "muon": Optimizer(
+        "nag_optax.train.optimizers:muon",
+        "Muon",
+        Style("#595959", "-", "h"),
+        0.001,
+        _searched(0.003, 0.01, 0.001),
+        {**_MOMENTUM, "momentum": 0.95, "weight_decay": 0.0},
+        takes_model=True,
+    ),
+    "snoo": Optimizer(
+        "nag_optax:snoo",
+        "SNOO around AdamW",
+        Style("#C3A54B", _DASH_DOT, (4, 1, 0)),
+        0.001,
+        _searched(0.01, 0.03, 0.003),
+        {"inner": "adamw"},
+    ),
+    "ema_nesterov": Optimizer(
+        "nag_optax:ema_nesterov",
+        "EMA-Nesterov around AdamW",
+        Style("#3C3CA5", "-", "*"),
+        0.001,
+        _searched(0.003, 0.003, 0.001),
+        {"inner": "adamw"},
+    ),
+    "gpa": Optimizer(
+        "nag_optax:gpa",
+        "GPA around AdamW",
+        Style("#003C1E", _DASH_DOT, "p"),
+        0.001,
+        _searched(0.01, 0.003, 0.003),
+        {"inner": "adamw"},
+    ),
+}
+INNER = tuple(name for name, row in OPTIMIZERS.items() if not row.goes_around)
+"""What can be inside of another one."""
+
+
+def register_model(name: str, make: Factory, **fields: Any) -> None:
+    """Makes a model known by a name, to `Options` and to the command line of this process.
+
+    Args:
+        name: for `--model`; a row of that name is replaced.
+        make: the factory; see `Model`, which has the other fields.
+        **fields: the others of the row, by name.
+
+    Examples:
+        >>> import nag_optax.train
+        >>> nag_optax.train.register_model("net", "my_package.models:Net", smallest_image=8)
+    """
+    MODELS[name] = Model(make, **fields)
+
+
+def register_dataset(name: str, load: Factory, **fields: Any) -> None:
+    """Makes a dataset known by a name; see `register_model` and `Source`."""
+    DATASETS[name] = Source(load, **fields)
+
+
+def register_optimizer(name: str, make: Factory, **fields: Any) -> None:
+    """Makes an optimizer known by a name; see `register_model` and `Optimizer`."""
+    OPTIMIZERS[name] = Optimizer(make, **{"label": name, **fields})
+
+
+def model_row(name: str) -> Model:
+    """The row of a model, also of a user's own, "package.module:factory".
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    return Model(name) if ":" in name else _row("--model", MODELS, name)
+
+
+def dataset_row(name: str) -> Source:
+    """The row of a dataset, also of a user's own; see `model_row`."""
+    return Source(name) if ":" in name else _row("--dataset", DATASETS, name)
+
+
+def optimizer_row(name: str) -> Optimizer:
+    """The row of an optimizer, also of a user's own; see `model_row`."""
+    return Optimizer(name, name) if ":" in name else _row("--optimizer", OPTIMIZERS, name)
+
+
+def _row(option: str, rows: Mapping[str, _Row], name: str) -> _Row:
+    if name not in rows:
+        raise InputError(f"{option} {name}: must be one of {', '.join(rows)}, or package.module:name")
+    return rows[name]
+
+
+def recipe(dataset: str, model: str) -> Recipe:
+    return RECIPES.get((dataset, model), Recipe())
+
+
+def all_options(optimizer: Optimizer, inner: str | None = None) -> dict[str, Any]:
+    """The options, those of the optimizer inside included, and their defaults."""
+    inside = optimizer_row(inner or optimizer.options["inner"]).options if optimizer.goes_around else {}
+    return optimizer.options | inside
+
+
+def default_learning_rate(optimizer: Optimizer, inner: str | None, dataset: str, model: str) -> float:
+    """The searched one, else the optimizer's own; around another inner optimizer than usual, that one's."""
+    if optimizer.goes_around and inner is not None and inner != optimizer.options["inner"]:
+        optimizer = optimizer_row(inner)
+    return optimizer.searched.get((dataset, model), optimizer.learning_rate)
+
+
+def takers(option: str) -> tuple[str, ...]:
+    """The optimizers that an option goes with, those around another one apart."""
+    return tuple(
+        name
+        for name, row in OPTIMIZERS.items()
+        if option in row.options or (option == "prune" and row.pruned is not None)
+    )
+
+
+def defaults_of(option: str) -> str:
+    """The default of each optimizer that takes the option, in words."""
+    names: dict[Any, list[str]] = {}
+    for name in takers(option):
+        names.setdefault(OPTIMIZERS[name].options[option], []).append(name)
+    return "; ".join(f"{value:g} for {', '.join(who)}" for value, who in names.items())
+
+
+def defaults_table() -> str:
+    """The recipes and the learning rates in plain text, for --help."""
+    columns = [["", "", "epochs", "batch", "schedule", "warm-up", *OPTIMIZERS]]
+    for dataset, model in [*RECIPES, ("others", "")]:
+        r = recipe(dataset, model)
+        rates = [f"{default_learning_rate(row, None, dataset, model):g}" for row in OPTIMIZERS.values()]
+        columns.append(
+            [dataset, model, str(r.num_epochs), str(r.batch_size), r.schedule, f"{r.warmup_epochs:g}", *rates]
+        )
+    rows = list(zip(*columns, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)

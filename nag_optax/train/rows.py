@@ -1,0 +1,164 @@
+"""What the registry says of one model, one dataset, one optimizer. Nothing heavy: `--help` reads the rows."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nag_optax.train.errors import InputError
+
+Factory = str | Callable[..., Any]
+"""A callable, or "package.module:name", which is imported when it is used."""
+
+
+class Split(NamedTuple):
+    """Images (N, height, width, channels), uint8 or float32 on their own scale; labels (N,), int32."""
+
+    images: Any
+    labels: Any
+
+
+class Splits(NamedTuple):
+    """What a dataset gives; the names are those of the labels 0, 1, …, if they have any."""
+
+    train: Split
+    test: Split
+    class_names: tuple[str, ...] | None = None
+
+
+class Request(NamedTuple):
+    """What a dataset is asked for."""
+
+    data_dir: Path | None = None
+    image_size: int | None = None
+    skip_unreadable: bool = False
+    say: Callable[[str], None] = print
+    """Told, in one line, what takes long or was left out."""
+
+
+class HiddenLayer(NamedTuple):
+    """A layer whose units another layer takes: paths of modules, such as `conv1` or `block0/conv1`."""
+
+    kernel: str
+    norm: str | None
+    next: str
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Those that hold the parameters of a unit."""
+        return (self.kernel,) if self.norm is None else (self.kernel, self.norm)
+
+
+class Model(NamedTuple):
+    """A model, and what else the trainer can do with it.
+
+    Attributes:
+        make: takes the image shape (height, width, channels), the number of classes, and `rngs`; where
+            there are `widths`, these too. Returns an nnx module, called as `model(images, train=, rngs=)`.
+        about: in a few words, for --help.
+        smallest_image: pixels a side.
+        hidden_layers: whose units --prune can remove.
+        widths: units of each of them.
+        head: module that is made anew for other classes.
+        embeddings: modules that Muon leaves to AdamW, as it does the head.
+        steps_per_report: steps in one compiled scan, between two looks at the progress.
+        in_lanes: whether a CPU trains several of them faster in one program than one after the other.
+    """
+
+    make: Factory
+    about: str = ""
+    smallest_image: int = 1
+    hidden_layers: tuple[HiddenLayer, ...] = ()
+    widths: tuple[int, ...] = ()
+    head: str = "head"
+    embeddings: tuple[str, ...] = ()
+    steps_per_report: int = 1
+    in_lanes: bool = False
+
+
+class Source(NamedTuple):
+    """A dataset.
+
+    Attributes:
+        load: takes a `Request`, returns `Splits`.
+        about: in a few words, for --help.
+        model: that trains on it by default.
+        data_dir: what --data-dir must name, in words; None if the data are built in.
+        target: test accuracy to which `nag-optax compare` counts steps.
+    """
+
+    load: Factory
+    about: str = ""
+    model: str = "cnn"
+    data_dir: str | None = None
+    target: float = 0.9
+
+
+class Style(NamedTuple):
+    """How a curve is drawn. The dashes tell it apart in black and white too, the mark what is no curve."""
+
+    color: str
+    dashes: Any
+    marker: Any
+
+
+class Optimizer(NamedTuple):
+    """An optimizer: what it is called, how it is drawn and made, the options that go with it, its rates.
+
+    Attributes:
+        make: takes the rate's schedule, and the options by name; around another one, that one alone.
+        label: in tables and figures.
+        style: of its curve.
+        learning_rate: where no search found one.
+        searched: the rates that a search found, by dataset and model; see `SEARCHES`.
+        options: the names of its options, and their defaults; never written to.
+        pruned: the same for --prune: takes a prox too and no weight decay, and gives exact zeros.
+        scale_free: whether the rate is the length of a step, whatever the gradient's.
+        takes_model: whether `make` also takes the `Model`.
+    """
+
+    make: Factory
+    label: str
+    style: Style = Style("#555555", "-", "o")
+    learning_rate: float = 0.001
+    searched: dict[tuple[str, str], float] = {}
+    options: dict[str, Any] = {}
+    pruned: Factory | None = None
+    scale_free: bool = True
+    takes_model: bool = False
+
+    @property
+    def goes_around(self) -> bool:
+        """Whether it goes around another optimizer, to which all other options belong."""
+        return "inner" in self.options
+
+
+class Recipe(NamedTuple):
+    """How long and how a model trains on a dataset by default."""
+
+    num_epochs: int = 10
+    batch_size: int = 128
+    schedule: str = "cosine"
+    warmup_epochs: float = 1.0
+
+
+def load_factory(factory: Factory, option: str = "") -> Callable[..., Any]:
+    """The callable that "package.module:name" names; modules of the working directory count.
+
+    Args:
+        factory: the text, or the callable itself.
+        option: that named it, for the error.
+
+    Raises:
+        InputError: if there is no such module or name in it.
+    """
+    if callable(factory):
+        return factory
+    module, _, name = factory.partition(":")
+    if "" not in sys.path:
+        sys.path.append("")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{option} {factory}: cannot be imported ({error})".lstrip()) from None
