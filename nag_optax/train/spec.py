@@ -115,6 +115,7 @@ def resolve(options: Options) -> Spec:
             raise InputError(f"{flag(name)} {value}: must be {allowed(name)}")
     dataset, optimizer, inner = options.dataset, options.optimizer, options.inner
     model = options.model or dataset_row(dataset).model
+    model_row(model)  # Names it if it is none.
     table, row = recipe(dataset, model), optimizer_row(optimizer)
     if inner is not None and ":" not in inner and inner not in INNER:
         raise InputError(f"--inner {inner}: must be one of {', '.join(INNER)}, or package.module:name")

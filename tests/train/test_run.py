@@ -20,8 +20,8 @@ from nag_optax.train.idx import read_idx_pair
 from nag_optax.train.loop import Loop, Metrics, train_step
 from nag_optax.train.options import Options
 from nag_optax.train.progress import shown
+from nag_optax.train.registry import MODELS
 from nag_optax.train.run import train
-from nag_optax.train.spec import Spec
 from tests.helpers import exhaustive
 from tests.train.conftest import SMALL, output, write_idx
 
@@ -113,7 +113,7 @@ class Signals:
 
         monkeypatch.setattr(Loop, "run_chunk", counted)
         # Five chunks of five steps an epoch, so that a signal can come within one.
-        monkeypatch.setattr(Spec, "steps_per_report", 5)
+        monkeypatch.setitem(MODELS, "mlp", MODELS["mlp"]._replace(steps_per_report=5))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ class Signals:
 def test_a_signal_within_an_epoch_saves_and_the_resumed_run_is_bit_equal(
     number, fields, tmp_path, console, monkeypatch
 ):
-    monkeypatch.setattr(Spec, "steps_per_report", 5)
+    monkeypatch.setitem(MODELS, "mlp", MODELS["mlp"]._replace(steps_per_report=5))
     whole = dataclasses.replace(SMALL, run_dir=tmp_path / "whole", **fields)
     train(whole, console)
 

@@ -15,8 +15,9 @@ from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.evaluate import evaluate
 from nag_optax.train.loop import Loop
 from nag_optax.train.options import EvaluateOptions, Options
+from nag_optax.train.registry import MODELS
 from nag_optax.train.run import train
-from nag_optax.train.spec import Spec, load_spec, resolve
+from nag_optax.train.spec import load_spec, resolve
 from nag_optax.train.transfer import check_same_data, facts_of, standardised_as, starting_weights
 from tests.train.conftest import SMALL, output
 from tests.train.test_run import Signals, assert_same_run
@@ -70,7 +71,7 @@ def test_a_fine_tuned_run_keeps_the_standardisation_and_needs_its_source_no_more
 ):
     source = tmp_path / "source"
     shutil.copytree(finished_run, source)
-    monkeypatch.setattr(Spec, "steps_per_report", 5)
+    monkeypatch.setitem(MODELS, "mlp", MODELS["mlp"]._replace(steps_per_report=5))
     options = fine_tuned(source, tmp_path / "whole")
     summary = train(options, console)
     assert summary["init_from"] == str(source) and summary["frozen_parameters"] == 64 * 128
