@@ -151,8 +151,8 @@ def losses(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     from benchmarks import report
     from nag_optax import low_memory
-    from nag_optax.compare.contenders import contender_of, variant
     from nag_optax.compare.lanes import Lane, LaneRunner
+    from nag_optax.compare.search import contender_of, variant
     from nag_optax.train.data import load_dataset
     from nag_optax.train.options import Options
     from nag_optax.train.spec import resolve

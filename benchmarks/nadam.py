@@ -68,9 +68,9 @@ def images(dataset: str, model: str, num_epochs: int) -> Callable[..., Callable[
     """The trainer's model and defaults, a fixed sixth of the training images held out."""
 
     def prepare(task: Task, data_dir: Path | None) -> Callable[[str, Make], Run]:
-        from nag_optax.compare.contenders import variant
         from nag_optax.compare.lanes import Lane, LaneRunner
-        from nag_optax.compare.validation import hold_out
+        from nag_optax.compare.on_data import hold_out
+        from nag_optax.compare.search import variant
         from nag_optax.train.data import load_dataset
         from nag_optax.train.devices import find_devices
         from nag_optax.train.options import Options

@@ -102,8 +102,8 @@ def command(options: argparse.Namespace) -> str:
 
 def search(options: argparse.Namespace) -> dict[str, Any]:
     """The comparison of these options, without its curves."""
-    from nag_optax.compare.options import CompareOptions
-    from nag_optax.compare.run import compare
+    from nag_optax.compare import compare
+    from nag_optax.compare.spec import CompareOptions
     from nag_optax.train.registry import OPTIMIZERS
 
     optimizers: Any = tuple(options.optimizers or OPTIMIZERS)

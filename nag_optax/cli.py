@@ -51,14 +51,14 @@ def _run(arguments: list[str], interrupts: list[int]) -> int:
 
 
 def _execute(options, given: set[str], interrupts: list[int]) -> None:
-    from nag_optax.compare.options import CompareOptions
+    from nag_optax.compare.spec import CompareOptions
     from nag_optax.train.folder import with_stored_options
     from nag_optax.train.options import EvaluateOptions
 
     _check(interrupts)
     if isinstance(options, CompareOptions):
+        from nag_optax.compare import compare
         from nag_optax.compare.folder import ComparisonFolder
-        from nag_optax.compare.run import compare
 
         _check(interrupts)
         compare(with_stored_options(options, given, ComparisonFolder))

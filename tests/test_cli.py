@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from nag_optax.cli import run
-from nag_optax.compare.options import CompareOptions
+from nag_optax.compare.spec import CompareOptions
 from nag_optax.train.command_line import parse
 from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.registry import OPTIMIZERS, RECIPES

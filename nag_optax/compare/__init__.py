@@ -1,1 +1,58 @@
-"""The comparison behind `nag-optax compare`; needs the extra `train`."""
+"""`nag-optax compare`: several optimizers train one model, each at its best learning rate."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nag_optax.compare.spec import CompareOptions
+
+
+def compare(options: "CompareOptions", console: "Console | None" = None) -> dict[str, Any]:
+    """Carries out a comparison, or what is left of it, and returns its result.
+
+    Args:
+        options: what to compare; a None takes its default.
+        console: where to show progress and result; None is standard output.
+
+    Returns:
+        The content of `comparison.json`.
+
+    Raises:
+        InputError: if an option or a file is wrong; nothing is overwritten then.
+        Interrupted: after SIGINT or SIGTERM; the optimizers that are finished are kept.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> from rich.console import Console
+        >>> from nag_optax.compare import compare
+        >>> from nag_optax.compare.spec import CompareOptions
+        >>> folder = pathlib.Path(tempfile.mkdtemp()) / "comparison"
+        >>> options = CompareOptions(problem="quadratic", optimizers=("sgd", "nag"), run_dir=folder)
+        >>> with open("/dev/null", "w") as silent:
+        ...     sgd, nag = compare(options, Console(file=silent))["optimizers"]
+        >>> steps = [r["trials"][r["best"]]["steps_to_gap"]["1e-06"] for r in (sgd, nag)]
+        >>> steps[1] < steps[0] / 4
+        True
+    """
+    # Here, because the options of the command line are read without JAX.
+    import jax
+    from rich.console import Console
+
+    from nag_optax.compare.folder import ComparisonFolder
+    from nag_optax.compare.on_data import OnData
+    from nag_optax.compare.on_problem import OnProblem
+    from nag_optax.compare.spec import DataSpec, resolve
+    from nag_optax.train.devices import find_devices
+    from nag_optax.train.signals import collected_signals
+
+    with collected_signals() as interrupts:
+        spec = resolve(options)
+        device = find_devices(spec.device, 1)[0]
+        folder = ComparisonFolder(spec)
+        folder.check()
+        with jax.default_device(device):
+            kind = OnData if isinstance(spec, DataSpec) else OnProblem
+            comparison = kind(spec, folder, device, console or Console(), interrupts)
+            with folder.claimed():
+                return comparison.carry_out()

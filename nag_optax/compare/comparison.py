@@ -11,17 +11,39 @@ from typing import Any, Generic, TypeVar
 from rich.console import Console
 
 from nag_optax.compare import table
-from nag_optax.compare.contenders import Contender, contender_of
 from nag_optax.compare.folder import COMPARISON, FIGURE, TABLE, ComparisonFolder, plain, to_json
-from nag_optax.compare.progress import CompareProgress
-from nag_optax.compare.search import Search, Trial, search, search_given
+from nag_optax.compare.search import Contender, Search, Trial, contender_of, search, search_given
 from nag_optax.compare.spec import ComparisonSpec
+from nag_optax.train.bar import LiveBar
 from nag_optax.train.devices import Device
 from nag_optax.train.environment import environment_of, headline
 from nag_optax.train.errors import InputError
 from nag_optax.train.markdown import markdown_table
 from nag_optax.train.rows import Model
 from nag_optax.train.signals import interrupted
+
+
+class CompareProgress(LiveBar):
+    """Use as a context manager around the comparison."""
+
+    def __init__(self, console: Console, num_runs: int):
+        super().__init__(console, "runs", total=num_runs)
+        self._total = num_runs
+        self._done = 0.0
+
+    def describe(self, text: str) -> None:
+        self._bar.update(self._task, description=text)
+
+    def add_runs(self, count: int) -> None:
+        """The search goes on: there are more runs than it began with."""
+        self._total += count
+        self._bar.update(self._task, total=self._total)
+
+    def advance(self, runs: float) -> None:
+        # Rounded: shares of a run that add up to 3 may end a rounding below it.
+        self._done = round(self._done + runs, 6)
+        self._bar.update(self._task, completed=self._done)
+
 
 _Spec = TypeVar("_Spec", bound=ComparisonSpec)
 _VERSIONS = ("nag_optax", "jax", "jaxlib", "optax", "flax")

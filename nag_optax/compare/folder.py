@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nag_optax.compare.options import RESTARTED
-from nag_optax.compare.spec import load_spec, resolve
+from nag_optax.compare.spec import RESTARTED, load_spec, resolve
 from nag_optax.train import registry
 from nag_optax.train.folder import Folder
 

@@ -6,6 +6,7 @@ nothing but the images; one that diverges leaves the others as they are.
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,9 +18,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from nag_optax.compare.contenders import Contender
 from nag_optax.compare.evaluation import evaluate
-from nag_optax.compare.memory import lanes_that_fit
+from nag_optax.compare.search import Contender
 from nag_optax.train.data import Dataset, Statistics
 from nag_optax.train.devices import Device
 from nag_optax.train.loop import Metrics, TrainState, chunk_lengths, epoch_order, step_key, train_step
@@ -271,3 +271,21 @@ def _optimizer(
     contender: Contender, unit_schedule: optax.Schedule, rate: jax.Array
 ) -> optax.GradientTransformationExtraArgs:
     return contender.optimizer(lambda count: rate * unit_schedule(count))
+
+
+def lanes_that_fit(program: Any, device: Device) -> int:
+    """Half the memory, divided by what one lane's program holds."""
+    if program is None:  # This backend does not tell.
+        return 1
+    lane = program.argument_size_in_bytes + program.output_size_in_bytes + program.temp_size_in_bytes
+    return max(1, _memory(device) // 2 // lane)
+
+
+def _memory(device: Device) -> int:
+    """Bytes that a program may hold."""
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 4 * 2**30

@@ -12,15 +12,31 @@ from typing import Any
 import numpy as np
 
 from nag_optax.compare.comparison import Comparison
-from nag_optax.compare.contenders import Contender, contender_of
 from nag_optax.compare.figures import draw_data
 from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
-from nag_optax.compare.search import Trial, decade_rung
+from nag_optax.compare.search import Contender, Trial, contender_of, decade_rung
 from nag_optax.compare.spec import DataSpec
 from nag_optax.compare.table import counted
-from nag_optax.compare.validation import PARTS, hold_out
-from nag_optax.train.data import load_dataset, source_of
+from nag_optax.train.data import Dataset, load_dataset, source_of, statistics_of
 from nag_optax.train.registry import default_learning_rate
+from nag_optax.train.rows import Split
+
+PARTS = 6
+"""One image of so many is held out."""
+
+
+def hold_out(dataset: Dataset) -> Dataset:
+    """What a search trains on: a fixed part of the training images stands in place of the test split.
+
+    The part depends on the number of images alone, so that every search of a dataset has the same, and no
+    seed of a run chooses its exam.
+    """
+    count = len(dataset.train.labels)
+    held_out = np.zeros(count, bool)
+    held_out[np.random.default_rng(0).permutation(count)[: max(1, count // PARTS)]] = True
+    validation, train = (Split(*(array[rows] for array in dataset.train)) for rows in (held_out, ~held_out))
+    return dataset._replace(train=train, test=validation, **statistics_of(train.images)._asdict())
+
 
 _TIMING_ROUNDS = 7
 _TIMING_SECONDS = 0.1  # of steps in one round of one optimizer

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from nag_optax.compare.comparison import Comparison
-from nag_optax.compare.contenders import Contender
 from nag_optax.compare.figures import draw_problem
-from nag_optax.compare.problems import GAPS, descend, make_problem, score
-from nag_optax.compare.search import Trial, doubling_rung
-from nag_optax.compare.spec import ProblemSpec
+from nag_optax.compare.problems import descend, make_problem, score
+from nag_optax.compare.search import Contender, Trial, doubling_rung
+from nag_optax.compare.spec import GAPS, ProblemSpec
 from nag_optax.compare.table import counted
 
 

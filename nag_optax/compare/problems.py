@@ -11,13 +11,9 @@ import numpy as np
 import optax
 
 from nag_optax.acceleration.evaluation import eval_params
-from nag_optax.compare.contenders import Contender
-from nag_optax.compare.options import ProblemName
-from nag_optax.compare.search import Trial
+from nag_optax.compare.search import Contender, Trial
+from nag_optax.compare.spec import GAPS, ProblemName
 from nag_optax.train.optimizers import decay_schedule
-
-GAPS = (1e-3, 1e-6)
-"""Counted are the steps to these shares of the gap at the start."""
 
 
 class Problem(NamedTuple):

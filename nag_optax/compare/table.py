@@ -10,9 +10,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from nag_optax.compare.options import CompareOptions
-from nag_optax.compare.problems import GAPS
-from nag_optax.compare.spec import resolve
+from nag_optax.compare.spec import GAPS, CompareOptions, resolve
 
 Row = list[str]
 LEAST_LOSS = 1e-8

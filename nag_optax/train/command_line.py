@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
 
-from nag_optax.compare.options import CompareOptions, allowed
+from nag_optax.compare.spec import CompareOptions, allowed
 from nag_optax.train.checks import flag
 from nag_optax.train.errors import InputError
 from nag_optax.train.hints import choices, is_several, read

@@ -3,8 +3,7 @@
 import json
 
 from benchmarks import render
-from nag_optax.compare.options import CompareOptions
-from nag_optax.compare.spec import resolve
+from nag_optax.compare.spec import CompareOptions, resolve
 from tests.compare import test_table
 
 FACTS = {

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nag_optax.compare.options import CompareOptions
-from nag_optax.compare.run import compare
+from nag_optax.compare import compare
+from nag_optax.compare.spec import CompareOptions
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import nag_optax
-from nag_optax.compare.contenders import contender_of
+from nag_optax.compare.search import contender_of
 from nag_optax.train.registry import MODELS, OPTIMIZERS
 
 MLP = MODELS["mlp"]

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from nag_optax.compare.contenders import contender_of
 from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
+from nag_optax.compare.search import contender_of
 from nag_optax.train.data import load_dataset
 from nag_optax.train.loop import Loop, Metrics
 from nag_optax.train.options import Options

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import pytest
 
-from nag_optax.compare.memory import lanes_that_fit
+from nag_optax.compare.lanes import lanes_that_fit
 
 
 @pytest.mark.parametrize(("limit", "count"), [(1000, 5), (1199, 5), (1200, 6), (10, 1)])

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nag_optax.compare.contenders import contender_of
 from nag_optax.compare.problems import descend, make_problem, score
+from nag_optax.compare.search import contender_of
 
 PROBLEMS = ("quadratic", "rosenbrock", "logistic")
 

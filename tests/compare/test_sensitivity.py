@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from nag_optax.compare.options import RESTARTED
-from nag_optax.compare.sensitivity import draw_sensitivity
+from nag_optax.compare.figures import draw_sensitivity
+from nag_optax.compare.spec import RESTARTED
 from nag_optax.train.registry import OPTIMIZERS
 
 

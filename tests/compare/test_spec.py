@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nag_optax.compare.options import CompareOptions
-from nag_optax.compare.spec import DataSpec, ProblemSpec, load_spec, resolve
+from nag_optax.compare.spec import CompareOptions, DataSpec, ProblemSpec, load_spec, resolve
 from nag_optax.train.errors import InputError
 from nag_optax.train.options import Options
 from nag_optax.train.spec import resolve as resolve_run

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nag_optax.compare.contenders import contender_of
-from nag_optax.compare.options import RESTARTED
+from nag_optax.compare.search import contender_of
+from nag_optax.compare.spec import RESTARTED
 from nag_optax.plot import style
 from nag_optax.train.registry import OPTIMIZERS
 from tests.vision import DEFICIENCIES, smallest_distance

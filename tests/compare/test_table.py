@@ -8,8 +8,7 @@ import pytest
 from rich.console import Console
 
 from nag_optax.compare import table
-from nag_optax.compare.options import CompareOptions
-from nag_optax.compare.spec import resolve
+from nag_optax.compare.spec import CompareOptions, resolve
 from nag_optax.train.markdown import markdown_table
 
 BEST = {"learning_rate": 0.1, "diverged": False, "validation_loss": [0.1, 0.2, 0.3]}

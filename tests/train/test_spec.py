@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nag_optax.compare.options import CompareOptions
+from nag_optax.compare.spec import CompareOptions
 from nag_optax.compare.spec import resolve as resolve_comparison
 from nag_optax.train.errors import InputError
 from nag_optax.train.options import Options

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from nag_optax.compare import on_data
+from nag_optax.compare import compare, on_data
 from nag_optax.compare.folder import to_json
 from nag_optax.compare.on_data import OnData, first_reaching
-from nag_optax.compare.options import CompareOptions
-from nag_optax.compare.run import compare
+from nag_optax.compare.spec import CompareOptions
 from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.options import Options
 from nag_optax.train.run import train
