@@ -1,7 +1,6 @@
 """A comparison: what a user types, the options and their --help; then resolved and checked."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from ctypes import c_float
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from nag_optax.train.options import allowed as allowed_to_train
 from nag_optax.train.registry import DATASETS, MODELS, OPTIMIZERS, dataset_row
 from nag_optax.train.spec import Spec
 from nag_optax.train.spec import resolve as resolve_run
-from nag_optax.train.stored import load_stored
+from nag_optax.train.stored import Stored, load_stored, shown
 
 RESTARTED = "nag-restart"
 ProblemName = Literal["quadratic", "rosenbrock", "logistic"]
@@ -118,13 +117,14 @@ _OF_A_RUN = (
     *("dataset", "data_dir", "model", "image_size", "schedule"),
     *("num_epochs", "batch_size", "seed", "device"),
 )
-_NOT_THE_RUN = ("run_dir", "resume", "overwrite", "data_dir", "device")
-_NOT_KEPT = ("run_dir", "resume", "overwrite")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonSpec:
+class ComparisonSpec(Stored):
     """The fields of `CompareOptions` that every comparison has."""
+
+    options = tuple(field.name for field in dataclasses.fields(CompareOptions))
+    how = frozenset({"data_dir", "device"})
 
     optimizers: tuple[str, ...]
     learning_rates: Literal["auto"] | tuple[float, ...]
@@ -134,26 +134,6 @@ class ComparisonSpec:
     run_dir: Path
     resume: bool
     overwrite: bool
-
-    def to_json(self) -> str:
-        """What `config.json` keeps."""
-        return json.dumps(self.to_dict(), indent=2) + "\n"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as numbers, strings and lists; None for an option of the other kind."""
-        fields = {name: getattr(self, name, None) for name in _OPTIONS if name not in _NOT_KEPT}
-        if (data_dir := fields["data_dir"]) is not None:
-            fields["data_dir"] = str(data_dir.resolve())
-        return fields
-
-    def differences(self, other: "ComparisonSpec") -> list[str]:
-        """The options, with both values, that make `other` another comparison than this one."""
-        return [
-            f"{flag(name)} {_shown(theirs)} (it holds {_shown(mine)})"
-            for name in _OPTIONS
-            if name not in _NOT_THE_RUN
-            and (mine := getattr(self, name, None)) != (theirs := getattr(other, name, None))
-        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +160,6 @@ class ProblemSpec(ComparisonSpec):
 
 
 _Kind = TypeVar("_Kind", DataSpec, ProblemSpec)
-_OPTIONS = tuple(field.name for field in dataclasses.fields(CompareOptions))
 
 
 def resolve(options: CompareOptions) -> DataSpec | ProblemSpec:
@@ -266,14 +245,14 @@ def _check_types(options: CompareOptions) -> None:
         else:
             fits = matches(value, hint)
         if not fits:
-            raise InputError(f"{flag(name)} {_shown(value)}: must be {allowed(name)}")
+            raise InputError(f"{flag(name)} {shown(value)}: must be {allowed(name)}")
 
 
 def _check_values(spec: ComparisonSpec) -> None:
     def need(condition: Callable[[Any], bool], name: str) -> None:
         value = getattr(spec, name, None)
         if value is not None and not condition(value):
-            raise InputError(f"{flag(name)} {_shown(value)}: must be {allowed(name)}")
+            raise InputError(f"{flag(name)} {shown(value)}: must be {allowed(name)}")
 
     need(lambda names: len(set(names)) == len(names), "optimizers")
     if spec.learning_rates != "auto":
@@ -286,7 +265,3 @@ def _check_values(spec: ComparisonSpec) -> None:
     need(lambda count: 1 <= count <= 1_000_000, "num_steps")
     need(lambda seed: 0 <= seed <= 2**32 - getattr(spec, "seeds", 1), "seed")
     need(lambda target: 0 < target <= 1, "target")
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

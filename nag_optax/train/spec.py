@@ -1,7 +1,6 @@
 """A run, resolved: the options of a user with every default filled in, and checked."""
 
 import dataclasses
-import json
 import math
 from ctypes import c_float
 from dataclasses import dataclass
@@ -24,17 +23,15 @@ from nag_optax.train.registry import (
     takers,
 )
 from nag_optax.train.rows import Model, Optimizer
-from nag_optax.train.stored import load_stored
-
-# How a run is carried out: two runs that differ here alone are the same run.
-_NOT_THE_RUN = ("run_dir", "resume", "overwrite", "data_dir", "device", "num_devices")
-# What a command says, and a run's configuration does not.
-_NOT_KEPT = ("run_dir", "resume", "overwrite")
+from nag_optax.train.stored import Stored, load_stored
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec:
+class Spec(Stored):
     """The fields of `Options`, where None is a choice; then what was worked out of them."""
+
+    options = tuple(field.name for field in dataclasses.fields(Options))
+    how = frozenset({"data_dir", "device", "num_devices"})
 
     dataset: str
     data_dir: Path | None
@@ -83,25 +80,6 @@ class Spec:
     @property
     def model_row(self) -> Model:
         return model_row(self.model)
-
-    def to_json(self) -> str:
-        """What `config.json` keeps."""
-        fields = {name: getattr(self, name) for name in _OPTIONS if name not in _NOT_KEPT}
-        for name in ("data_dir", "init_from"):
-            if (path := fields[name]) is not None:
-                fields[name] = str(path.resolve())
-        return json.dumps(fields, indent=2) + "\n"
-
-    def differences(self, other: "Spec") -> list[str]:
-        """The options, with both values, that make `other` another run than this one."""
-        return [
-            f"{flag(name)} {theirs} (it holds {mine})"
-            for name in _OPTIONS
-            if name not in _NOT_THE_RUN and (mine := getattr(self, name)) != (theirs := getattr(other, name))
-        ]
-
-
-_OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 
 
 def resolve(options: Options) -> Spec:

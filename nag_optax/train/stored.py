@@ -3,14 +3,50 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
+from nag_optax.train.checks import flag
 from nag_optax.train.errors import InputError
 
 _Config = TypeVar("_Config")
 
 # A field that the configuration of this kind has, and that of the other has not.
 _MARKS = {"run": "optimizer", "comparison": "optimizers"}
+
+# What a command says, and a configuration does not.
+_NOT_KEPT = ("run_dir", "resume", "overwrite")
+
+
+class Stored:
+    """A resolved configuration, with the fields of the options that a user types."""
+
+    options: ClassVar[tuple[str, ...]]
+    """Names of those; a configuration of a kind may lack some."""
+    how: ClassVar[frozenset[str]]
+    """Those that say how it is carried out: two that differ here alone are the same."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as `config.json` keeps them; None for one that this kind lacks."""
+        values = {name: getattr(self, name, None) for name in self.options if name not in _NOT_KEPT}
+        return {n: str(v.resolve()) if isinstance(v, Path) else v for n, v in values.items()}
+
+    def to_json(self) -> str:
+        """What `config.json` keeps."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    def differences(self, other: Self) -> list[str]:
+        """The options, with both values, that make `other` another one than this."""
+        return [
+            f"{flag(name)} {shown(theirs)} (it holds {shown(mine)})"
+            for name in self.options
+            if name not in self.how | set(_NOT_KEPT)
+            and (mine := getattr(self, name, None)) != (theirs := getattr(other, name, None))
+        ]
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def load_stored(path: Path, kind: str, make: Callable[[dict[str, Any]], _Config]) -> _Config:
