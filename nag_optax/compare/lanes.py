@@ -22,11 +22,12 @@ from nag_optax.compare.evaluation import evaluate
 from nag_optax.compare.search import Contender
 from nag_optax.train.data import Dataset, Statistics
 from nag_optax.train.devices import Device
-from nag_optax.train.loop import Metrics, TrainState, chunk_lengths, epoch_order, step_key, train_step
+from nag_optax.train.loop import Metrics, chunk_lengths, epoch_order
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizers import make_schedule
 from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec
+from nag_optax.train.step import TrainState, step_key, train_step
 
 # An evaluation may take this share of the time of the training steps before it.
 _EVALUATION_SHARE = 0.2

@@ -19,6 +19,10 @@ ALLOWED = {
     "num_epochs": "a whole number of at least 1",
     "batch_size": "a whole number of at least 1",
     "image_size": "a whole number from 1 to 1024",
+    "mixup": "a finite float32 of at least 0",
+    "label_smoothing": "a float32 in [0, 1)",
+    "ema": "a float32 in [0, 1)",
+    "accumulate": "a whole number of at least 1",
     "num_devices": "a whole number of at least 1",
     "seed": "a whole number from 0 to 4294967295",
 }

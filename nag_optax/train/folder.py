@@ -28,7 +28,10 @@ ROW: dict[str, Any] = {
     "train_accuracy": float,
     "test_loss": float | None,
     "test_accuracy": float | None,
+    "learning_rate": float,
+    "gradient_norm": float | None,
     "seconds": float,
+    "images_per_second": float,
 }
 SUMMARY_FIELDS = {
     *("train_accuracy", "train_loss", "test_accuracy", "test_loss", "steps", "parameters"),

@@ -1,7 +1,7 @@
 """The training loop: one compiled scan over a chunk of steps, with donated state.
 
-A batch is a pure function of (seed, step): the order of an epoch is drawn from (seed, epoch), the
-dropout of a step from (seed, step). So a resumed run is bit-equal to an uninterrupted one.
+A batch is a pure function of (seed, step): the order of an epoch is drawn from (seed, epoch), dropout and
+augmentation of a step from (seed, step). So a resumed run is bit-equal to an uninterrupted one.
 """
 
 import time
@@ -17,29 +17,21 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nag_optax.acceleration.evaluation import eval_params
+from nag_optax.train.augment import AUGMENTATIONS, augmentation_key
 from nag_optax.train.data import Dataset, Statistics
 from nag_optax.train.devices import Device
 from nag_optax.train.errors import InputError
 from nag_optax.train.freezing import fix_statistics, frozen_mask
 from nag_optax.train.models import make_model
-from nag_optax.train.optimizers import make_optimizer
+from nag_optax.train.optimizers import make_optimizer, make_schedule
 from nag_optax.train.pruning import has_prunable, widths_without, without_units, zero_units
 from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec
+from nag_optax.train.step import How, TrainState, step_key, train_step
+from nag_optax.train.wrappers import gradient_norm
 
 EVALUATION_BATCH = 500
 """Images that are evaluated at once."""
-
-
-class TrainState(NamedTuple):
-    """All that a step reads and writes, and all that a checkpoint keeps."""
-
-    step: jax.Array
-    params: Any
-    model_state: Any
-    opt_state: Any
-    loss_sum: jax.Array  # over the examples of this epoch
-    correct: jax.Array
 
 
 class Metrics(NamedTuple):
@@ -77,6 +69,8 @@ class Loop:
         if spec.prune is not None and not has_prunable(spec.model_row.hidden_layers, self._frozen):
             raise InputError(f"--prune {spec.prune}: --freeze leaves no hidden layer to prune")
         self._graphdef, self._params, self._rest = nnx.split(model, nnx.Param, ...)
+        self._dtype = jnp.bfloat16 if spec.bfloat16_parameters else jnp.float32
+        self._schedule = make_schedule(spec, self.steps_per_epoch)
         self._optimizer = make_optimizer(spec, self.steps_per_epoch)
         self._train = jax.device_put(dataset.train, self._replicated)
         self._order: tuple[int, jax.Array] | None = None
@@ -99,6 +93,7 @@ class Loop:
             weights = nnx.to_pure_dict(self._params), nnx.to_pure_dict(self._rest)
         # Copies: the state is donated, and there may be a second one.
         params, rest = jax.tree.map(jnp.copy, weights)
+        params = optax.tree.cast(params, self._dtype)
         state = TrainState(
             step=jnp.zeros([], jnp.int32),
             params=params,
@@ -125,6 +120,14 @@ class Loop:
     def eval_state(self, state: TrainState) -> tuple[Any, Any]:
         """The parameters to evaluate and the batch statistics."""
         return jax.jit(eval_params)(state.opt_state, state.params), state.model_state
+
+    def learning_rate(self, state: TrainState) -> float:
+        """That of the latest step."""
+        return float(jnp.asarray(self._schedule(int(state.step) - 1)))
+
+    def gradient_norm(self, state: TrainState) -> float:
+        """The global norm of the gradients of the parameters that are trained, a mean over this epoch."""
+        return gradient_norm(state.opt_state)
 
     def is_finite(self, state: TrainState) -> bool:
         """Whether every parameter is a finite number."""
@@ -155,13 +158,16 @@ class Loop:
         return Pruned(zero, sum(p.size for p in jax.tree.leaves(weights[0])), evaluate)
 
     def _plan(self) -> "_Plan":
+        spec = self._spec
         return _Plan(
             self._graphdef,
             self._optimizer,
-            self._spec.seed,
+            spec.seed,
             self.steps_per_epoch,
             self.batch_size,
             self._sharded,
+            AUGMENTATIONS.get(spec.augment),
+            How(spec.mixup, spec.label_smoothing, spec.precision != "float32", spec.accumulate),
         )
 
     def _epoch_order(self, epoch: int) -> jax.Array:
@@ -178,6 +184,8 @@ class _Plan(NamedTuple):
     steps_per_epoch: int
     batch_size: int
     sharding: NamedSharding
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None
+    how: How
 
 
 def _chunk(
@@ -187,9 +195,11 @@ def _chunk(
         first = state.step % plan.steps_per_epoch * plan.batch_size
         indices = jax.lax.dynamic_slice(order, (first,), (plan.batch_size,))
         indices = jax.lax.with_sharding_constraint(indices, plan.sharding)
-        images = statistics.standardise(train.images[indices])
-        key = step_key(plan.seed, state.step)
-        return train_step(plan.graphdef, plan.optimizer, state, images, train.labels[indices], key), None
+        images, key = train.images[indices], step_key(plan.seed, state.step)
+        if plan.augment is not None:
+            images = plan.augment(augmentation_key(key, "image"), images)
+        images, labels = statistics.standardise(images), train.labels[indices]
+        return train_step(plan.graphdef, plan.optimizer, state, images, labels, key, plan.how), None
 
     # Sums are those of one epoch.
     fresh = state.step % plan.steps_per_epoch == 0
@@ -217,41 +227,6 @@ def _predict(graphdef: Any, weights: tuple[Any, Any], statistics: Statistics, im
 def _metrics(logits: jax.Array, labels: np.ndarray) -> Metrics:
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return Metrics(float(jnp.mean(losses)), float(jnp.mean(jnp.argmax(logits, -1) == labels)))
-
-
-def train_step(
-    graphdef: Any,
-    optimizer: optax.GradientTransformationExtraArgs,
-    state: TrainState,
-    images: jax.Array,
-    labels: jax.Array,
-    key: jax.Array,
-) -> TrainState:
-    """One step on one batch of standardised images, a pure function; `key` is for dropout."""
-
-    def loss_fn(params: Any):
-        model = nnx.merge(graphdef, params, state.model_state)
-        logits = model(images, train=True, rngs=nnx.Rngs(dropout=key))
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        correct = jnp.sum(jnp.argmax(logits, -1) == labels)
-        model_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
-        return jnp.mean(losses), (correct, model_state)
-
-    (loss, (correct, model_state)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
-    return TrainState(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        model_state=model_state,
-        opt_state=opt_state,
-        loss_sum=state.loss_sum + loss * len(labels),
-        correct=state.correct + correct,
-    )
-
-
-def step_key(seed: int | jax.Array, step: jax.Array) -> jax.Array:
-    """The key of a step's dropout."""
-    return jax.random.fold_in(jax.random.key(seed), step)
 
 
 def epoch_order(seed: int, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:

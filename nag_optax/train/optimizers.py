@@ -12,6 +12,7 @@ from nag_optax.train.pruning import units_prox
 from nag_optax.train.registry import optimizer_row
 from nag_optax.train.rows import Model, Optimizer, load_factory
 from nag_optax.train.spec import Spec
+from nag_optax.train.wrappers import averaged, in_float32, with_gradient_norm
 
 Prox = Callable[..., Any]
 
@@ -41,7 +42,10 @@ def decay_schedule(name: str, num_steps: int, peak: float = 1.0) -> optax.Schedu
 
 
 def make_optimizer(spec: Spec, steps_per_epoch: int) -> optax.GradientTransformationExtraArgs:
-    """Clipping, the adaptive step, smoothing, then the optimizer; each only if it is asked for."""
+    """Clipping, the adaptive step, smoothing, then the optimizer; each only if it is asked for.
+
+    Around them low memory, the rounding of bfloat16 parameters, freezing and averaging, in this order.
+    """
     parts = []
     if spec.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(spec.clip_norm))
@@ -60,8 +64,17 @@ def make_optimizer(spec: Spec, steps_per_epoch: int) -> optax.GradientTransforma
             prox=prox,
         )
     )
-    optimizer = optax.with_extra_args_support(optax.chain(*parts))
-    return freeze(optimizer, spec.freeze) if spec.freeze else optimizer
+    optimizer = optax.chain(*parts)
+    if spec.low_memory:
+        optimizer = nag_optax.low_memory(optimizer, seed=spec.seed)
+    if spec.bfloat16_parameters:
+        rounding = nag_optax.stochastic_rounding(spec.seed)
+        optimizer = optax.chain(in_float32(optax.with_extra_args_support(optimizer)), rounding)
+    optimizer = optax.chain(with_gradient_norm(steps_per_epoch), optimizer)
+    if spec.freeze:
+        optimizer = freeze(optimizer, spec.freeze)
+    optimizer = optax.with_extra_args_support(optimizer)
+    return averaged(optimizer, spec.ema) if spec.ema else optimizer
 
 
 def core(

@@ -22,6 +22,8 @@ from nag_optax.train.registry import DATASETS, INNER, MODELS, OPTIMIZERS, defaul
 
 ScheduleName = Literal["constant", "cosine", "linear"]
 RestartName = Literal["gradient", "speed", "value"]
+AugmentName = Literal["none", "crop-flip", "resized-crop"]
+PrecisionName = Literal["float32", "bfloat16", "bfloat16-parameters"]
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,29 @@ class Options:
     """Passes over the training data, at least 1."""
     batch_size: IntInTable = None
     """Examples a step, over all devices, at least 1."""
+    accumulate: int = 1
+    """Parts of a batch that go through the model one after the other, to spare memory; at least 1.
+    The step is still one of --batch-size examples. Batch normalisation sees a part at a time."""
     seed: int = 0
-    """Seed of the initialisation, the order of the data and dropout; at least 0."""
+    """Seed of the initialisation, the order of the data, dropout and augmentation; at least 0."""
+
+    augment: Annotated[AugmentName, tyro.conf.arg(metavar="{none,crop-flip,resized-crop}")] = "none"
+    """crop-flip: moves by up to an eighth of the side, and mirrors half of the images.
+    resized-crop: a random part of each image, resized, and mirrored half of the time."""
+    mixup: float = 0.0
+    """Train on pairs of images, mixed by a share from Beta(A, A); at least 0, 0 is none."""
+    label_smoothing: float = 0.0
+    """The part of each label that is spread over all classes, in [0, 1)."""
+    precision: Annotated[PrecisionName, tyro.conf.arg(metavar="{float32,bfloat16,bfloat16-parameters}")] = (
+        "float32"
+    )
+    """bfloat16: the model computes in it, parameters stay float32.
+    bfloat16-parameters: they are bfloat16 too, rounded stochastically. Evaluation is in float32."""
+    low_memory: bool = False
+    """Keep the optimizer's state in one byte a number."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of the parameters, in [0, 1), which is evaluated.
+    0 is none."""
 
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to train; auto takes the best that JAX finds."""

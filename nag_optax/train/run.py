@@ -15,11 +15,12 @@ from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import Diverged, InputError
 from nag_optax.train.figures import draw_curves
 from nag_optax.train.folder import CHECKPOINTS, CURVES, METRICS, SUMMARY, RunFolder
-from nag_optax.train.loop import Loop, TrainState, chunk_lengths
+from nag_optax.train.loop import Loop, chunk_lengths
 from nag_optax.train.options import Options
 from nag_optax.train.progress import RunProgress, shown, summary_table
 from nag_optax.train.signals import collected_signals, interrupted
 from nag_optax.train.spec import Spec, resolve
+from nag_optax.train.step import TrainState
 from nag_optax.train.transfer import Weights, check_same_data, facts_of, standardised_as, starting_weights
 
 
@@ -162,6 +163,7 @@ class _Run:
     def _log(self, state: TrainState, epoch: int) -> None:
         seen = self._loop.steps_per_epoch * self._loop.batch_size
         test = None if self._spec.train_only else self._loop.evaluate(state, self._dataset.test)
+        norm = self._loop.gradient_norm(state)
         row = {
             "epoch": epoch,
             "step": int(state.step),
@@ -169,7 +171,10 @@ class _Run:
             "train_accuracy": int(state.correct) / seen,
             "test_loss": None if test is None else test.loss,
             "test_accuracy": None if test is None else test.accuracy,
+            "learning_rate": self._loop.learning_rate(state),
+            "gradient_norm": norm if math.isfinite(norm) else None,  # JSON knows no infinity.
             "seconds": self._epoch_seconds,
+            "images_per_second": seen / self._epoch_seconds,
         }
         if test is not None and not math.isfinite(test.loss):
             raise Diverged(self._divergence(int(state.step), epoch))

@@ -55,7 +55,14 @@ class Spec(Stored):
     prune: str | None
     num_epochs: int
     batch_size: int
+    accumulate: int
     seed: int
+    augment: str
+    mixup: float
+    label_smoothing: float
+    precision: str
+    low_memory: bool
+    ema: float
     device: str
     num_devices: int
     run_dir: Path
@@ -72,6 +79,10 @@ class Spec(Stored):
     def optimizer_options(self) -> dict[str, Any]:
         """What the factory of the optimizer takes beside the learning rate."""
         return {name: getattr(self, name) for name in all_options(self.optimizer_row, self.inner)}
+
+    @property
+    def bfloat16_parameters(self) -> bool:
+        return self.precision == "bfloat16-parameters"
 
     @property
     def optimizer_row(self) -> Optimizer:
@@ -152,10 +163,13 @@ def _check_values(spec: Spec) -> None:
 
     need(positive(spec.learning_rate), "learning_rate")
     need(spec.momentum is None or 0 <= c_float(spec.momentum).value < 1, "momentum")
-    need(math.isfinite(c_float(spec.weight_decay).value) and spec.weight_decay >= 0, "weight_decay")
-    need(0 <= c_float(spec.smoothing).value < 1, "smoothing")
+    for name in ("weight_decay", "mixup"):
+        value = getattr(spec, name)
+        need(math.isfinite(c_float(value).value) and value >= 0, name)
+    for name in ("smoothing", "label_smoothing", "ema"):
+        need(0 <= c_float(getattr(spec, name)).value < 1, name)
     need(positive(spec.clip_norm), "clip_norm")
-    for name in ("num_epochs", "batch_size", "image_size", "num_devices"):
+    for name in ("num_epochs", "batch_size", "image_size", "num_devices", "accumulate"):
         need(positive(getattr(spec, name)), name)
     need(all(spec.freeze), "freeze")
     need(spec.image_size is None or spec.image_size <= 1024, "image_size")
@@ -184,7 +198,14 @@ def _check_combinations(spec: Spec) -> None:
         )
     if spec.init_from is not None and spec.init_from == spec.run_dir.resolve():
         raise InputError(f"--init-from {spec.init_from}: is the folder of this run; name another --run-dir")
-    if spec.batch_size % spec.num_devices:
+    if spec.prune is not None and spec.ema:
+        raise InputError(f"--ema {spec.ema}: goes without --prune, as an average has no unit at exactly zero")
+    if spec.batch_size % (spec.num_devices * spec.accumulate):
+        if spec.accumulate > 1:
+            raise InputError(
+                f"--batch-size {spec.batch_size}: must be a multiple of --num-devices {spec.num_devices} "
+                f"times --accumulate {spec.accumulate}"
+            )
         raise InputError(
             f"--batch-size {spec.batch_size}: must be a multiple of --num-devices {spec.num_devices}"
         )

@@ -16,6 +16,7 @@ from nag_optax.train.optimizers import make_optimizer, make_schedule
 from nag_optax.train.options import Options
 from nag_optax.train.registry import OPTIMIZERS
 from nag_optax.train.spec import Spec, resolve
+from nag_optax.train.wrappers import gradient_norm
 
 STEPS = 20  # an epoch
 
@@ -229,3 +230,68 @@ def test_decay_of_sgd_and_momentum_is_decoupled_and_spares_biases():
             params = optax.apply_updates(params, updates)
         np.testing.assert_allclose(params["kernel"], PARAMS["kernel"] * (1 - 0.1 * 0.5) ** 3, rtol=1e-5)
         np.testing.assert_array_equal(params["bias"], PARAMS["bias"])
+
+
+def test_the_average_is_the_weighted_mean_of_the_parameters_after_each_step():
+    optimizer = make_optimizer(spec(optimizer="momentum", ema=0.9, learning_rate=0.5), STEPS)
+    params: Any = PARAMS
+    state = optimizer.init(params)
+    average: Any = nag_optax.eval_params(state, params)
+    np.testing.assert_array_equal(average["bias"], params["bias"])
+    seen = []
+    for t in range(5):
+        updates, state = optimizer.update(jax.tree.map(lambda g, t=t: g * (t - 2.0), GRADS), state, params)
+        params = optax.apply_updates(params, updates)
+        seen.append(np.asarray(params["kernel"], np.float64))
+        weights = 0.9 ** np.arange(t, -1.0, -1)
+        average = nag_optax.eval_params(state, params)
+        expected = np.tensordot(weights / weights.sum(), np.stack(seen), 1)
+        np.testing.assert_allclose(average["kernel"], expected, rtol=1e-5)
+    assert np.abs(seen[-1] - average["kernel"]).max() > 0.1
+    plain = trajectory(make_optimizer(spec(optimizer="momentum", learning_rate=0.5), STEPS), 5)
+    jax.tree.map(np.testing.assert_array_equal, trajectory(optimizer, 5), plain)
+
+
+@pytest.mark.parametrize("name", ["nag", "adam"])
+def test_bfloat16_parameters_lose_no_small_update_and_their_optimizer_is_float32(name):
+    """2000 numbers at 1 go down by a quarter of the distance to the next one, 40 times."""
+    fields = {"optimizer": name, "learning_rate": 2.0**-10, **({"momentum": 0.0} if name == "nag" else {})}
+    optimizer = make_optimizer(spec(precision="bfloat16-parameters", **fields), STEPS)
+    params: Any = jnp.ones(2000, jnp.bfloat16)
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(params: Any, state: Any) -> Any:
+        updates, state = optimizer.update(jnp.ones_like(params), state, params, value=jnp.float32(1.0))
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(40):
+        params, state = step(params, state)
+    assert params.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
+    # Each rounding has a deviation of at most half the distance, 2⁻⁹: five deviations of the mean.
+    tolerance = 5 * 2.0**-9 * np.sqrt(40 / 2000)
+    np.testing.assert_allclose(np.asarray(params, np.float64).mean(), 1 - 40 * 2.0**-10, atol=tolerance)
+
+
+def test_low_memory_keeps_a_large_state_in_one_byte_a_number():
+    params: Any = {"kernel": jnp.ones((64, 128)), "bias": jnp.ones(8)}
+    sizes = [
+        sum(leaf.nbytes for leaf in jax.tree.leaves(make_optimizer(spec(low_memory=low), STEPS).init(params)))
+        for low in (False, True)
+    ]
+    assert sizes[0] > 4 * params["kernel"].size and sizes[1] < 1.1 * params["kernel"].size
+
+
+def test_the_gradient_norm_is_a_mean_over_an_epoch_of_every_sixteenth_step_without_frozen_parameters():
+    optimizer = make_optimizer(spec(freeze=("bias",), clip_norm=0.1), STEPS)
+    params: Any = PARAMS
+    state = optimizer.init(params)
+    update = jax.jit(optimizer.update)
+    norms = []
+    for t in range(STEPS + 3):
+        grads = jax.tree.map(lambda g, t=t: g * (t + 1.0), GRADS)
+        norms.append(np.linalg.norm(grads["kernel"]))
+        state = update(grads, state, params, value=jnp.float32(1.0))[1]
+        looks = [norms[0]] if t < 16 else [norms[0], norms[16]] if t < STEPS else [norms[STEPS]]
+        np.testing.assert_allclose(gradient_norm(state), np.mean(looks), rtol=1e-5)

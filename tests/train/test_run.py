@@ -15,13 +15,17 @@ import numpy as np
 import pytest
 
 from nag_optax.train.checkpoints import Checkpoints
+from nag_optax.train.data import load_dataset
 from nag_optax.train.errors import Diverged, InputError, Interrupted
+from nag_optax.train.evaluate import evaluate
 from nag_optax.train.idx import read_idx_pair
-from nag_optax.train.loop import Loop, Metrics, train_step
-from nag_optax.train.options import Options
+from nag_optax.train.loop import Loop, Metrics
+from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.progress import shown
 from nag_optax.train.registry import MODELS
 from nag_optax.train.run import train
+from nag_optax.train.spec import resolve
+from nag_optax.train.step import train_step
 from tests.helpers import exhaustive
 from tests.train.conftest import SMALL, output, write_idx
 
@@ -73,6 +77,11 @@ def test_the_folder_of_a_run(finished_run):
     assert summary["test_accuracy"] * 360 == pytest.approx(round(summary["test_accuracy"] * 360), abs=1e-3)
     assert 0 < summary["seconds_per_epoch"] < summary["wall_seconds"] and summary["compile_seconds"] > 0
     assert [row["epoch"] for row in rows] == [1, 2, 3] and [row["step"] for row in rows] == [23, 46, 69]
+    # To 0 by a cosine, after a warm-up of 7 steps.
+    rates = [0.05 * (1 + math.cos(math.pi * (step - 1 - 7) / (69 - 7))) for step in (23, 46, 69)]
+    assert [row["learning_rate"] for row in rows] == pytest.approx(rates, rel=1e-4)
+    assert all(0.1 < row["gradient_norm"] < 10 for row in rows)
+    assert all(row["images_per_second"] == pytest.approx(23 * 64 / row["seconds"]) for row in rows)
     assert rows[-1]["test_accuracy"] == summary["test_accuracy"]
     assert rows[0]["train_loss"] > rows[1]["train_loss"] > rows[2]["train_loss"]
     assert (finished_run / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -85,6 +94,38 @@ def test_a_run_is_shown_in_plain_lines_and_a_table(tmp_path, console):
     for part in ("epoch   1/2  loss", "epoch   2/2", "test accuracy", "steps/s", str(tmp_path / "run")):
         assert part in text
     assert "\x1b" not in text and "warning" not in text
+
+
+EVERYTHING = {
+    **{"augment": "crop-flip", "mixup": 0.4, "label_smoothing": 0.1, "accumulate": 2},
+    **{"precision": "bfloat16-parameters", "low_memory": True},
+}
+
+
+def test_a_pruned_run_in_bfloat16_starts_an_averaged_one_in_float32(tmp_path, console):
+    few = dataclasses.replace(SMALL, num_epochs=1)
+    pruned = dataclasses.replace(few, prune="group_l2=0.6", run_dir=tmp_path / "a", **EVERYTHING)
+    source = train(pruned, console)
+    assert 0 < source["zero_units"]["hidden"] < 128
+    assert source["pruned_train_accuracy"] == pytest.approx(source["train_accuracy"], abs=2 / 1437)
+    averaged = dataclasses.replace(few, init_from=tmp_path / "a", ema=0.9, run_dir=tmp_path / "b")
+    summary = train(averaged, console)
+    assert summary["train_accuracy"] > source["train_accuracy"]
+    found = evaluate(EvaluateOptions(tmp_path / "b"), console)
+    assert found == {name: summary[name] for name in found}
+
+
+def test_a_restored_state_goes_on_equal_to_the_bit_with_every_option_of_a_step(tmp_path):
+    spec = resolve(dataclasses.replace(SMALL, ema=0.9, run_dir=tmp_path, **EVERYTHING))
+    loop = Loop(spec, load_dataset(spec), jax.devices()[:1])
+    state = loop.run_chunk(loop.init(), 3)
+    Checkpoints(tmp_path).save(3, state, {})
+    whole = loop.run_chunk(state, 3)
+    restored = Checkpoints(tmp_path).restore(loop.init(), pytest.fail)
+    assert restored is not None
+    resumed = loop.run_chunk(restored.state, 3)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_train_only_does_not_touch_the_test_split(tmp_path, console, monkeypatch):
