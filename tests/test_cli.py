@@ -29,7 +29,7 @@ def command(*arguments: object) -> list[str]:
     ("arguments", "line"),
     [
         ("train --optimizer lion", "--optimizer lion: must be one of nag, sgd, momentum, adam, adamw"),
-        ("train --model vit", "--model vit: must be one of mlp, cnn"),
+        ("train --model vgg", "--model vgg: must be one of mlp, cnn"),
         ("train --batch-size many", "--batch-size many: must be a whole number of at least 1"),
         ("train --num-epochs 1.5", "--num-epochs 1.5: must be a whole number of at least 1"),
         ("train --learning-rate fast", "--learning-rate fast: must be a finite float32 above 0"),

@@ -43,8 +43,10 @@ def fix_statistics(model: nnx.Module, mask: Any) -> None:
     running statistics while training too, and these stay."""
     for name, frozen in mask.items():
         module = getattr(model, name)
-        if isinstance(module, nnx.BatchNorm) and all(jax.tree.leaves(frozen)):
-            module.use_running_average = True
+        if isinstance(module, nnx.BatchNorm):
+            module.use_running_average = module.use_running_average or all(jax.tree.leaves(frozen))
+        elif isinstance(module, nnx.Module):
+            fix_statistics(module, frozen)
 
 
 def _names(pattern: str, path: str) -> bool:

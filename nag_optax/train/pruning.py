@@ -26,13 +26,15 @@ def units_prox(layers: Layers, strength: float) -> Any:
     """
 
     def prox(params: dict[str, Any], step_size: jax.typing.ArrayLike) -> dict[str, Any]:
-        params = dict(params)
+        params = jax.tree.map(lambda p: p, params)  # Its dicts are written to.
         for layer in layers:
-            own = {name: params[name] for name in layer.modules}
+            own = {path: module_at(params, path) for path in layer.modules}
             if _has_frozen(own):
                 continue
             axis = jax.tree.map(lambda p: tuple(range(p.ndim - 1)), own)
-            params |= nag_optax.prox.group_l2(strength, axis, joint=True)(own, step_size)
+            shrunk = nag_optax.prox.group_l2(strength, axis, joint=True)(own, step_size)
+            for path, module in shrunk.items():
+                _put(params, path, module)
         return params
 
     return prox
@@ -40,7 +42,9 @@ def units_prox(layers: Layers, strength: float) -> Any:
 
 def has_prunable(layers: Layers, frozen: Any) -> bool:
     """Whether a hidden layer has no frozen parameter."""
-    return not all(any(jax.tree.leaves([frozen[name] for name in layer.modules])) for layer in layers)
+    return not all(
+        any(jax.tree.leaves([module_at(frozen, path) for path in layer.modules])) for layer in layers
+    )
 
 
 def _has_frozen(params: Any) -> bool:
@@ -54,7 +58,7 @@ def zero_units(layers: Layers, params: dict[str, Any]) -> dict[str, np.ndarray]:
         layer.kernel: np.logical_and.reduce(
             [
                 np.asarray(jnp.all(p == 0, tuple(range(p.ndim - 1))))
-                for p in jax.tree.leaves([params[name] for name in layer.modules])
+                for p in jax.tree.leaves([module_at(params, path) for path in layer.modules])
             ]
         )
         for layer in layers
@@ -66,12 +70,12 @@ def without_units(layers: Layers, params: Any, model_state: Any, remove: dict[st
     params, model_state = (jax.tree.map(np.asarray, tree) for tree in (params, model_state))
     for layer, keep in _kept(layers, remove):
         units = len(remove[layer.kernel])
-        for name in layer.modules:
+        for path in layer.modules:
             for tree in (params, model_state):
-                if name in tree:
-                    # Units are the last axis of everything that a layer has.
-                    tree[name] = jax.tree.map(lambda p, keep=keep: p[..., keep], tree[name])
-        after = params[layer.next]
+                # Units are the last axis of everything that a layer has.
+                if module := module_at(tree, path):
+                    _put(tree, path, jax.tree.map(lambda p, keep=keep: p[..., keep], module))
+        after = module_at(params, layer.next)
         after["kernel"] = _inputs(after["kernel"], units, keep)
     return params, model_state
 
@@ -92,3 +96,15 @@ def _inputs(kernel: np.ndarray, units: int, keep: np.ndarray) -> np.ndarray:
     *window, inputs, outputs = kernel.shape
     kernel = kernel.reshape(*window, inputs // units, units, outputs)[..., keep, :]
     return kernel.reshape(*window, -1, outputs)
+
+
+def module_at(tree: Any, path: str) -> Any:
+    """What a tree of modules holds at a path such as `block0/conv1`; nothing where a module has none."""
+    for name in path.split("/"):
+        tree = tree.get(name, {})
+    return tree
+
+
+def _put(tree: Any, path: str, module: Any) -> None:
+    above, _, name = path.rpartition("/")
+    (module_at(tree, above) if above else tree)[name] = module

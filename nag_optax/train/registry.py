@@ -12,9 +12,19 @@ from nag_optax.train.rows import Factory, HiddenLayer, Model, Optimizer, Recipe,
 
 _Row = TypeVar("_Row", Model, Source, Optimizer)
 
+
+def _residual(blocks: tuple[int, ...], bottleneck: bool) -> dict[str, Any]:
+    """The hidden layers of a residual network: all convolutions of a block but the last, and their widths."""
+    pairs = [("conv1", "norm1", "conv2"), ("conv2", "norm2", "conv3")][: 2 if bottleneck else 1]
+    names = [(stage, f"stage{stage}_block{i}") for stage, count in enumerate(blocks) for i in range(count)]
+    layers = [HiddenLayer(*(f"{name}/{part}" for part in pair)) for _, name in names for pair in pairs]
+    widths = [64 * 2**stage for stage, _ in names for _ in pairs]
+    return {"hidden_layers": tuple(layers), "widths": tuple(widths)}
+
+
 MODELS = {
     "mlp": Model(
-        "nag_optax.train.models:MLP",
+        "nag_optax.train.models.mlp:MLP",
         "one hidden layer of 128",
         hidden_layers=(HiddenLayer("hidden", None, "head"),),
         widths=(128,),
@@ -22,7 +32,7 @@ MODELS = {
         in_lanes=True,
     ),
     "cnn": Model(
-        "nag_optax.train.models:CNN",
+        "nag_optax.train.models.cnn:CNN",
         "two convolutions of 64, a dense layer of 512, batch norm",
         smallest_image=4,  # Two halvings by pooling leave at least one pixel.
         hidden_layers=(
@@ -32,6 +42,24 @@ MODELS = {
         ),
         widths=(64, 64, 512),
         steps_per_report=25,
+    ),
+    "resnet18": Model(
+        "nag_optax.train.models.resnet:resnet18",
+        "residual network of 18 layers",
+        **_residual((2, 2, 2, 2), False),
+    ),
+    "resnet50": Model(
+        "nag_optax.train.models.resnet:resnet50",
+        "residual network of 50 layers",
+        **_residual((3, 4, 6, 3), True),
+    ),
+    "vit": Model(
+        "nag_optax.train.models.vit:ViT",
+        "a small vision transformer, 6 blocks of width 192",
+        hidden_layers=tuple(HiddenLayer(f"block{i}/up", None, f"block{i}/down") for i in range(6)),
+        widths=(768,) * 6,
+        embeddings=("patch",),
+        steps_per_report=5,
     ),
 }
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from nag_optax.train.convolution import conv_general_dilated, max_pool_2x2
+from nag_optax.train.models.convolution import conv_general_dilated, max_pool_2x2
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 

@@ -1,4 +1,4 @@
-"""Convolution and pooling whose gradients XLA compiles well inside a loop on CPU.
+"""The layers that models share: convolution and pooling whose gradients XLA compiles well in a loop on CPU.
 
 XLA for CPU brings a convolution into the form that its fast kernel takes in the entry computation
 alone, not in the body of a `lax.scan`: there a kernel's gradient ran 500 ms where it takes 10. Written
@@ -11,9 +11,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax import lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def convolution(channels: int, units: int, size: int, stride: int = 1, *, rngs: nnx.Rngs) -> nnx.Conv:
+    """A convolution of odd size without a bias; the output has 1/stride of the pixels a side, rounded up."""
+    pad = size // 2
+    return nnx.Conv(
+        channels,
+        units,
+        (size, size),
+        (stride, stride),
+        # SAME would take another pixel of an image of even size than PyTorch does.
+        padding="SAME" if stride == 1 else ((pad, pad), (pad, pad)),
+        use_bias=False,
+        conv_general_dilated=conv_general_dilated,
+        rngs=rngs,
+    )
+
+
+def normalised(norm: nnx.BatchNorm, x: jax.Array, train: bool) -> jax.Array:
+    """The batch normalisation of x; a frozen one always takes the running average."""
+    return norm(x, use_running_average=norm.use_running_average or not train)
 
 
 def conv_general_dilated(

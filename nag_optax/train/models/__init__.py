@@ -1,0 +1,36 @@
+"""The models of the trainer, one a file; what else it can do with each stands in the registry."""
+
+from flax import nnx
+
+from nag_optax.train.errors import InputError
+from nag_optax.train.registry import model_row
+from nag_optax.train.rows import load_factory
+
+
+def make_model(
+    name: str,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    seed: int,
+    widths: tuple[int, ...] | None = None,
+) -> nnx.Module:
+    """A freshly initialised model; its parameters are a function of the seed alone.
+
+    Args:
+        name: in the registry, or "package.module:factory".
+        image_shape: height, width and channels of an image.
+        num_classes: how many logits it has.
+        seed: of the initialisation.
+        widths: units of each hidden layer; None takes those of the registry.
+
+    Raises:
+        InputError: if there is no such model, or the images are too small for it.
+    """
+    row = model_row(name)
+    if min(image_shape[:2]) < row.smallest_image:
+        raise InputError(
+            f"--image-size: --model {name} needs images of at least {row.smallest_image} pixels a side; "
+            f"these are {image_shape[0]} x {image_shape[1]}"
+        )
+    given = {"widths": widths or row.widths} if row.widths else {}
+    return load_factory(row.make, "--model")(image_shape, num_classes, rngs=nnx.Rngs(params=seed), **given)

@@ -1,0 +1,48 @@
+"""The small convolutional network."""
+
+import jax
+from flax import nnx
+
+from nag_optax.train.models.convolution import convolution, max_pool_2x2, normalised
+
+
+class CNN(nnx.Module):
+    """Two 3×3 convolutions, each with 2×2 pooling, and a dense layer; all batch-normalised, then ReLU.
+
+    Args:
+        image_shape: height, width and channels of an image.
+        num_classes: how many logits it has.
+        widths: channels of the convolutions, units of the dense layer.
+        rngs: of the initialisation.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        *,
+        widths: tuple[int, ...],
+        rngs: nnx.Rngs,
+    ):
+        height, width, channels = image_shape
+        first, second, units = widths
+        # The biases are the batch normalisation's.
+        self.conv1 = convolution(channels, first, 3, rngs=rngs)
+        self.norm1 = nnx.BatchNorm(first, momentum=0.9, rngs=rngs)
+        self.conv2 = convolution(first, second, 3, rngs=rngs)
+        self.norm2 = nnx.BatchNorm(second, momentum=0.9, rngs=rngs)
+        pixels = (height // 4) * (width // 4)
+        self.dense = nnx.Linear(pixels * second, units, use_bias=False, rngs=rngs)
+        self.norm3 = nnx.BatchNorm(units, momentum=0.9, rngs=rngs)
+        self.head = nnx.Linear(units, num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
+        del rngs
+        x = self._block(images, self.conv1, self.norm1, train)
+        x = self._block(x, self.conv2, self.norm2, train)
+        x = x.reshape(x.shape[0], -1)
+        x = nnx.relu(normalised(self.norm3, self.dense(x), train))
+        return self.head(x)
+
+    def _block(self, x: jax.Array, conv: nnx.Conv, norm: nnx.BatchNorm, train: bool) -> jax.Array:
+        return max_pool_2x2(nnx.relu(normalised(norm, conv(x), train)))
