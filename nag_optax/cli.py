@@ -68,7 +68,7 @@ def _execute(options, given: set[str], interrupts: list[int]) -> None:
         _check(interrupts)
         evaluate(options)
     else:
-        from nag_optax.train.run import train
+        from nag_optax.train.runner import train
 
         _check(interrupts)
         train(with_stored_options(options, given))

@@ -18,7 +18,7 @@ from nag_optax.compare.spec import CompareOptions
 from nag_optax.train.command_line import parse
 from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.registry import OPTIMIZERS, RECIPES
-from nag_optax.train.run import train
+from nag_optax.train.runner import train
 
 
 def command(*arguments: object) -> list[str]:

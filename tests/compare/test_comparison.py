@@ -18,7 +18,7 @@ from nag_optax.compare.on_data import OnData, first_reaching
 from nag_optax.compare.spec import CompareOptions
 from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.options import Options
-from nag_optax.train.run import train
+from nag_optax.train.runner import train
 from tests.compare.conftest import SMALL
 
 pytestmark = pytest.mark.usefixtures("unsaved")  # `finished`, of the whole session, has its figure

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from nag_optax.train.options import Options
-from nag_optax.train.run import train
+from nag_optax.train.runner import train
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from nag_optax.train.evaluate import evaluate
 from nag_optax.train.idx import read_idx_pair
 from nag_optax.train.loop import Loop
 from nag_optax.train.options import EvaluateOptions, Options
-from nag_optax.train.run import train
+from nag_optax.train.runner import train
 from tests.train.conftest import output, write_idx
 
 

@@ -16,7 +16,7 @@ from nag_optax.train.models import make_model
 from nag_optax.train.options import EvaluateOptions
 from nag_optax.train.pruning import module_at, units_prox, widths_without, without_units, zero_units
 from nag_optax.train.registry import MODELS
-from nag_optax.train.run import train
+from nag_optax.train.runner import train
 from tests.helpers import exhaustive
 from tests.train.conftest import SMALL, output
 from tests.train.test_loop import make_loop

@@ -23,7 +23,7 @@ from nag_optax.train.loop import Loop, Metrics
 from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.progress import shown
 from nag_optax.train.registry import MODELS
-from nag_optax.train.run import train
+from nag_optax.train.runner import train
 from nag_optax.train.spec import resolve
 from nag_optax.train.step import train_step
 from tests.helpers import exhaustive

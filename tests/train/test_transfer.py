@@ -16,7 +16,7 @@ from nag_optax.train.evaluate import evaluate
 from nag_optax.train.loop import Loop
 from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.registry import MODELS
-from nag_optax.train.run import train
+from nag_optax.train.runner import train
 from nag_optax.train.spec import load_spec, resolve
 from nag_optax.train.transfer import check_same_data, facts_of, standardised_as, starting_weights
 from tests.train.conftest import SMALL, output

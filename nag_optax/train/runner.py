@@ -42,7 +42,7 @@ def train(options: Options, console: Console | None = None) -> dict[str, Any]:
     Example:
         >>> import tempfile, pathlib
         >>> from nag_optax.train.options import Options
-        >>> from nag_optax.train.run import train
+        >>> from nag_optax.train.runner import train
         >>> folder = pathlib.Path(tempfile.mkdtemp()) / "run"
         >>> with open("/dev/null", "w") as silent:
         ...     summary = train(Options(model="mlp", num_epochs=3, run_dir=folder), Console(file=silent))
