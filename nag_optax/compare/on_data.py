@@ -17,9 +17,8 @@ from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
 from nag_optax.compare.search import Contender, Trial, contender_of, decade_rung
 from nag_optax.compare.spec import DataSpec
 from nag_optax.compare.table import counted
-from nag_optax.train.data import Dataset, load_dataset, source_of, statistics_of
+from nag_optax.train.data import Dataset, load_dataset, source_of, split_off, statistics_of
 from nag_optax.train.registry import default_learning_rate
-from nag_optax.train.rows import Split
 
 PARTS = 6
 """One image of so many is held out."""
@@ -28,13 +27,9 @@ PARTS = 6
 def hold_out(dataset: Dataset) -> Dataset:
     """What a search trains on: a fixed part of the training images stands in place of the test split.
 
-    The part depends on the number of images alone, so that every search of a dataset has the same, and no
-    seed of a run chooses its exam.
+    The part is that of `split_off`, the same in every search of a dataset.
     """
-    count = len(dataset.train.labels)
-    held_out = np.zeros(count, bool)
-    held_out[np.random.default_rng(0).permutation(count)[: max(1, count // PARTS)]] = True
-    validation, train = (Split(*(array[rows] for array in dataset.train)) for rows in (held_out, ~held_out))
+    train, validation = split_off(dataset.train, len(dataset.train.labels) // PARTS)
     return dataset._replace(train=train, test=validation, **statistics_of(train.images)._asdict())
 
 

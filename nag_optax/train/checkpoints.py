@@ -42,8 +42,14 @@ class Checkpoints:
     def __init__(self, folder: Path):
         self._folder = folder.resolve()  # Orbax takes absolute paths alone
 
-    def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
-        """Writes `state` as the newest checkpoint, then drops all but the last three.
+    def save(self, step: int, state: Any, notes: dict[str, Any], best: int | None = None) -> None:
+        """Writes `state` as the newest checkpoint, then drops all but the last three and the best.
+
+        Args:
+            step: of the state.
+            state: a pytree of arrays.
+            notes: for those who restore it.
+            best: the step of the best checkpoint, this one or an earlier one.
 
         Raises:
             InputError: if the disk is full or cannot be written; the checkpoints before it stay.
@@ -59,36 +65,38 @@ class Checkpoints:
                 "files": _digests(folder),
                 "versions": versions_of(*_PACKAGES),
                 "notes": notes,
+                "best": best,
             }
             partial = self._record(step).with_suffix(".partial")
             partial.write_text(json.dumps({**record, "digest": _digest(_canonical(record))}))
             os.replace(partial, self._record(step))
-            self._remove_others(step, folder)
+            self._remove_others(step, folder, best)
         except (OSError, ValueError) as error:  # TensorStore reports errors of the disk as ValueError.
             raise InputError(
                 f"{self._folder}: the checkpoint of step {step} could not be written ({_reason(error)}); "
                 "mend that, then --resume"
             ) from error
 
-    def restore(self, like: Any, say: Callable[[str], None]) -> Restored | None:
+    def restore(self, like: Any, say: Callable[[str], None], *, best: bool = False) -> Restored | None:
         """The newest checkpoint that is whole; None if there is none at all.
 
         Args:
             like: a state of the same structure; arrays come back with its shapes and shardings.
             say: told, in one line, of each damaged checkpoint that is passed over.
+            best: take the best one, if the run has one.
 
         Raises:
             InputError: if every checkpoint is damaged, or the newest whole one is of another version.
         """
         damaged = []
-        for step in self.steps():
+        for step in self._best_first() if best else self.steps():
             try:
                 folder, record = self._verified(step)
             except (OSError, ValueError) as error:
                 damaged.append(f"checkpoint {self._folder / str(step)} is damaged ({_reason(error)})")
                 continue
             for what in damaged:
-                say(f"{what}; using the one before, of step {step}")
+                say(f"{what}; using that of step {step}")
             return Restored(step, _load(folder, like, record.get("versions", {})), record["notes"])
         if damaged:
             raise InputError(f"{'; '.join(damaged)}; none is left: train it again with --overwrite")
@@ -96,15 +104,24 @@ class Checkpoints:
 
     def data_facts(self) -> dict[str, Any] | None:
         """What the newest notes that can be read say of the data, which is the same in all of a run."""
-        for step in self.steps():
-            with suppress(OSError, ValueError):
-                return self._recorded(step)["notes"].get("data")
-        return None
+        record = self._newest_record()
+        return None if record is None else record["notes"].get("data")
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, newest first."""
         records = self._folder.glob("*.json") if self._folder.is_dir() else ()
         return sorted((int(path.stem) for path in records if path.stem.isdecimal()), reverse=True)
+
+    def _best_first(self) -> list[int]:
+        """The steps, newest first, but for the best."""
+        best = (self._newest_record() or {}).get("best")
+        return sorted(self.steps(), key=lambda step: step != best)
+
+    def _newest_record(self) -> dict[str, Any] | None:
+        for step in self.steps():
+            with suppress(OSError, ValueError):
+                return self._recorded(step)
+        return None
 
     def _verified(self, step: int) -> tuple[Path, dict[str, Any]]:
         """Folder and record of a checkpoint whose files are as they were written."""
@@ -133,12 +150,13 @@ class Checkpoints:
         names = itertools.chain([f"{step}"], (f"{step}.{i}" for i in itertools.count(1)))
         return next(path for name in names if not (path := self._folder / name).exists())
 
-    def _remove_others(self, step: int, folder: Path) -> None:
-        """Removes what is older than the last three, and what this checkpoint replaces.
+    def _remove_others(self, step: int, folder: Path, best: int | None) -> None:
+        """Removes what is older than the last three, but for the best, and what this checkpoint replaces.
 
         Ahead of it there can only be damaged ones, and ones that were not completed.
         """
-        kept = [older for older in self.steps() if older < step][: _KEEP - 1]
+        older = [earlier for earlier in self.steps() if earlier < step]
+        kept = {*older[: _KEEP - 1], *(earlier for earlier in older if earlier == best)}
         for path in self._folder.iterdir():
             name = path.name.split(".")[0]
             if name.isdecimal() and int(name) not in kept and path not in (folder, self._record(step)):

@@ -23,6 +23,9 @@ ALLOWED = {
     "label_smoothing": "a float32 in [0, 1)",
     "ema": "a float32 in [0, 1)",
     "accumulate": "a whole number of at least 1",
+    "validation": "a number in [0, 1)",
+    "target_accuracy": "a number in (0, 1]",
+    "patience": "a whole number of at least 1",
     "num_devices": "a whole number of at least 1",
     "seed": "a whole number from 0 to 4294967295",
 }

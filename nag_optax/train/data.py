@@ -36,7 +36,8 @@ class Dataset(NamedTuple):
     mean: np.ndarray
     std: np.ndarray
     digest: str
-    """Of the training images, before they are resized, and labels."""
+    """Of the training images, before they are resized, and labels, with those of --validation."""
+    validation: Split | None = None
 
     @property
     def num_classes(self) -> int:
@@ -75,12 +76,26 @@ def load_dataset(spec: Spec, classes: Sequence[int] | None = None) -> Dataset:
     digest = _digest(train)  # What a resize gives may differ between devices in the last bit.
     if spec.image_size is not None:
         train, test = (Split(resize(s.images, spec.image_size), s.labels) for s in (train, test))
+    validation = None
+    if spec.validation:
+        train, validation = split_off(train, round(spec.validation * len(train.labels)))
     if spec.batch_size > len(train.labels):
         raise InputError(
             f"--batch-size {spec.batch_size}: must be at most {len(train.labels)}, "
             f"the number of training images of --dataset {spec.dataset}"
         )
-    return Dataset(train, test, classes, *statistics_of(train.images), digest)
+    return Dataset(train, test, classes, *statistics_of(train.images), digest, validation)
+
+
+def split_off(split: Split, count: int) -> tuple[Split, Split]:
+    """The rest of a split, and a part of it, at least one image.
+
+    The part depends on the two numbers of images alone: no seed of a run chooses its exam.
+    """
+    chosen = np.zeros(len(split.labels), bool)
+    chosen[np.random.default_rng(0).permutation(len(chosen))[: max(1, count)]] = True
+    rest, part = (Split(*(array[rows] for array in split)) for rows in (~chosen, chosen))
+    return rest, part
 
 
 def statistics_of(images: np.ndarray) -> Statistics:

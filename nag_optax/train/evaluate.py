@@ -23,7 +23,7 @@ from nag_optax.train.transfer import check_same_shapes, standardised_as
 
 
 def evaluate(options: EvaluateOptions, console: Console | None = None) -> dict[str, Any]:
-    """Prints and returns the accuracy and loss of a run's newest checkpoint, on both splits.
+    """Prints and returns the accuracy and loss of a run's best checkpoint, else the newest, on each split.
 
     Raises:
         InputError: if the folder holds no run, or a file is missing, damaged or of another shape.
@@ -54,7 +54,7 @@ def _evaluate(options: EvaluateOptions, console: Console, interrupts: list[int])
     def say(line: str) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
-    restored = checkpoints.restore(loop.init(), say)
+    restored = checkpoints.restore(loop.init(), say, best=True)
     if restored is None:
         raise InputError(f"{options.run_dir}: holds no complete checkpoint; train it with nag-optax train")
 
@@ -63,7 +63,8 @@ def _evaluate(options: EvaluateOptions, console: Console, interrupts: list[int])
     for column in ("split", "accuracy", "loss", "images"):
         table.add_column(column, justify="left" if column == "split" else "right")
     results: dict[str, Any] = {}
-    for name, split in (("train", dataset.train), ("test", dataset.test)):
+    held_out = () if dataset.validation is None else (("validation", dataset.validation),)
+    for name, split in (("train", dataset.train), *held_out, ("test", dataset.test)):
         if interrupts:
             raise interrupted(interrupts, "")
         metrics = loop.evaluate(restored.state, split)

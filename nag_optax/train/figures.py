@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from nag_optax.plot.style import BLUE, VERMILION, bare, save
+from nag_optax.plot.style import BLUE, GREEN, VERMILION, bare, save
 
 
 def draw_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
@@ -17,6 +17,7 @@ def draw_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     for axes, name, scale in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
         for split, color, label, line in (
             ("train", BLUE, "train, while training", "--"),
+            ("validation", GREEN, "validation", "-."),
             ("test", VERMILION, "test", "-"),
         ):
             values = [row[f"{split}_{name}"] for row in rows]

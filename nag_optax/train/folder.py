@@ -26,6 +26,8 @@ ROW: dict[str, Any] = {
     "step": int,
     "train_loss": float,
     "train_accuracy": float,
+    "validation_loss": float | None,
+    "validation_accuracy": float | None,
     "test_loss": float | None,
     "test_accuracy": float | None,
     "learning_rate": float,

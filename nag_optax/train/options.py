@@ -154,9 +154,17 @@ class Options:
     run_dir: OptionalPath = None
     """Folder of the run, by default runs/<dataset>-<model>-<optimizer>-<seed>."""
     resume: bool = False
-    """Continue the run in --run-dir from its newest checkpoint, with the options it was started with."""
+    """Continue the run in --run-dir from its newest checkpoint, with the options it was started with.
+    A larger --num-epochs makes it longer."""
     overwrite: bool = False
     """Replace the run that --run-dir holds."""
+    validation: float = 0.0
+    """Share of the training images that is held out and evaluated after each epoch, in [0, 1).
+    The checkpoint with the best accuracy on it is kept, and evaluated by nag-optax evaluate; 0 is none."""
+    target_accuracy: Float = None
+    """Stop at this accuracy on the --validation images, in (0, 1]."""
+    patience: Int = None
+    """Stop after so many epochs without a better accuracy on the --validation images, at least 1."""
     train_only: bool = False
     """Do not evaluate on the test split."""
 

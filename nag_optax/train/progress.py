@@ -27,10 +27,11 @@ class RunProgress(LiveBar):
 
     def epoch(self, row: dict[str, Any]) -> None:
         """One line an epoch, above the bar."""
-        test = "" if row["test_accuracy"] is None else f"  test {row['test_accuracy']:7.2%}"
+        measured = ((name, row[f"{name}_accuracy"]) for name in ("validation", "test"))
+        others = "".join(f"  {name} {value:7.2%}" for name, value in measured if value is not None)
         self.say(
             f"epoch {row['epoch']:>3}/{self._num_epochs}  loss {shown(row['train_loss']):>7}  "
-            f"train {row['train_accuracy']:7.2%}{test}  {row['seconds']:6.2f} s"
+            f"train {row['train_accuracy']:7.2%}{others}  {row['seconds']:6.2f} s"
         )
 
 
@@ -58,6 +59,15 @@ def summary_table(summary: dict[str, Any], run_dir: str) -> Table:
     if summary["test_accuracy"] is not None:
         table.add_row(
             "test accuracy", percent(summary["test_accuracy"]), f"loss {loss(summary['test_loss'])}"
+        )
+    if "best_epoch" in summary:
+        table.add_row(
+            "validation", percent(summary["validation_accuracy"]), f"loss {loss(summary['validation_loss'])}"
+        )
+        table.add_row(
+            "best",
+            f"epoch {summary['best_epoch']}",
+            f"validation accuracy {percent(summary['best_validation_accuracy'])}",
         )
     table.add_row(
         "speed",

@@ -21,6 +21,7 @@ from nag_optax.train.progress import RunProgress, shown, summary_table
 from nag_optax.train.signals import collected_signals, interrupted
 from nag_optax.train.spec import Spec, resolve
 from nag_optax.train.step import TrainState
+from nag_optax.train.stopping import best_row, stop_reason
 from nag_optax.train.transfer import Weights, check_same_data, facts_of, standardised_as, starting_weights
 
 
@@ -101,14 +102,14 @@ class _Run:
         state = self._begin()
         loop = self._loop
         total = self._num_epochs * loop.steps_per_epoch
-        if int(state.step) == total and (summary := self._folder.summary()):
+        if (int(state.step) == total or self._stopped()) and (summary := self._folder.summary()):
             self._say(f"{self._folder.path} is finished already")
             self._console.print(summary_table(summary, str(self._folder.path)))
             return summary
         with RunProgress(
             self._console, self._num_epochs, loop.steps_per_epoch, int(state.step)
         ) as self._progress:
-            while (step := int(state.step)) < total:
+            while (step := int(state.step)) < total and not self._stopped():
                 state = self._epoch(state, step // loop.steps_per_epoch + 1)
         return self._finish(state)
 
@@ -124,6 +125,11 @@ class _Run:
             raise InputError(
                 f"{self._folder.path / METRICS}: holds {len(self._rows)} of the {done} epochs of the "
                 "checkpoint; bring the file back, or start again with --overwrite"
+            )
+        if step > self._num_epochs * self._loop.steps_per_epoch:
+            raise InputError(
+                f"--num-epochs {self._num_epochs}: {self._folder.path} is in epoch "
+                f"{-(-step // self._loop.steps_per_epoch)} already; name more"
             )
         if self._spec.resume:
             self._folder.write_config()  # Not sooner: options that fit nothing must not stay.
@@ -163,12 +169,16 @@ class _Run:
     def _log(self, state: TrainState, epoch: int) -> None:
         seen = self._loop.steps_per_epoch * self._loop.batch_size
         test = None if self._spec.train_only else self._loop.evaluate(state, self._dataset.test)
+        held_out = self._dataset.validation
+        validation = None if held_out is None else self._loop.evaluate(state, held_out)
         norm = self._loop.gradient_norm(state)
         row = {
             "epoch": epoch,
             "step": int(state.step),
             "train_loss": float(state.loss_sum) / seen,
             "train_accuracy": int(state.correct) / seen,
+            "validation_loss": None if validation is None else validation.loss,
+            "validation_accuracy": None if validation is None else validation.accuracy,
             "test_loss": None if test is None else test.loss,
             "test_accuracy": None if test is None else test.accuracy,
             "learning_rate": self._loop.learning_rate(state),
@@ -194,7 +204,11 @@ class _Run:
             "compile_seconds": self._loop.compile_seconds,
             "data": facts_of(self._dataset),
         }
-        self._checkpoints.save(int(state.step), state, notes)
+        best = best_row(self._rows)
+        self._checkpoints.save(int(state.step), state, notes, None if best is None else best["step"])
+
+    def _stopped(self) -> str | None:
+        return stop_reason(self._rows, self._spec.target_accuracy, self._spec.patience)
 
     def _stop(self, state: TrainState) -> None:
         step = int(state.step)
@@ -243,7 +257,7 @@ class _Run:
             "test_accuracy": None if test is None else test.accuracy,
             "train_loss": train.loss,
             "test_loss": None if test is None else test.loss,
-            "epochs": self._num_epochs,
+            "epochs": len(self._rows),
             "steps": int(state.step),
             "wall_seconds": self._earlier_seconds + time.perf_counter() - self._started,
             "seconds_per_epoch": seconds,
@@ -251,6 +265,12 @@ class _Run:
             "compile_seconds": self._loop.compile_seconds,
             "parameters": self._loop.num_parameters,
         }
+        if (best := best_row(self._rows)) is not None:
+            summary |= {name: self._rows[-1][name] for name in ("validation_accuracy", "validation_loss")}
+            summary |= {"best_epoch": best["epoch"], "best_validation_accuracy": best["validation_accuracy"]}
+            summary["stopped"] = self._stopped()
+            if self._stopped() and len(self._rows) < self._num_epochs:
+                self._say(f"stopped after epoch {len(self._rows)}: {self._stopped()}")
         if self._spec.init_from is not None:
             summary["init_from"] = str(self._spec.init_from)
         if self._spec.freeze:

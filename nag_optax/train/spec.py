@@ -31,7 +31,8 @@ class Spec(Stored):
     """The fields of `Options`, where None is a choice; then what was worked out of them."""
 
     options = tuple(field.name for field in dataclasses.fields(Options))
-    how = frozenset({"data_dir", "device", "num_devices"})
+    # How long a run is may change too: it is the same one up to there.
+    how = frozenset({"data_dir", "device", "num_devices", "num_epochs", "target_accuracy", "patience"})
 
     dataset: str
     data_dir: Path | None
@@ -68,6 +69,9 @@ class Spec(Stored):
     run_dir: Path
     resume: bool
     overwrite: bool
+    validation: float
+    target_accuracy: float | None
+    patience: int | None
     train_only: bool
 
     labels: tuple[int, ...] | None
@@ -169,11 +173,13 @@ def _check_values(spec: Spec) -> None:
     for name in ("smoothing", "label_smoothing", "ema"):
         need(0 <= c_float(getattr(spec, name)).value < 1, name)
     need(positive(spec.clip_norm), "clip_norm")
-    for name in ("num_epochs", "batch_size", "image_size", "num_devices", "accumulate"):
+    for name in ("num_epochs", "batch_size", "image_size", "num_devices", "accumulate", "patience"):
         need(positive(getattr(spec, name)), name)
     need(all(spec.freeze), "freeze")
     need(spec.image_size is None or spec.image_size <= 1024, "image_size")
     need(0 <= spec.seed < 2**32, "seed")
+    need(0 <= spec.validation < 1, "validation")
+    need(spec.target_accuracy is None or 0 < spec.target_accuracy <= 1, "target_accuracy")
     need(0 <= spec.warmup_epochs < spec.num_epochs, "warmup_epochs")
 
 
@@ -198,6 +204,9 @@ def _check_combinations(spec: Spec) -> None:
         )
     if spec.init_from is not None and spec.init_from == spec.run_dir.resolve():
         raise InputError(f"--init-from {spec.init_from}: is the folder of this run; name another --run-dir")
+    for name in ("target_accuracy", "patience"):
+        if not spec.validation and (value := getattr(spec, name)) is not None:
+            raise InputError(f"{flag(name)} {value}: goes with --validation, whose images it looks at")
     if spec.prune is not None and spec.ema:
         raise InputError(f"--ema {spec.ema}: goes without --prune, as an average has no unit at exactly zero")
     if spec.batch_size % (spec.num_devices * spec.accumulate):

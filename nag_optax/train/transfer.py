@@ -76,7 +76,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Callable[[str], None]) -> Weights:
-    """The weights of the newest checkpoint of a run, with the loop's own head if the classes differ.
+    """The weights of a run's best checkpoint, else its newest, with a new head if the classes differ.
 
     Args:
         folder: of the run to start from; its data are not needed.
@@ -108,7 +108,7 @@ def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Calla
     split = Split(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
     nothing = np.zeros(shape[2], np.float32)
     source = Loop(spec, Dataset(split, split, tuple(facts["classes"]), nothing, nothing, ""), devices)
-    restored = checkpoints.restore(source.init(), say)
+    restored = checkpoints.restore(source.init(), say, best=True)
     if restored is None:
         raise empty
     params, model_state = source.eval_state(restored.state)

@@ -48,6 +48,21 @@ def test_the_newest_comes_back_to_the_bit_and_the_last_three_are_kept(checkpoint
     assert checkpoints.steps() == [40, 30, 20]
 
 
+def test_the_best_is_kept_beside_the_last_three_and_comes_back_first_if_asked_for(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step, best in ((10, 10), (20, 20), (30, 20), (40, 20), (50, 20), (60, 20)):
+        checkpoints.save(step, state(float(step)), notes(step), best)
+    assert checkpoints.steps() == [60, 50, 40, 20]
+    assert not (tmp_path / "10").exists()
+    said = []
+    steps = [checkpoints.restore(state(0.0), said.append, best=best) for best in (False, True)]
+    assert [restored and restored.step for restored in steps] == [60, 20] and said == []
+    (tmp_path / "20.json").write_text("{")
+    restored = checkpoints.restore(state(0.0), said.append, best=True)
+    assert restored is not None and restored.step == 60
+    assert "20 is damaged" in said[0] and "using that of step 60" in said[0]
+
+
 def test_an_empty_folder_has_none(tmp_path):
     assert Checkpoints(tmp_path).restore(state(0.0), print) is None
     assert Checkpoints(tmp_path / "missing").steps() == []
@@ -65,7 +80,7 @@ def test_a_flipped_bit_in_any_file_is_noticed(checkpoints, tmp_path):
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         restored, said = restore(checkpoints)
         assert restored is not None and restored.step == 30, path
-        assert len(said) == 1 and str(newest) in said[0] and "using the one before, of step 30" in said[0]
+        assert len(said) == 1 and str(newest) in said[0] and "using that of step 30" in said[0]
         path.write_bytes(content)
     assert restore(checkpoints)[0].step == 40  # pyright: ignore[reportOptionalMemberAccess]
 

@@ -6,12 +6,14 @@ import pytest
 from nag_optax.train.figures import draw_curves
 
 
-def rows(count: int, test: bool):
+def rows(count: int, test: bool, validation: bool = False):
     return [
         {
             "epoch": i + 1,
             "train_loss": 1.0 / (i + 1),
             "train_accuracy": 0.9,
+            "validation_loss": 0.6 if validation else None,
+            "validation_accuracy": 0.7 if validation else None,
             "test_loss": 0.5 if test else None,
             "test_accuracy": 0.8 if test else None,
         }
@@ -49,8 +51,11 @@ def test_the_legend_hides_no_point(tmp_path, saved):
     assert [len(p) for p in points] == [6, 6] and not any(box.contains(*xy) for p in points for xy in p)
 
 
-@pytest.mark.parametrize(("count", "test", "lines"), [(1, True, 4), (40, True, 4), (3, False, 2)])
-def test_every_curve_is_drawn(tmp_path, monkeypatch, count, test, lines):
+@pytest.mark.parametrize(
+    ("count", "test", "validation", "lines"),
+    [(1, True, False, 4), (40, True, True, 6), (3, False, False, 2), (3, False, True, 4)],
+)
+def test_every_curve_is_drawn(tmp_path, monkeypatch, count, test, validation, lines):
     drawn, plot = [], matplotlib.axes.Axes.plot
 
     def recorded(axes, x, y, *args, **kwargs):
@@ -58,7 +63,7 @@ def test_every_curve_is_drawn(tmp_path, monkeypatch, count, test, lines):
         return plot(axes, x, y, *args, **kwargs)
 
     monkeypatch.setattr(matplotlib.axes.Axes, "plot", recorded)
-    draw_curves(rows(count, test), "a run", tmp_path / "curves.png")
+    draw_curves(rows(count, test, validation), "a run", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
     assert len(drawn) == lines and drawn[0] == [1.0 / (i + 1) for i in range(count)]

@@ -193,7 +193,7 @@ def test_a_run_that_lost_its_newest_checkpoint_is_bit_equal_again(finished_run, 
         file.write('{"epoch": 3, "st')  # cut short by a kill
     (tmp_path / "run" / "summary.json").unlink()
     train(dataclasses.replace(SMALL, run_dir=tmp_path / "run", resume=True), console)
-    assert "69 is damaged" in output(console) and "using the one before, of step 46" in output(console)
+    assert "69 is damaged" in output(console) and "using that of step 46" in output(console)
     assert_same_run(tmp_path / "run", finished_run)
 
 

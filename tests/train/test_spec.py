@@ -89,6 +89,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"accumulate": 3, "batch_size": 64},
         "--batch-size 64: must be a multiple of --num-devices 1 times --accumulate 3",
     ),
+    ({"validation": 1.0}, r"--validation 1.0: must be a number in \[0, 1\)"),
+    ({"validation": 0.1, "target_accuracy": 0.0}, r"--target-accuracy 0.0: must be a number in \(0, 1\]"),
+    ({"target_accuracy": 0.9}, "--target-accuracy 0.9: goes with --validation"),
+    ({"validation": 0.1, "patience": 0}, "--patience 0: must be a whole number of at least 1"),
+    ({"patience": 3}, "--patience 3: goes with --validation"),
     ({"clip_norm": 0.0}, "--clip-norm 0.0: must be"),
     ({"learning_rate": 1e39}, "must be a finite float32"),
     ({"momentum": 0.9999999999}, "must be a float32 in"),
@@ -197,7 +202,7 @@ def test_a_config_json_that_is_none_of_a_run_is_told_for_what_it_is(tmp_path):
 
 def test_how_a_run_is_carried_out_makes_no_other_run():
     spec = resolve(Options())
-    same = dataclasses.replace(spec, device="cpu", num_devices=2, run_dir=Path("x"))
+    same = dataclasses.replace(spec, device="cpu", num_devices=2, num_epochs=99, run_dir=Path("x"))
     assert spec.differences(same) == []
     assert spec.differences(dataclasses.replace(spec, seed=7)) == ["--seed 7 (it holds 0)"]
     assert "seed" in json.loads(spec.to_json())
