@@ -128,3 +128,13 @@ def test_mixup_leaves_dropout_as_it_is(monkeypatch):
     a, b = (numbers(loop.run_chunk(loop.init(), 2)) for loop in (plain, changed))
     for key, value in a.items():  # Adding zeros, in another order of the same sums.
         np.testing.assert_allclose(b[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
+
+
+@pytest.mark.four_devices
+def test_each_device_augments_and_mixes_its_own_images_and_the_numbers_are_those_of_one():
+    fields = {"augment": "crop-flip", "mixup": 0.4, "accumulate": 2, "ema": 0.9}
+    one, four = make_loop(**fields), make_loop(4, **fields)
+    a, b = (numbers(loop.run_chunk(loop.init(), 1)) for loop in (one, four))
+    for name, value in a.items():  # Sums over a batch in another order.
+        np.testing.assert_allclose(b[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert "all-gather" not in four._programs[1].as_text()
