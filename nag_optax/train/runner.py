@@ -268,9 +268,10 @@ class _Run:
         if (best := best_row(self._rows)) is not None:
             summary |= {name: self._rows[-1][name] for name in ("validation_accuracy", "validation_loss")}
             summary |= {"best_epoch": best["epoch"], "best_validation_accuracy": best["validation_accuracy"]}
-            summary["stopped"] = self._stopped()
-            if self._stopped() and len(self._rows) < self._num_epochs:
-                self._say(f"stopped after epoch {len(self._rows)}: {self._stopped()}")
+            early = len(self._rows) < self._num_epochs
+            summary["stopped"] = self._stopped() if early else None
+            if early:
+                self._say(f"stopped after epoch {len(self._rows)}: {summary['stopped']}")
         if self._spec.init_from is not None:
             summary["init_from"] = str(self._spec.init_from)
         if self._spec.freeze:
