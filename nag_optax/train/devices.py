@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nag_optax.train.errors import InputError
 
@@ -33,3 +34,20 @@ def find_devices(kind: str, count: int) -> list[Device]:
             f"--num-devices {count}: JAX finds {len(devices)} on this machine's {devices[0].platform}{hint}"
         )
     return devices[:count]
+
+
+def split_over(mesh: Mesh, tree: Any) -> Any:
+    """A sharding for each array: its first axis that the devices divide evenly is split over them.
+
+    Where there is none, every device has the whole array.
+
+    Source: Rajbhandari et al., *ZeRO: memory optimizations toward training trillion parameter models*, 2020,
+    stage 1, for the state of an optimizer.
+    """
+    (name,) = mesh.axis_names
+
+    def sharding(array: jax.Array) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(array.shape) if size and size % mesh.size == 0]
+        return NamedSharding(mesh, PartitionSpec(*[None] * axes[0], name) if axes else PartitionSpec())
+
+    return jax.tree.map(sharding, tree)

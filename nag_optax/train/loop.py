@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.train.augment import AUGMENTATIONS, augmentation_key
 from nag_optax.train.data import Dataset, Statistics
-from nag_optax.train.devices import Device
+from nag_optax.train.devices import Device, split_over
 from nag_optax.train.errors import InputError
 from nag_optax.train.freezing import fix_statistics, frozen_mask
 from nag_optax.train.models import make_model
@@ -102,7 +102,7 @@ class Loop:
             loss_sum=jnp.zeros([], jnp.float32),
             correct=jnp.zeros([], jnp.int32),
         )
-        return jax.device_put(state, self._replicated)
+        return jax.device_put(state, self._shardings(state))
 
     def run_chunk(self, state: TrainState, num_steps: int) -> TrainState:
         """Takes `num_steps` steps within one epoch; the state passed in is given up."""
@@ -112,8 +112,10 @@ class Loop:
         inputs = (state, self._order[1], self._train, self.dataset.statistics)
         if num_steps not in self._programs:
             started = time.perf_counter()
-            program = jax.jit(partial(_chunk, self._plan(), num_steps), donate_argnums=0)
-            self._programs[num_steps] = program.lower(*inputs).compile()
+            shardings = self._shardings(state)
+            program = partial(_chunk, self._plan(shardings), num_steps)
+            jitted = jax.jit(program, donate_argnums=0, out_shardings=shardings)
+            self._programs[num_steps] = jitted.lower(*inputs).compile()
             self.compile_seconds += time.perf_counter() - started
         return jax.block_until_ready(self._programs[num_steps](*inputs))
 
@@ -157,7 +159,14 @@ class Loop:
 
         return Pruned(zero, sum(p.size for p in jax.tree.leaves(weights[0])), evaluate)
 
-    def _plan(self) -> "_Plan":
+    def _shardings(self, state: TrainState) -> TrainState:
+        """Where each array of the state lies."""
+        everywhere = jax.tree.map(lambda _: self._replicated, state)
+        if not self._spec.shard_optimizer:
+            return everywhere
+        return everywhere._replace(opt_state=split_over(self._mesh, state.opt_state))
+
+    def _plan(self, shardings: TrainState) -> "_Plan":
         spec = self._spec
         return _Plan(
             self._graphdef,
@@ -166,6 +175,7 @@ class Loop:
             self.steps_per_epoch,
             self.batch_size,
             self._sharded,
+            shardings,
             AUGMENTATIONS.get(spec.augment),
             How(spec.mixup, spec.label_smoothing, spec.precision != "float32", spec.accumulate),
         )
@@ -184,6 +194,9 @@ class _Plan(NamedTuple):
     steps_per_epoch: int
     batch_size: int
     sharding: NamedSharding
+    """Of a batch."""
+    shardings: TrainState
+    """Of the state."""
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None
     how: How
 
@@ -199,7 +212,8 @@ def _chunk(
         if plan.augment is not None:
             images = plan.augment(augmentation_key(key, "image"), images)
         images, labels = statistics.standardise(images), train.labels[indices]
-        return train_step(plan.graphdef, plan.optimizer, state, images, labels, key, plan.how), None
+        state = train_step(plan.graphdef, plan.optimizer, state, images, labels, key, plan.how)
+        return jax.lax.with_sharding_constraint(state, plan.shardings), None
 
     # Sums are those of one epoch.
     fresh = state.step % plan.steps_per_epoch == 0

@@ -150,6 +150,8 @@ class Options:
     """Where to train; auto takes the best that JAX finds."""
     num_devices: int = 1
     """Local devices among which each batch is split, at least 1."""
+    shard_optimizer: bool = False
+    """Split the optimizer's state over the devices too; each has the whole of the parameters."""
 
     run_dir: OptionalPath = None
     """Folder of the run, by default runs/<dataset>-<model>-<optimizer>-<seed>."""

@@ -32,7 +32,9 @@ class Spec(Stored):
 
     options = tuple(field.name for field in dataclasses.fields(Options))
     # How long a run is may change too: it is the same one up to there.
-    how = frozenset({"data_dir", "device", "num_devices", "num_epochs", "target_accuracy", "patience"})
+    how = frozenset(
+        {"data_dir", "device", "num_devices", "shard_optimizer", "num_epochs", "target_accuracy", "patience"}
+    )
 
     dataset: str
     data_dir: Path | None
@@ -66,6 +68,7 @@ class Spec(Stored):
     ema: float
     device: str
     num_devices: int
+    shard_optimizer: bool
     run_dir: Path
     resume: bool
     overwrite: bool

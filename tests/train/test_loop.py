@@ -47,6 +47,26 @@ def test_four_devices_give_the_numbers_of_one(model, steps):
 
 
 @pytest.mark.four_devices
+@pytest.mark.parametrize("optimizer", ["nag", exhaustive("adamw"), exhaustive("muon"), exhaustive("snoo")])
+def test_a_state_that_is_split_over_the_devices_gives_the_same_numbers(optimizer):
+    one, four = make_loop(optimizer=optimizer), make_loop(4, optimizer=optimizer, shard_optimizer=True)
+    a, b = one.run_chunk(one.init(), 10), four.run_chunk(four.init(), 10)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(y, x, rtol=1e-4, atol=1e-5)
+    assert all(p.sharding.is_fully_replicated for p in jax.tree.leaves(b.params))
+
+    def bytes_of_a_device(state):
+        return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state.opt_state))
+
+    # All but the ten biases of the head, counters and scalars.
+    whole = bytes_of_a_device(a)
+    assert whole / 4 <= bytes_of_a_device(b) < whole / 4 + 400
+    np.testing.assert_allclose(
+        four.evaluate(b, four.dataset.test).loss, one.evaluate(a, one.dataset.test).loss, rtol=1e-4
+    )
+
+
+@pytest.mark.four_devices
 def test_the_batch_is_split_over_the_devices():
     loop = make_loop(4, batch_size=32)
     loop.run_chunk(loop.init(), 2)
