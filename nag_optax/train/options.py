@@ -132,7 +132,7 @@ class Options:
     """crop-flip: moves by up to an eighth of the side, and mirrors half of the images.
     resized-crop: a random part of each image, resized, and mirrored half of the time."""
     mixup: float = 0.0
-    """Train on pairs of images, mixed by a share from Beta(A, A); at least 0, 0 is none."""
+    """Train on mixtures of two images, with shares drawn from Beta(A, A), A at least 0; 0 is none."""
     label_smoothing: float = 0.0
     """The part of each label that is spread over all classes, in [0, 1)."""
     precision: Annotated[PrecisionName, tyro.conf.arg(metavar="{float32,bfloat16,bfloat16-parameters}")] = (
@@ -143,8 +143,7 @@ class Options:
     low_memory: bool = False
     """Keep the optimizer's state in one byte a number."""
     ema: float = 0.0
-    """Decay of an exponential moving average of the parameters, in [0, 1), which is evaluated.
-    0 is none."""
+    """Evaluate a moving average of the parameters with this decay, in [0, 1); 0 is none."""
 
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to train; auto takes the best that JAX finds."""
@@ -161,8 +160,8 @@ class Options:
     overwrite: bool = False
     """Replace the run that --run-dir holds."""
     validation: float = 0.0
-    """Share of the training images that is held out and evaluated after each epoch, in [0, 1).
-    The checkpoint with the best accuracy on it is kept, and evaluated by nag-optax evaluate; 0 is none."""
+    """Hold out this share of the training images, in [0, 1), and evaluate it after each epoch; 0 is none.
+    The checkpoint with the best accuracy on it is kept, and is the one that nag-optax evaluate takes."""
     target_accuracy: Float = None
     """Stop at this accuracy on the --validation images, in (0, 1]."""
     patience: Int = None
