@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nag_optax.train.errors import InputError
-from nag_optax.train.folder import METRICS, SUMMARY, RunFolder, with_stored_options
+from nag_optax.train.folder import METRICS, ROW, SUMMARY, RunFolder, with_stored_options
 from nag_optax.train.options import Options
 from nag_optax.train.spec import resolve
 
@@ -73,8 +73,8 @@ def test_a_name_that_is_no_folder(tmp_path, name):
 
 
 def row(epoch: int) -> dict[str, Any]:
-    losses = {"train_loss": 0.5, "train_accuracy": 0.9, "test_loss": None, "test_accuracy": None}
-    return {"epoch": epoch, "step": 23 * epoch, **losses, "seconds": 0.1}
+    others = {name: 0.5 if kind is float else None for name, kind in ROW.items()}
+    return others | {"epoch": epoch, "step": 23 * epoch}
 
 
 @pytest.mark.parametrize("damage", ['{"epo', "5", "{}", '{"epoch": 3}', json.dumps(row(3) | {"epoch": "3"})])
