@@ -129,7 +129,7 @@ def first_images(data_dir: Path, count: int, folder: Path) -> Path:
     """A folder with the first training images of another, and its test images."""
     import numpy as np
 
-    from nag_optax.train.idx import read_idx_pair
+    from nag_optax.train.data.idx import read_idx_pair
 
     folder.mkdir()
     for split, kept in (("train", count), ("t10k", None)):

@@ -1,5 +1,7 @@
 """The live bar of a run: in a terminal alone, elsewhere lines."""
 
+import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -52,3 +54,22 @@ class LiveBar:
     def say(self, line: str) -> None:
         """A line above the bar."""
         self._bar.console.print(line, highlight=False, soft_wrap=True)
+
+
+def watched(console: Console, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
+    """The items, with a bar once they take two seconds; one line where there is no terminal."""
+    started, shown = time.perf_counter(), False
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task(what, total=total)
+    try:
+        for done, item in enumerate(items):
+            if not shown and time.perf_counter() - started > 2:
+                shown = True
+                bar.start()
+                if not console.is_terminal:
+                    console.print(f"{what}: {total}", highlight=False)
+            bar.update(task, completed=done)
+            yield item
+    finally:
+        if shown:
+            bar.stop()

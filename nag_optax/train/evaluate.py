@@ -43,7 +43,7 @@ def _evaluate(options: EvaluateOptions, console: Console, interrupts: list[int])
     checkpoints = Checkpoints(options.run_dir / CHECKPOINTS)
     facts = checkpoints.data_facts()
     # Other data may lack a class.
-    dataset = load_dataset(run, None if facts is None else facts["classes"])
+    dataset = load_dataset(run, None if facts is None else facts["classes"], console)
     if images is not None:
         images = _fitted(images, to_predict, dataset, run.image_size)
     if facts is not None:

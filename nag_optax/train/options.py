@@ -37,7 +37,9 @@ class Options:
         one_of(DATASETS, help=described(DATASETS, "package.module:function")),
     ] = "digits"
     data_dir: OptionalPath = None
-    """Folder of the images, for a --dataset that is not built in."""
+    """Folder of the images, or file of the arrays, for a --dataset that is not built in."""
+    skip_unreadable: bool = False
+    """Leave out the pictures that cannot be decoded, and say how many."""
     model: Annotated[
         str | None,
         one_of(
@@ -51,7 +53,8 @@ class Options:
     )
     """Train and evaluate on these classes alone: labels and ranges, such as 0-4 or 0,2,7-9."""
     image_size: Int = None
-    """Resize images to N x N pixels; by default they keep their size."""
+    """Resize images to N x N pixels; by default they keep their size.
+    Of pictures in a folder, the shorter side becomes N and the middle is kept."""
 
     init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = None
     """Start from the weights of another run of the same model and image size.

@@ -64,13 +64,33 @@ MODELS = {
 }
 
 DATASETS = {
-    "digits": Source("nag_optax.train.data:digits", "scikit-learn's 1,797 digits", target=0.97),
+    "digits": Source("nag_optax.train.data.digits:load", "scikit-learn's 1,797 digits", target=0.97),
     "mnist": Source(
-        "nag_optax.train.data:idx_folder",
-        "any set of four IDX files, as MNIST's",
+        "nag_optax.train.data.idx:load",
+        "any set of four IDX files, as MNIST's and EMNIST's",
         model="mlp",
         data_dir="the folder that holds its four IDX files",
         target=0.97,
+    ),
+    "cifar10": Source(
+        "nag_optax.train.data.cifar:load_10",
+        "the binary files of CIFAR-10",
+        data_dir="the folder that holds data_batch_1.bin",
+    ),
+    "cifar100": Source(
+        "nag_optax.train.data.cifar:load_100",
+        "the binary files of CIFAR-100",
+        data_dir="the folder that holds train.bin",
+    ),
+    "folder": Source(
+        "nag_optax.train.data.folder:load",
+        "pictures in train/CLASS, and test/CLASS or val/CLASS; without these, one sixth is held out",
+        data_dir="the folder that holds train/CLASS/pictures",
+    ),
+    "arrays": Source(
+        "nag_optax.train.data.arrays:load",
+        "an .npz file with train_images, train_labels, test_images, test_labels, or Keras's x_train, …",
+        data_dir="the .npz file",
     ),
 }
 

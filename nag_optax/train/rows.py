@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,13 +28,16 @@ class Splits(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What a dataset is asked for."""
+    """What a dataset is asked for. With `train_only` the test part may be missing; it is empty then."""
 
     data_dir: Path | None = None
     image_size: int | None = None
     skip_unreadable: bool = False
     say: Callable[[str], None] = print
     """Told, in one line, what takes long or was left out."""
+    watch: Callable[[Iterable[Any], int, str], Iterable[Any]] = lambda items, total, what: items
+    """The same items, while a bar shows how many of them are done."""
+    train_only: bool = False
 
 
 class HiddenLayer(NamedTuple):

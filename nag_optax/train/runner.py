@@ -57,7 +57,7 @@ def train(options: Options, console: Console | None = None) -> dict[str, Any]:
         devices = find_devices(spec.device, spec.num_devices)
         folder = RunFolder(spec)
         folder.check()
-        dataset = load_dataset(spec)
+        dataset = load_dataset(spec, console=console)
         facts = Checkpoints(folder.path / CHECKPOINTS).data_facts() if spec.resume else None
         if facts is not None:
             check_same_data(dataset, facts, source_of(spec))

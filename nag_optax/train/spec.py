@@ -38,6 +38,7 @@ class Spec(Stored):
 
     dataset: str
     data_dir: Path | None
+    skip_unreadable: bool
     model: str
     classes: str | None
     image_size: int | None

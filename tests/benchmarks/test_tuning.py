@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import tuning
-from nag_optax.train.idx import read_idx_pair
+from nag_optax.train.data.idx import read_idx_pair
 from nag_optax.train.registry import OPTIMIZERS, RECIPES, SEARCHES
 from tests.train.conftest import write_idx
 

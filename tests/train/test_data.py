@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nag_optax.train.data import load_dataset, resize
+from nag_optax.train.data.idx import read_idx
 from nag_optax.train.errors import InputError
-from nag_optax.train.idx import read_idx
 from nag_optax.train.options import Options
 from nag_optax.train.spec import Spec, resolve
 from tests.train.conftest import write_idx

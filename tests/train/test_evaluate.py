@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from nag_optax.train.data.idx import read_idx_pair
 from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.evaluate import evaluate
-from nag_optax.train.idx import read_idx_pair
 from nag_optax.train.loop import Loop
 from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.runner import train

@@ -8,9 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
+from nag_optax.train.data.parts import empty, existing_folder
 from nag_optax.train.errors import InputError
+from nag_optax.train.rows import Request, Split, Splits
 
 _UNSIGNED_BYTE = 0x08
+
+
+def load(request: Request) -> Splits:
+    """MNIST, Fashion-MNIST, EMNIST and every other set of four IDX files; EMNIST's mapping names classes."""
+    folder = existing_folder(request, "the four IDX files")
+    train = Split(*read_idx_pair(folder, "train"))
+    test_prefixes = ("t10k", "test")
+    if request.train_only and not _candidates(folder, test_prefixes, "images", "idx3"):
+        return Splits(train, empty(train), _names(folder))
+    test = Split(*read_idx_pair(folder, *test_prefixes))
+    return Splits(train, test, _names(folder))
 
 
 def read_idx_pair(folder: Path, *prefixes: str) -> tuple[np.ndarray, np.ndarray]:
@@ -70,9 +83,26 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-def _find(folder: Path, prefixes: tuple[str, ...], what: str, kind: str) -> Path:
+def _names(folder: Path) -> tuple[str, ...] | None:
+    """Of EMNIST's classes: its mapping has a line for each label, with the code points of its characters."""
+    paths = list(folder.glob("*-mapping.txt"))
+    if len(paths) != 1:
+        return None
+    try:
+        lines = [list(map(int, line.split())) for line in paths[0].read_text().splitlines()]
+        names = {label: "".join(map(chr, codes)) for label, *codes in lines}
+    except ValueError:
+        raise InputError(f"{paths[0]}: must hold a label and code points in each line") from None
+    return tuple(names.get(label, str(label)) for label in range(max(names, default=-1) + 1))
+
+
+def _candidates(folder: Path, prefixes: tuple[str, ...], what: str, kind: str) -> list[Path]:
     names = [f"*{prefix}-{what}[-.]{kind}-ubyte{end}" for prefix in prefixes for end in ("", ".gz")]
-    found = sorted({path for name in names for path in folder.glob(name)})
+    return sorted({path for name in names for path in folder.glob(name)})
+
+
+def _find(folder: Path, prefixes: tuple[str, ...], what: str, kind: str) -> Path:
+    found = _candidates(folder, prefixes, what, kind)
     # The same file, gzipped and not, is one.
     stems = {path.name.removesuffix(".gz") for path in found}
     if len(stems) > 1:

@@ -1,18 +1,22 @@
-"""Datasets: images and labels in memory, a held-out test split, the training set's statistics."""
+"""Datasets: images and labels in memory, a held-out test split, the training set's statistics.
+
+A file a source; what all of them share, the numbering of classes and the checks, stands here.
+"""
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
 
+from nag_optax.train.bar import watched
 from nag_optax.train.errors import InputError
-from nag_optax.train.idx import read_idx_pair
 from nag_optax.train.registry import dataset_row
-from nag_optax.train.rows import Request, Split, Splits, load_factory
+from nag_optax.train.rows import Request, Split, load_factory
 from nag_optax.train.spec import Spec
 
 
@@ -38,6 +42,8 @@ class Dataset(NamedTuple):
     digest: str
     """Of the training images, before they are resized, and labels, with those of --validation."""
     validation: Split | None = None
+    class_names: tuple[str, ...] = ()
+    """Of each class; its label where the source has no names."""
 
     @property
     def num_classes(self) -> int:
@@ -53,24 +59,34 @@ class Dataset(NamedTuple):
         return Statistics(self.mean, self.std)
 
 
-def load_dataset(spec: Spec, classes: Sequence[int] | None = None) -> Dataset:
+def load_dataset(spec: Spec, classes: Sequence[int] | None = None, console: Console | None = None) -> Dataset:
     """The dataset of a run, resized if it asks for that.
 
     Args:
         spec: names the dataset.
         classes: the labels that a model knows, rising; None takes those of the training images.
+        console: told what takes long and what is left out; None is standard output.
 
     Raises:
         InputError: names the file or option, what is wrong, and what is expected.
     """
     load = load_factory(dataset_row(spec.dataset).load, "--dataset")
-    train, test, _ = load(Request(spec.data_dir, spec.image_size))
+    train, test, names = load(_request(spec, console or Console()))
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise InputError(
+            f"{source_of(spec)}: test images are {test.images.shape[1:]}, "
+            f"training images {train.images.shape[1:]}; they must have one shape"
+        )
+    if not len(test.labels) and not spec.train_only:
+        raise InputError(f"{source_of(spec)}: holds no test images; add some, or say --train-only")
     if (labels := spec.labels) is not None:
-        train, test = (_restricted(split, labels, spec) for split in (train, test))
+        train = _restricted(train, labels, spec)
+        test = _restricted(test, labels, spec) if len(test.labels) else test
     classes = tuple(np.unique(train.labels).tolist() if classes is None else classes)
     if len(classes) == 1:
         raise InputError(
-            f"{source_of(spec)}: every training label is {classes[0]}; there must be two classes"
+            f"{source_of(spec)}: every training label is {_names(classes, names)[0]}; "
+            "there must be two classes"
         )
     train, test = (_numbered(split, classes, spec) for split in (train, test))
     digest = _digest(train)  # What a resize gives may differ between devices in the last bit.
@@ -84,7 +100,21 @@ def load_dataset(spec: Spec, classes: Sequence[int] | None = None) -> Dataset:
             f"--batch-size {spec.batch_size}: must be at most {len(train.labels)}, "
             f"the number of training images of --dataset {spec.dataset}"
         )
-    return Dataset(train, test, classes, *statistics_of(train.images), digest, validation)
+    return Dataset(
+        train, test, classes, *statistics_of(train.images), digest, validation, _names(classes, names)
+    )
+
+
+def _request(spec: Spec, console: Console) -> Request:
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
+    watch = partial(watched, console)
+    return Request(spec.data_dir, spec.image_size, spec.skip_unreadable, say, watch, spec.train_only)
+
+
+def _names(classes: Sequence[int], names: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(str(i) if names is None or i >= len(names) else names[i] for i in classes)
 
 
 def split_off(split: Split, count: int) -> tuple[Split, Split]:
@@ -115,6 +145,8 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     n, height, width, channels = images.shape
     if (height, width) == (size, size):
         return images
+    if not n:
+        return np.zeros((0, size, size, channels), np.float32)
     shape = (size, size, channels)
     scale = jax.jit(jax.vmap(lambda image: jax.image.resize(image.astype(jnp.float32), shape, "linear")))
     pieces = [np.asarray(scale(images[i : i + 4096])) for i in range(0, n, 4096)]
@@ -152,34 +184,3 @@ def _numbered(split: Split, classes: tuple[int, ...], spec: Spec) -> Split:
 
 def _listed(labels: list[int]) -> str:
     return ", ".join(map(str, labels[:5])) + (f" and {len(labels) - 5} more" if labels[5:] else "")
-
-
-def digits(_: Request) -> Splits:
-    """scikit-learn's 1797 digits of 8×8 pixels in 0 to 16; a fifth of each class is held out."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    pixels, labels = load_digits(return_X_y=True)
-    everything = Split(pixels.astype(np.uint8).reshape(-1, 8, 8, 1), labels.astype(np.int32))
-    # A fixed split: the seed of a run must not choose its exam.
-    train, test = train_test_split(
-        np.arange(len(labels)), test_size=0.2, stratify=everything.labels, random_state=0
-    )
-    return Splits(*(Split(*(part[rows] for part in everything)) for rows in (train, test)))
-
-
-def idx_folder(request: Request) -> Splits:
-    """MNIST, Fashion-MNIST and every other set of four IDX files."""
-    folder = request.data_dir or Path()
-    if folder.is_file():
-        raise InputError(f"--data-dir {folder}: is a file; name the folder that holds the four IDX files")
-    if not folder.is_dir():
-        raise InputError(f"--data-dir {folder}: no such folder; it must hold the four IDX files")
-    train = Split(*read_idx_pair(folder, "train"))
-    test = Split(*read_idx_pair(folder, "t10k", "test"))
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise InputError(
-            f"--data-dir {folder}: test images are {test.images.shape[1:]}, "
-            f"training images {train.images.shape[1:]}; they must have one shape"
-        )
-    return Splits(train, test)

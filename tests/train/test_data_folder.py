@@ -1,0 +1,212 @@
+"""Pictures in folders: which are found, how they are decoded, how they are split, and what is refused."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from nag_optax.train.data import load_dataset
+from nag_optax.train.data.parts import in_test_part
+from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
+from nag_optax.train.errors import InputError
+from nag_optax.train.options import Options
+from nag_optax.train.spec import Spec, resolve
+from tests.train.conftest import output
+
+
+def spec_of(folder: Path, **options) -> Spec:
+    return resolve(Options(dataset="folder", data_dir=folder, batch_size=2, **options))
+
+
+def picture(path: Path, value: Any = 100, size=(6, 5), mode="RGB", **options) -> Path:
+    """One colour, of a file's usual format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """train and test of cat, dark, and dog, bright: three and two grey pictures of 6 x 5 pixels each."""
+    for part, count in (("train", 3), ("test", 2)):
+        for name, value in (("cat", 50), ("dog", 200)):
+            for i in range(count):
+                picture(tmp_path / "set" / part / name / f"{i}.png", value + i, mode="L")
+    return tmp_path / "set"
+
+
+def test_classes_are_the_folders_in_the_order_of_their_names(pictures):
+    dataset = load_dataset(spec_of(pictures))
+    assert dataset.class_names == ("cat", "dog") and dataset.classes == (0, 1)
+    assert dataset.train.images.shape == (6, 5, 6, 1) and dataset.train.images.dtype == np.uint8
+    np.testing.assert_array_equal(dataset.train.images[:, 0, 0, 0], [50, 51, 52, 200, 201, 202])
+    np.testing.assert_array_equal(dataset.test.images[:, -1, -1, 0], [50, 51, 200, 201])
+    np.testing.assert_array_equal(dataset.train.labels, [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(dataset.test.labels, [0, 0, 1, 1])
+    (pictures / "test").rename(pictures / "val")
+    assert load_dataset(spec_of(pictures)).digest == dataset.digest
+
+
+def test_one_picture_in_colour_gives_all_three_channels(pictures):
+    picture(pictures / "test" / "dog" / "9.png", (10, 20, 30))
+    dataset = load_dataset(spec_of(pictures))
+    assert dataset.image_shape == (5, 6, 3)
+    np.testing.assert_array_equal(dataset.train.images[0, 0, 0], [50, 50, 50])
+    np.testing.assert_array_equal(dataset.test.images[-1, 0, 0], [10, 20, 30])
+
+
+@pytest.mark.parametrize(
+    "mode, value, expected",
+    [
+        ("1", 1, [255]),
+        ("L", 77, [77]),
+        ("I;16", 77 * 256 + 200, [77]),
+        ("LA", (0, 0), [255]),
+        ("RGB", (1, 2, 3), [1, 2, 3]),
+        ("RGBA", (1, 2, 3, 255), [1, 2, 3]),
+        ("RGBA", (1, 2, 3, 0), [255, 255, 255]),
+        ("P", (1, 2, 3), [1, 2, 3]),
+    ],
+)
+def test_every_mode_of_a_png_is_grey_or_in_colour(tmp_path, mode, value, expected):
+    pixels = decode(picture(tmp_path / "x.png", value, mode=mode))
+    np.testing.assert_array_equal(
+        pixels, np.broadcast_to(np.array(expected, np.uint8), (5, 6, len(expected)))
+    )
+
+
+def test_a_jpeg_of_a_printer_is_in_colour_and_one_of_a_camera_is_turned(tmp_path):
+    pixels = decode(picture(tmp_path / "x.jpg", (0, 0, 0, 0), mode="CMYK"))
+    assert isinstance(pixels, np.ndarray) and pixels.shape == (5, 6, 3) and pixels.min() == 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # The orientation: turned by a quarter.
+    turned = decode(picture(tmp_path / "y.jpg", exif=exif))
+    assert isinstance(turned, np.ndarray) and turned.shape == (6, 5, 3)
+
+
+def test_the_shorter_side_is_scaled_and_the_middle_is_kept(pictures):
+    columns = np.repeat(np.array([0, 100, 200, 0], np.uint8), [8, 8, 8, 8])
+    Image.fromarray(np.broadcast_to(columns, (16, 32)).copy()).save(pictures / "train" / "cat" / "0.png")
+    with pytest.raises(InputError, match="is of 6 x 5 pixels, .*0.png of 32 x 16; say --image-size N"):
+        load_dataset(spec_of(pictures))
+    images = load_dataset(spec_of(pictures, image_size=4)).train.images
+    assert images.shape == (6, 4, 4, 1) and images.dtype == np.uint8
+    # Columns 8 to 24 are left, at 4 each; a triangle of 8 columns weighs the next colour by an eighth.
+    np.testing.assert_allclose(images[0, 0, :, 0], [87.5, 112.5, 187.5, 175], atol=1)  # bytes
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_files_that_are_cut_short_empty_or_texts_cannot_be_decoded(tmp_path, suffix):
+    noise = np.random.default_rng(0).integers(0, 255, (24, 24, 3), np.uint8)
+    path = tmp_path / f"x{suffix}"
+    Image.fromarray(noise).save(path)
+    content = path.read_bytes()
+    assert isinstance(decode(path), np.ndarray)
+    for length in range(0, len(content) * 3 // 4, 37):
+        path.write_bytes(content[:length])
+        assert isinstance(decode(path), Undecodable), length
+    path.write_text("hello")
+    assert decode(path) == "it is no JPEG, PNG, WebP or BMP file"
+
+
+def test_an_unreadable_picture_is_named_or_counted(pictures):
+    (pictures / "train" / "cat" / "1.png").write_text("hello")
+    with pytest.raises(InputError, match=r"cat/1.png: cannot be decoded \(it is no JPEG.*--skip-unreadable"):
+        load_dataset(spec_of(pictures))
+    console = Console(file=io.StringIO(), width=300)
+    dataset = load_dataset(spec_of(pictures, skip_unreadable=True), console=console)
+    assert "1 of 10 pictures cannot be decoded and are left out" in output(console)
+    np.testing.assert_array_equal(dataset.train.images[:, 0, 0, 0], [50, 52, 200, 201, 202])
+    np.testing.assert_array_equal(dataset.train.labels, [0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(dataset.test.labels, [0, 0, 1, 1])
+    for path in pictures.glob("*/*/*.png"):
+        path.write_text("hello")
+    with pytest.raises(InputError, match="none of its 10 pictures can be decoded"):
+        load_dataset(spec_of(pictures, skip_unreadable=True))
+
+
+@pytest.mark.parametrize("below", ["train", "."])
+def test_without_a_test_part_a_hash_of_the_name_holds_one_sixth_out(tmp_path, below):
+    names = [f"{name}/{i:02}.png" for name in ("cat", "dog") for i in range(30)]
+    for value, name in enumerate(names):
+        picture(tmp_path / below / name, value, size=(1, 1), mode="L")
+    dataset = load_dataset(spec_of(tmp_path))
+    held_out = [in_test_part(name) for name in names]
+    assert 4 <= sum(held_out) <= 16  # 10 is expected, with a deviation of 2.9.
+    np.testing.assert_array_equal(dataset.test.images.ravel(), np.flatnonzero(held_out))
+    np.testing.assert_array_equal(dataset.train.images.ravel(), np.flatnonzero(np.invert(held_out)))
+    # Fixed for all time: another split would make another exam.
+    assert np.flatnonzero(held_out).tolist() == [2, 13, 27, 35, 37, 41, 55]
+
+
+def test_no_test_picture_is_an_error_unless_only_training_is_asked_for(tmp_path):
+    for name in ("cat/00.png", "cat/01.png", "dog/00.png", "dog/01.png"):  # The hash holds none of them out.
+        picture(tmp_path / "set" / name)
+    with pytest.raises(InputError, match="set: holds no test images; add some, or say --train-only"):
+        load_dataset(spec_of(tmp_path / "set"))
+    alone = load_dataset(spec_of(tmp_path / "set", train_only=True))
+    assert len(alone.train.labels) == 4 and len(alone.test.labels) == 0
+
+
+def test_other_files_are_passed_over_and_links_followed(pictures, tmp_path):
+    digest = load_dataset(spec_of(pictures)).digest
+    for name in (".DS_Store", "Thumbs.db", "notes.txt", "._0.png"):
+        for folder in (pictures, pictures / "train", pictures / "train" / "cat"):
+            (folder / name).write_text("hello")
+    (pictures / "train" / ".cache").mkdir()
+    assert load_dataset(spec_of(pictures)).digest == digest
+    (pictures / "train" / "cat").rename(tmp_path / "cats")
+    (pictures / "train" / "cat").symlink_to(tmp_path / "cats")
+    (tmp_path / "cats" / "0.png").rename(tmp_path / "elsewhere.png")
+    (tmp_path / "cats" / "0.png").symlink_to(tmp_path / "elsewhere.png")
+    assert load_dataset(spec_of(pictures)).digest == digest
+
+
+def move(source: str, target: str):
+    def apply(folder: Path) -> None:
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        (folder / source).rename(folder / target)
+
+    return apply
+
+
+def emptied(name: str):
+    def apply(folder: Path) -> None:
+        for path in (folder / name).iterdir():
+            path.unlink()
+
+    return apply
+
+
+FAULTS = {
+    "nowhere": (move(".", "../other"), "set: no such folder; it must hold train/CLASS/pictures"),
+    "other classes": (
+        move("test/dog", "test/hound"),
+        "train and test must hold folders of the same classes; one of them lacks dog, hound",
+    ),
+    "empty class": (emptied("test/dog"), "test/dog: holds no pictures .*add some, or remove it"),
+    "no train": (move("train", "training"), "holds test, but no train/CLASS/pictures"),
+    "too deep": (move("train/dog", "train/cat/dog"), "cat/dog: is a folder in the folder of a class"),
+    "too shallow": (move("train/dog/0.png", "train/0.png"), "must stand in the folder of its class, train/"),
+    "no class": (
+        lambda folder: [move(f"train/{name}", f"../{name}")(folder) for name in ("cat", "dog")],
+        "train: holds no folder of a class",
+    ),
+    "one class": (
+        lambda folder: [move(f"{part}/dog", f"../{part}")(folder) for part in ("train", "test")],
+        "every training label is cat; there must be two classes",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_a_folder_is_said_in_one_line(pictures, fault):
+    apply, message = FAULTS[fault]
+    apply(pictures)
+    with pytest.raises(InputError, match=message) as raised:
+        load_dataset(spec_of(pictures))
+    assert str(pictures) in str(raised.value) and "\n" not in str(raised.value)
