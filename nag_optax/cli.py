@@ -1,9 +1,21 @@
 """The command `nag-optax`. It imports inside its functions: --help is fast, and Ctrl-C is heard at once."""
 
+import importlib
 import sys
+from typing import Any
 
-_NEEDED = ("flax", "orbax.checkpoint", "sklearn", "tyro", "rich", "matplotlib")
-_RESUMABLE = ("train", "compare")
+_NEEDED = ("flax", "orbax.checkpoint", "sklearn", "tyro", "rich", "matplotlib", "PIL")
+_CARRY_OUT = {
+    "train": "nag_optax.train.runner:train",
+    "predict": "nag_optax.train.predict:predict",
+    "evaluate": "nag_optax.train.evaluate:evaluate",
+    "compare": "nag_optax.compare:compare",
+}
+_FOLDERS = {
+    "train": "nag_optax.train.folder:RunFolder",
+    "compare": "nag_optax.compare.folder:ComparisonFolder",
+}
+"""Of the commands that --resume."""
 
 
 def main() -> None:
@@ -20,7 +32,7 @@ def run(arguments: list[str]) -> int:
         with collected_signals() as interrupts:
             return _run(arguments, interrupts)
     except KeyboardInterrupt:
-        resumable = arguments and arguments[0] in _RESUMABLE
+        resumable = arguments and arguments[0] in _FOLDERS
         kept = "; --resume goes on from what is saved, if anything is" if resumable else ""
         return _fail(f"stopped at once{kept}", 130)
     except BrokenPipeError:
@@ -43,35 +55,28 @@ def _run(arguments: list[str], interrupts: list[int]) -> int:
     try:
         from nag_optax.train.command_line import parse
 
-        options, given = parse(arguments or ["--help"])
-        _execute(options, given, interrupts)
+        _execute(parse(arguments or ["--help"]), arguments, interrupts)
     except TrainError as error:
         return _fail(str(error), error.exit_code)
     return 0
 
 
-def _execute(options, given: set[str], interrupts: list[int]) -> None:
-    from nag_optax.compare.spec import CompareOptions
-    from nag_optax.train.folder import with_stored_options
-    from nag_optax.train.options import EvaluateOptions
-
+def _execute(options: Any, arguments: list[str], interrupts: list[int]) -> None:
     _check(interrupts)
-    if isinstance(options, CompareOptions):
-        from nag_optax.compare import compare
-        from nag_optax.compare.folder import ComparisonFolder
+    carry_out = _imported(_CARRY_OUT[arguments[0]])
+    _check(interrupts)
+    if arguments[0] in _FOLDERS and options.resume:
+        from nag_optax.train.command_line import parse_over
+        from nag_optax.train.folder import stored_options
 
-        _check(interrupts)
-        compare(with_stored_options(options, given, ComparisonFolder))
-    elif isinstance(options, EvaluateOptions):
-        from nag_optax.train.evaluate import evaluate
+        # So `--resume --run-dir DIR` is enough, and an option that contradicts the folder is found out.
+        options = parse_over(stored_options(options, _imported(_FOLDERS[arguments[0]])), arguments)
+    carry_out(options)
 
-        _check(interrupts)
-        evaluate(options)
-    else:
-        from nag_optax.train.runner import train
 
-        _check(interrupts)
-        train(with_stored_options(options, given))
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _check(interrupts: list[int]) -> None:

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
@@ -111,15 +113,15 @@ def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tm
     from nag_optax.compare.folder import ComparisonFolder
     from nag_optax.train.command_line import parse
     from nag_optax.train.folder import RunFolder
-    from nag_optax.train.options import EvaluateOptions
+    from nag_optax.train.options import EvaluateOptions, PredictOptions
 
     monkeypatch.chdir(tmp_path)
     begun = []
     for words in commands(DOCS / "command-line.md"):
         if words[0] != "nag-optax":
             continue
-        options, _ = parse(words[1:])
-        if isinstance(options, EvaluateOptions):
+        options = parse(words[1:])
+        if isinstance(options, EvaluateOptions | PredictOptions):
             assert options.run_dir in begun
             continue
         folder = (ComparisonFolder if words[1] == "compare" else RunFolder).resolve(options).run_dir
@@ -130,26 +132,29 @@ def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tm
     assert len(set(begun)) >= 8
 
 
-def test_the_file_to_predict_is_one_that_the_run_takes(monkeypatch, tmp_path):
-    from nag_optax.train.data import load_dataset
-    from nag_optax.train.evaluate import _fitted, _read_images
-    from nag_optax.train.options import Options
-    from nag_optax.train.spec import resolve
+def test_the_model_and_the_dataset_of_the_page_are_taken_by_their_module(
+    monkeypatch, tmp_path, capsys, standard_promotion
+):
+    from nag_optax.cli import run
 
+    page = DOCS / "your-own-images.md"
     monkeypatch.chdir(tmp_path)
-    ((code, _),) = blocks(DOCS / "command-line.md", "python")
-    exec(code, {})
-    images, dataset = _read_images(Path("images.npy")), load_dataset(resolve(Options()))
-    assert _fitted(images, None, dataset, None).shape == (10, *dataset.image_shape)
-    assert images.max() == dataset.train.images.max() == 16 and images.min() == dataset.train.images.min()
+    model, dataset, _ = (code for code, _ in blocks(page, "python"))
+    assert all(len(code.splitlines()) <= 20 for code in (model, dataset))
+    (tmp_path / "mine.py").write_text(f"{model}\n{dataset}")
+    Image.fromarray(np.eye(20, dtype=np.uint8)).save("picture.png")
+    for words in commands(page):
+        assert words[0] == "nag-optax" and run(words[1:]) == 0
+    header, row = capsys.readouterr().out.splitlines()[-2:]
+    assert header == "name,class,row,column" and row.startswith("picture.png,")
 
 
-def test_a_command_with_an_unknown_option_is_noticed():
+def test_a_command_with_an_unknown_option_is_noticed(capsys):
     from nag_optax.train.command_line import parse
-    from nag_optax.train.errors import InputError
 
-    with pytest.raises(InputError, match="--learning-speed"):
+    with pytest.raises(SystemExit) as ended:
         parse(["train", "--learning-speed", "1"])
+    assert ended.value.code == 2 and "--learning-speed" in capsys.readouterr().err
 
 
 def names_in(path: Path) -> set[str]:

@@ -49,13 +49,13 @@ class CompareOptions:
     """Minimise this function of two variables instead, and draw the paths over its contours."""
 
     optimizers: Annotated[
-        tuple[str, ...],
+        tuple[str, ...] | None,
         tyro.conf.arg(
             metavar="NAME ...",
             help=f"Of {', '.join((*OPTIMIZERS, RESTARTED))}.",
             help_behavior_hint=f"(default: {' '.join(DEFAULT_CONTENDERS)}; muon not with --problem)",
         ),
-    ] = ()
+    ] = None
     learning_rates: Annotated[
         Literal["auto"] | tuple[float, ...],
         tyro.conf.arg(metavar="auto|FLOAT ...", help_behavior_hint="(default: auto)"),
@@ -201,7 +201,7 @@ def _on_data(options: CompareOptions) -> DataSpec:
     values = vars(options) | {name: getattr(train, name) for name in _OF_A_RUN}
     values |= {
         "train": train,
-        "optimizers": options.optimizers or DEFAULT_CONTENDERS,
+        "optimizers": given_or(options.optimizers, DEFAULT_CONTENDERS),
         "seeds": given_or(options.seeds, 3),
         "target": given_or(options.target, dataset_row(train.dataset).target),
         "run_dir": options.run_dir or Path("runs") / f"compare-{train.dataset}-{train.model}",
@@ -214,13 +214,15 @@ def _on_problem(options: CompareOptions, problem: ProblemName) -> ProblemSpec:
         if (value := getattr(options, name)) is not None:
             raise InputError(f"{flag(name)} {value}: goes with a dataset; --problem {problem} has none")
     for name in _NOT_ON_PROBLEMS:
-        if name in options.optimizers:
+        if name in (options.optimizers or ()):
             raise InputError(
                 f"--optimizers {name}: orthogonalises matrices; the parameters of "
                 f"--problem {problem} are a vector"
             )
     values = vars(options) | {
-        "optimizers": options.optimizers or tuple(n for n in DEFAULT_CONTENDERS if n not in _NOT_ON_PROBLEMS),
+        "optimizers": given_or(
+            options.optimizers, tuple(n for n in DEFAULT_CONTENDERS if n not in _NOT_ON_PROBLEMS)
+        ),
         "schedule": options.schedule or "constant",
         "num_steps": given_or(options.num_steps, 1000),
         "run_dir": options.run_dir or Path("runs") / f"compare-{problem}",
@@ -237,7 +239,9 @@ def _check_types(options: CompareOptions) -> None:
     for name, hint in get_type_hints(CompareOptions).items():
         value = getattr(options, name)
         if name == "optimizers":
-            fits = isinstance(value, tuple) and all(v in (*OPTIMIZERS, RESTARTED) for v in value)
+            fits = value is None or (
+                isinstance(value, tuple) and all(v in (*OPTIMIZERS, RESTARTED) for v in value)
+            )
         elif name == "learning_rates":
             fits = value == "auto" or (
                 isinstance(value, tuple) and all(isinstance(v, int | float) for v in value)
@@ -254,7 +258,7 @@ def _check_values(spec: ComparisonSpec) -> None:
         if value is not None and not condition(value):
             raise InputError(f"{flag(name)} {shown(value)}: must be {allowed(name)}")
 
-    need(lambda names: len(set(names)) == len(names), "optimizers")
+    need(lambda names: 0 < len(names) == len(set(names)), "optimizers")
     if spec.learning_rates != "auto":
         need(bool, "learning_rates")
         for rate in spec.learning_rates:

@@ -192,21 +192,19 @@ class RunFolder(Folder):
         return None
 
 
-def with_stored_options(options: _Options, given: set[str], kind: type[Folder] = RunFolder) -> _Options:
-    """On --resume: what the folder holds, with the options given on top.
+def stored_options(options: _Options, kind: type[Folder] = RunFolder) -> _Options:
+    """What the folder of these options holds, as options.
 
-    So `--resume --run-dir DIR` is enough, and an option that contradicts the folder is found out.
+    Raises:
+        InputError: if it holds nothing of that kind.
     """
-    if not options.resume:
-        return options
     folder = options.run_dir or kind.resolve(options).run_dir
     try:
         stored = kind.load(folder / CONFIG)
     except InputError as error:
         raise InputError(f"--run-dir {error}") from None
     # What a spec lacks belongs to comparisons of the other kind.
-    fields = {field.name: getattr(stored, field.name, None) for field in dataclasses.fields(options)}
-    return type(options)(**fields | {name: getattr(options, name) for name in given})
+    return type(options)(**{f.name: getattr(stored, f.name, None) for f in dataclasses.fields(options)})
 
 
 def _locked(file: IO[str]) -> bool:

@@ -1,10 +1,8 @@
 """Kinds of options: how they read in --help, and whether a value fits."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import tyro
 
@@ -39,32 +37,6 @@ def choices(hint: Any) -> tuple[Any, ...]:
     if any(get_args(part) for part in parts):  # an optional Literal
         parts = next(get_args(part) for part in parts if get_args(part))
     return parts if all(isinstance(part, str) for part in parts) else ()
-
-
-def is_several(hint: Any) -> bool:
-    """Whether the option of a hint takes any number of words."""
-    return get_origin(hint) is tuple or any(map(is_several, get_args(hint)))
-
-
-def read(words: list[str], hint: Any) -> Any:
-    """The value of an option of that hint to which a command line gives these words.
-
-    Raises:
-        ValueError: if they do not fit.
-    """
-    if get_origin(hint) in (Union, UnionType):
-        for part in get_args(hint):
-            with suppress(ValueError):
-                return read(words, part)
-        raise ValueError
-    if get_origin(hint) is tuple:
-        return tuple(read([word], get_args(hint)[0]) for word in words)
-    (word,) = words
-    if get_origin(hint) is Literal:
-        return get_args(hint)[get_args(hint).index(word)]
-    if hint is NoneType:
-        raise ValueError
-    return hint(word)
 
 
 def matches(value: Any, hint: Any) -> bool:

@@ -123,6 +123,10 @@ class Loop:
         """The parameters to evaluate and the batch statistics."""
         return jax.jit(eval_params)(state.opt_state, state.params), state.model_state
 
+    def module(self, state: TrainState) -> nnx.Module:
+        """The model at the iterate to evaluate."""
+        return nnx.merge(self._graphdef, *self.eval_state(state))
+
     def learning_rate(self, state: TrainState) -> float:
         """That of the latest step."""
         return float(jnp.asarray(self._schedule(int(state.step) - 1)))
@@ -141,7 +145,7 @@ class Loop:
 
     def logits(self, state: TrainState, images: np.ndarray) -> jax.Array:
         """(N, classes), computed in pieces of one shape, so that one program serves every N."""
-        return _logits(self._graphdef, self.eval_state(state), self.dataset.statistics, images)
+        return logits_of(self._graphdef, self.eval_state(state), self.dataset.statistics, images)
 
     def pruned(self, state: TrainState) -> Pruned:
         """The model without the hidden units that are exactly zero at the iterate to evaluate."""
@@ -154,7 +158,7 @@ class Loop:
         graphdef = nnx.graphdef(make_model(self.model, shape, classes, seed=0, widths=widths))
 
         def evaluate(split: Split) -> Metrics:
-            logits = _logits(graphdef, weights, self.dataset.statistics, split.images)
+            logits = logits_of(graphdef, weights, self.dataset.statistics, split.images)
             return _metrics(logits, split.labels)
 
         return Pruned(zero, sum(p.size for p in jax.tree.leaves(weights[0])), evaluate)
@@ -223,18 +227,25 @@ def _chunk(
     return jax.lax.scan(body, state, None, length=num_steps)[0]
 
 
-def _logits(graphdef: Any, weights: tuple[Any, Any], statistics: Statistics, images: np.ndarray) -> jax.Array:
+def logits_of(
+    graphdef: Any,
+    weights: tuple[Any, ...],
+    statistics: Statistics,
+    images: np.ndarray,
+    batch: int = EVALUATION_BATCH,
+) -> jax.Array:
+    """(N, classes), from a model in two or more parts, `batch` images at a time."""
     pieces = []
-    for start in range(0, len(images), EVALUATION_BATCH):
-        piece = images[start : start + EVALUATION_BATCH]
-        missing = EVALUATION_BATCH - len(piece)
+    for start in range(0, len(images), batch):
+        piece = images[start : start + batch]
+        missing = batch - len(piece)
         padded = np.pad(piece, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
         pieces.append(_predict(graphdef, weights, statistics, padded)[: len(piece)])
     return jnp.concatenate(pieces)
 
 
 @partial(jax.jit, static_argnums=0)
-def _predict(graphdef: Any, weights: tuple[Any, Any], statistics: Statistics, images: jax.Array) -> jax.Array:
+def _predict(graphdef: Any, weights: tuple[Any, ...], statistics: Statistics, images: jax.Array) -> jax.Array:
     return nnx.merge(graphdef, *weights)(statistics.standardise(images), train=False)
 
 

@@ -175,17 +175,28 @@ class Options:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Print the accuracy of a run; with --predict, classify other images."""
+    """Print the accuracy of a run."""
 
     run_dir: Annotated[Path, tyro.conf.arg(metavar="RUN_DIR")]
     """Folder of the run, as nag-optax train wrote it."""
-    predict: Annotated[Path | None, tyro.conf.arg(metavar="FILE.npy", help_behavior_hint="")] = None
-    """Images (N, height, width[, channels]) on the scale of the training images.
-    The predicted classes are written beside it, to FILE-predictions.npy."""
     data_dir: OptionalPath = None
     """Folder of the IDX files, if it is no longer where it was."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to evaluate; auto takes the best that JAX finds."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Print the class and the probabilities of images, as a CSV; the folder of the run is enough."""
+
+    run_dir: Annotated[Path, tyro.conf.arg(metavar="RUN_DIR")]
+    """Folder of the run, as nag-optax train wrote it."""
+    paths: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH ...")]
+    """Pictures, folders of pictures, and .npy files of images on the scale of the training images."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Write the CSV there, complete or not at all; by default it is printed."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where to predict; auto takes the best that JAX finds."""
 
 
 def allowed(name: str) -> str:

@@ -13,7 +13,8 @@ from nag_optax.train.errors import InputError
 from nag_optax.train.folder import CHECKPOINTS, CONFIG
 from nag_optax.train.loop import Loop
 from nag_optax.train.rows import Split
-from nag_optax.train.spec import load_spec
+from nag_optax.train.spec import Spec, load_spec
+from nag_optax.train.step import TrainState
 
 
 class Weights(NamedTuple):
@@ -29,6 +30,7 @@ def facts_of(dataset: Dataset) -> dict[str, Any]:
     return {
         "image_shape": list(dataset.image_shape),
         "classes": list(dataset.classes),
+        "class_names": list(dataset.class_names),
         "train_images": len(dataset.train.labels),
         "digest": dataset.digest,
         "mean": dataset.mean.tolist(),
@@ -75,6 +77,39 @@ def _size(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape if shape[2] > 1 else shape[:2]))
 
 
+class StoredRun(NamedTuple):
+    """A run as its folder alone gives it back; the loop has no data."""
+
+    spec: Spec
+    facts: dict[str, Any]
+    loop: Loop
+    state: TrainState
+
+
+def stored_run(folder: Path, devices: list[Device], say: Callable[[str], None]) -> StoredRun:
+    """The best checkpoint of a run, else its newest; its data are not needed.
+
+    Args:
+        folder: of the run.
+        devices: where to load it.
+        say: told, in one line, of each damaged checkpoint that is passed over.
+
+    Raises:
+        InputError: if the folder holds no run, or no complete checkpoint.
+    """
+    spec = load_spec(folder / CONFIG)
+    checkpoints = Checkpoints(folder / CHECKPOINTS)
+    if (facts := checkpoints.data_facts()) is not None:
+        shape = tuple(facts["image_shape"])
+        # Only the shapes of the data matter to the shape of a state.
+        split = Split(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
+        nothing = np.zeros(shape[2], np.float32)
+        loop = Loop(spec, Dataset(split, split, tuple(facts["classes"]), nothing, nothing, ""), devices)
+        if (restored := checkpoints.restore(loop.init(), say, best=True)) is not None:
+            return StoredRun(spec, facts, loop, restored.state)
+    raise InputError(f"{folder}: holds no complete checkpoint; train it with nag-optax train")
+
+
 def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Callable[[str], None]) -> Weights:
     """The weights of a run's best checkpoint, else its newest, with a new head if the classes differ.
 
@@ -88,13 +123,9 @@ def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Calla
         InputError: if the folder holds no run, or one of another model or image shape.
     """
     try:
-        spec = load_spec(folder / CONFIG)
+        spec, facts, source, state = stored_run(folder, devices, say)
     except InputError as error:
         raise InputError(f"--init-from {error}") from None
-    checkpoints = Checkpoints(folder / CHECKPOINTS)
-    empty = InputError(f"--init-from {folder}: holds no complete checkpoint; train it with nag-optax train")
-    if (facts := checkpoints.data_facts()) is None:
-        raise empty
     if spec.model != loop.model:
         raise InputError(f"--init-from {folder}: holds --model {spec.model}; this run has {loop.model}")
     shape = tuple(facts["image_shape"])
@@ -104,14 +135,7 @@ def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Calla
             f"these are {_size(loop.dataset.image_shape)}; "
             f"--image-size {shape[0]} may help"
         )
-    # Only the shapes of the data matter to the shape of a state.
-    split = Split(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
-    nothing = np.zeros(shape[2], np.float32)
-    source = Loop(spec, Dataset(split, split, tuple(facts["classes"]), nothing, nothing, ""), devices)
-    restored = checkpoints.restore(source.init(), say, best=True)
-    if restored is None:
-        raise empty
-    params, model_state = source.eval_state(restored.state)
+    params, model_state = source.eval_state(state)
     name = spec.model_row.head
     if facts["classes"] == list(loop.dataset.classes):
         head = "with its head"
@@ -123,5 +147,5 @@ def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Calla
     else:
         params = params | {name: loop.init().params[name]}
         head = "with a new head, for other classes"
-    say(f"starting from {folder}, step {restored.step}, {head}; images are standardised as there")
+    say(f"starting from {folder}, step {int(state.step)}, {head}; images are standardised as there")
     return Weights(params, model_state, facts)

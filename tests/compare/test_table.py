@@ -113,7 +113,7 @@ def test_the_command_makes_the_comparison_again(fields, line):
     spec = resolve(CompareOptions(**fields))
     words = table.command(spec.to_dict()).split()
     assert " ".join(words) == f"nag-optax compare {line}".strip()
-    parsed = parse(words[1:])[0]
+    parsed = parse(words[1:])
     assert isinstance(parsed, CompareOptions) and resolve(parsed) == spec
 
 

@@ -18,6 +18,7 @@ from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.registry import MODELS
 from nag_optax.train.runner import train
 from nag_optax.train.spec import load_spec, resolve
+from nag_optax.train.trained import load
 from nag_optax.train.transfer import check_same_data, facts_of, standardised_as, starting_weights
 from tests.train.conftest import SMALL, output
 from tests.train.test_run import Signals, assert_same_run
@@ -103,10 +104,11 @@ def test_a_fine_tuned_run_keeps_the_standardisation_and_needs_its_source_no_more
 
     # The standardisation is that of the run; predictions are labels of the files.
     pixels, labels = load_digits(return_X_y=True)
-    np.save(tmp_path / "x.npy", pixels.reshape(-1, 8, 8)[labels >= 5])
-    results = evaluate(EvaluateOptions(tmp_path / "whole", predict=tmp_path / "x.npy"), console)
+    results = evaluate(EvaluateOptions(tmp_path / "whole"), console)
     assert (results["test_loss"], results["train_loss"]) == (summary["test_loss"], summary["train_loss"])
-    predictions = np.load(tmp_path / "x-predictions.npy")
+    trained = load(tmp_path / "whole")
+    classes = trained.predict(pixels.reshape(-1, 8, 8)[labels >= 5]).argmax(1)
+    predictions = np.array(list(map(int, trained.class_names)))[classes]
     correct = sum(
         round(results[f"{split}_accuracy"] * len(getattr(half, split).labels)) for split in ("train", "test")
     )

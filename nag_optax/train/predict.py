@@ -1,0 +1,132 @@
+"""`nag-optax predict`: the probabilities of each class for pictures and arrays, as a CSV."""
+
+import csv
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from nag_optax.train.bar import watched
+from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
+from nag_optax.train.errors import InputError
+from nag_optax.train.options import PredictOptions
+from nag_optax.train.signals import collected_signals, interrupted
+from nag_optax.train.trained import Trained, load
+
+_AT_ONCE = 256
+
+
+def predict(options: PredictOptions) -> None:
+    """Writes a CSV: a line an image, with its name, its class and the probability of each class.
+
+    Raises:
+        InputError: if the folder holds no run, or a file is missing, damaged or of another shape.
+        Interrupted: after SIGINT or SIGTERM; with `output`, nothing is written then.
+    """
+    console = Console(stderr=True)  # The CSV has standard output to itself.
+    with collected_signals() as interrupts:
+        files = [file for path in options.paths for file in _files(path)]
+        if not files:
+            raise InputError("PATH is missing: name pictures, folders of them, or .npy files")
+        trained = load(options.run_dir, device=options.device, say=console.print)
+        watched_files = watched(console, files, len(files), "classifying files")
+        with _opened(options.output) as stream:
+            rows = csv.writer(stream, lineterminator="\n")
+            rows.writerow(["name", "class", *trained.class_names])
+            for names, images in _pieces(watched_files, trained):
+                if interrupts:
+                    raise interrupted(interrupts, "")
+                for name, row in zip(names, trained.predict(images), strict=True):
+                    rows.writerow([name, trained.class_names[row.argmax()], *(f"{p:.6g}" for p in row)])
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or the pictures below the folder, in the order of their names."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    if not found:
+        raise InputError(f"{path}: holds no pictures; they end in {', '.join(SUFFIXES)}")
+    return found
+
+
+def _pieces(files: Iterable[Path], trained: Trained) -> Iterator[tuple[list[str], np.ndarray]]:
+    """The names of images, and the images, a few hundred at a time."""
+    names: list[str] = []
+    pictures: list[np.ndarray] = []
+    for file in files:
+        if file.suffix.lower() != ".npy":
+            names.append(str(file))
+            pictures.append(_picture(file, trained.image_shape))
+            if len(pictures) < _AT_ONCE:
+                continue
+        if pictures:
+            yield names, np.stack(pictures)
+            names, pictures = [], []
+        if file.suffix.lower() == ".npy":
+            images = _read_images(file, trained)
+            for start in range(0, len(images), _AT_ONCE):
+                piece = images[start : start + _AT_ONCE]
+                yield [f"{file}[{start + i}]" for i in range(len(piece))], piece
+    if pictures:
+        yield names, np.stack(pictures)
+
+
+def _picture(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """One picture, (height, width, channels), as training decodes it."""
+    height, width, channels = shape
+    pixels = decode(path, height if height == width else None)
+    if isinstance(pixels, Undecodable):
+        raise InputError(f"{path}: cannot be read as a picture ({pixels}); name pictures, or .npy files")
+    if pixels.shape[:2] != (height, width):
+        raise InputError(
+            f"{path}: is of {pixels.shape[1]} x {pixels.shape[0]} pixels; the run takes {width} x {height}"
+        )
+    if channels == 1 < pixels.shape[2]:
+        return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+    return np.broadcast_to(pixels, shape)
+
+
+def _read_images(path: Path, trained: Trained) -> np.ndarray:
+    """(N, height, width[, channels]) of a .npy file."""
+    try:
+        images = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    except (ValueError, EOFError):  # NumPy's own text is of pickles, and of how to allow them.
+        raise InputError(
+            f"{path}: is no .npy file of numbers; numpy.save must have written it, "
+            f"of shape {trained.wanted}; a picture keeps the ending of its kind"
+        ) from None
+    if not isinstance(images, np.ndarray) or images.dtype.kind not in "uif":
+        raise InputError(f"{path}: must hold one array of numbers, integers or floats")
+    if images.size == 0:
+        raise InputError(f"{path}: holds no images; its shape is {images.shape}")
+    if not (np.abs(images) <= np.finfo(np.float32).max).all():
+        raise InputError(f"{path}: holds values that are no finite float32")
+    if not trained.takes(images):
+        raise InputError(f"{path}: has shape {images.shape}; must be {trained.wanted}")
+    return images.astype(np.float32)
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[IO[str]]:
+    """Standard output, or the file: complete, or what it was."""
+    if path is None:
+        yield sys.stdout
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", newline="") as stream:
+            yield stream
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"--output {path}: cannot be written ({error})") from None
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,156 @@
+"""A trained model: what a run ends with, and what its folder alone gives back."""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from rich.console import Console
+
+from nag_optax.train.data import Statistics, resize
+from nag_optax.train.devices import find_devices
+from nag_optax.train.errors import InputError
+from nag_optax.train.folder import SUMMARY
+from nag_optax.train.loop import EVALUATION_BATCH, logits_of
+from nag_optax.train.options import Options
+from nag_optax.train.runner import train
+from nag_optax.train.spec import resolve
+from nag_optax.train.transfer import stored_run
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, and what it needs to classify images.
+
+    Attributes:
+        model: at the iterate to evaluate; called as `model(images, train=False)` on standardised images.
+        class_names: of its outputs, in their order.
+        metrics: the content of `summary.json`; empty for a run that has not ended.
+        image_shape: (height, width, channels) of the images that it takes.
+        mean: of each channel of the training images, which standardises all others.
+        std: the deviation of each channel, as well.
+        image_size: the side to which images are resized; None for a run that kept their size.
+    """
+
+    model: Any
+    class_names: tuple[str, ...]
+    metrics: dict[str, Any]
+    image_shape: tuple[int, int, int]
+    mean: np.ndarray
+    std: np.ndarray
+    image_size: int | None = None
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """The probability of each class, the softmax of the model's outputs.
+
+        Args:
+            images: (N, height, width, channels), or without channels where there is one, on the scale of
+                the training images. A run with an `image_size` takes every height and width.
+
+        Returns:
+            (N, classes), float32.
+
+        Raises:
+            InputError: if the images have another shape.
+        """
+        images = np.asarray(images)
+        if not self.takes(images):
+            raise InputError(f"images of shape {images.shape}: must be {self.wanted}")
+        images = images.reshape(*images.shape[:3], -1)
+        if self.image_size is not None:
+            images = resize(images, self.image_size)
+        graphdef, state = nnx.split(self.model)
+        # One image needs no program for hundreds.
+        batch = min(EVALUATION_BATCH, 1 << (len(images) - 1).bit_length())
+        logits = logits_of(graphdef, (state,), Statistics(self.mean, self.std), images, batch)
+        return np.asarray(jax.nn.softmax(logits), np.float32)
+
+    @property
+    def wanted(self) -> str:
+        """The shapes that `predict` takes, in words."""
+        height, width, channels = self.image_shape
+        return f"(N, {height}, {width}, {channels})" + (
+            f" or (N, {height}, {width})" if channels == 1 else ""
+        )
+
+    def takes(self, images: np.ndarray) -> bool:
+        """Whether `predict` takes images of this shape."""
+        *size, channels = self.image_shape
+        shape = (*images.shape, 1) if images.ndim == 3 else images.shape
+        sized = self.image_size is not None or list(shape[1:3]) == size
+        return len(shape) == 4 and shape[3] == channels and images.size > 0 and sized
+
+
+def run(options: Options, console: Console | None = None) -> Trained:
+    """Trains a model, as `nag-optax train` does, and returns it.
+
+    Args:
+        options: what to train; a None takes its default.
+        console: where to show progress and result; None is standard output.
+
+    Returns:
+        The model, at the iterate to evaluate, with its metrics.
+
+    Raises:
+        InputError: if an option or a file is wrong; nothing is overwritten then.
+        Diverged: if the loss is no longer finite.
+        Interrupted: after SIGINT or SIGTERM, once a checkpoint is saved.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> from rich.console import Console
+        >>> from sklearn.datasets import load_digits
+        >>> from nag_optax.train import Options, run
+        >>> folder = pathlib.Path(tempfile.mkdtemp()) / "run"
+        >>> with open("/dev/null", "w") as silent:
+        ...     trained = run(Options(model="mlp", num_epochs=3, run_dir=folder), Console(file=silent))
+        >>> trained.predict(load_digits().images[:5]).shape
+        (5, 10)
+    """
+    train(options, console)
+    return load(resolve(options).run_dir, device=options.device)
+
+
+def load(run_dir: Path | str, *, device: str = "auto", say: Callable[[str], None] = print) -> Trained:
+    """The model of a run, by its folder alone: no training data are needed.
+
+    Args:
+        run_dir: the folder, as `run` or `nag-optax train` wrote it; of a run that goes on, too.
+        device: where to load it: auto, cpu, gpu or tpu.
+        say: told, in one line, of each damaged checkpoint that is passed over.
+
+    Returns:
+        The model of its best checkpoint, else of its newest, at the iterate to evaluate.
+
+    Raises:
+        InputError: if the folder holds no run, or no complete checkpoint.
+
+    Examples:
+        >>> import pathlib, tempfile
+        >>> from rich.console import Console
+        >>> from nag_optax.train import Options, load, run
+        >>> folder = pathlib.Path(tempfile.mkdtemp()) / "run"
+        >>> with open("/dev/null", "w") as silent:
+        ...     _ = run(Options(model="mlp", num_epochs=1, run_dir=folder), Console(file=silent))
+        >>> load(folder).class_names[:3]
+        ('0', '1', '2')
+    """
+    stored = stored_run(Path(run_dir), find_devices(device, 1), say)
+    facts, metrics = stored.facts, {}
+    with suppress(OSError, ValueError):
+        metrics = json.loads((Path(run_dir) / SUMMARY).read_text())
+    height, width, channels = facts["image_shape"]
+    return Trained(
+        model=stored.loop.module(stored.state),
+        class_names=tuple(facts.get("class_names") or map(str, facts["classes"])),
+        metrics=metrics,
+        image_shape=(height, width, channels),
+        mean=np.array(facts["mean"], np.float32),
+        std=np.array(facts["std"], np.float32),
+        image_size=stored.spec.image_size,
+    )

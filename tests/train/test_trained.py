@@ -1,0 +1,143 @@
+"""The API: a trained model, from a run or from its folder alone, and `nag-optax predict`, which prints it."""
+
+import csv
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import nag_optax.train
+from nag_optax.train.data.idx import read_idx_pair
+from nag_optax.train.errors import InputError
+from nag_optax.train.options import PredictOptions
+from nag_optax.train.predict import predict
+from tests.train.conftest import SMALL
+
+
+def test_the_names_of_the_api_are_imported_when_used():
+    code = (
+        "import sys, nag_optax.train as t\n"
+        "assert not {'jax', 'flax', 'tyro', 'rich', 'numpy'} & set(sys.modules), 'heavy import'\n"
+        "assert all(callable(getattr(t, name)) for name in t.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = nag_optax.train.trian
+
+
+def test_a_run_and_its_folder_give_the_same_model(finished_run, tmp_path, console):
+    options = dataclasses.replace(SMALL, run_dir=tmp_path / "run")
+    pixels, labels = load_digits(return_X_y=True)
+    images = pixels.reshape(-1, 8, 8)
+    here, there = nag_optax.train.run(options, console), nag_optax.train.load(finished_run)
+    probabilities = here.predict(images)
+    np.testing.assert_array_equal(there.predict(images), probabilities)
+    assert probabilities.dtype == np.float32 and probabilities.shape == (1797, 10)
+    assert here.class_names == tuple("0123456789")
+    summary = json.loads((finished_run / "summary.json").read_text())
+    assert there.metrics == summary
+    correct = 1437 * summary["train_accuracy"] + 360 * summary["test_accuracy"]
+    assert (probabilities.argmax(1) == labels).sum() == round(correct)
+
+
+def test_the_model_takes_standardised_images(finished_run):
+    trained = nag_optax.train.load(str(finished_run))
+    images = load_digits(return_X_y=True)[0][:3].reshape(-1, 8, 8, 1).astype(np.float32)
+    logits = trained.model((images - trained.mean) / trained.std, train=False)
+    # Both in float32, of one image and of a batch: roundings alone differ.
+    np.testing.assert_allclose(jax.nn.softmax(logits), trained.predict(images), atol=1e-6)
+    with pytest.raises(InputError, match=r"\(1, 9, 9\): must be \(N, 8, 8, 1\) or \(N, 8, 8\)"):
+        trained.predict(np.zeros((1, 9, 9)))
+
+
+def table(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_predict_needs_the_folder_of_the_run_alone(idx_folder, tmp_path, console):
+    run_dir, moved = tmp_path / "run", tmp_path / "elsewhere"
+    options = dataclasses.replace(SMALL, dataset="mnist", data_dir=idx_folder, run_dir=run_dir, batch_size=16)
+    trained = nag_optax.train.run(options, console)
+    images, _ = read_idx_pair(idx_folder, "train")
+    shutil.rmtree(idx_folder)
+    shutil.move(run_dir, moved)
+    pictures = tmp_path / "pictures" / "deep"
+    pictures.mkdir(parents=True)
+    for i in (1, 0):
+        Image.fromarray(images[i, ..., 0]).save(pictures / f"{i}.PNG")
+    Image.fromarray(images[2, ..., 0]).convert("RGB").save(tmp_path / "colour.bmp")
+    np.save(tmp_path / "more.npy", images[3:5])
+    paths = (tmp_path / "pictures", tmp_path / "more.npy", tmp_path / "colour.bmp")
+    predict(PredictOptions(moved, paths, tmp_path / "out.csv"))
+    rows = table(tmp_path / "out.csv")
+    more = tmp_path / "more.npy"
+    names = [pictures / "0.PNG", pictures / "1.PNG", f"{more}[0]", f"{more}[1]", tmp_path / "colour.bmp"]
+    assert [row.pop("name") for row in rows] == list(map(str, names))
+    expected = trained.predict(images[[0, 1, 3, 4, 2]])
+    assert [row.pop("class") for row in rows] == [trained.class_names[i] for i in expected.argmax(1)]
+    assert tuple(rows[0]) == trained.class_names
+    # Six digits are printed.
+    found = np.array([[float(p) for p in row.values()] for row in rows])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_picture_of_another_size_is_resized_and_the_csv_is_printed(finished_run, tmp_path, capsys):
+    Image.fromarray(np.full((30, 20, 3), 9, np.uint8)).save(tmp_path / "grey.png")
+    predict(PredictOptions(finished_run, (tmp_path / "grey.png",)))
+    header, row = capsys.readouterr().out.splitlines()
+    assert header == "name,class,0,1,2,3,4,5,6,7,8,9"
+    expected = nag_optax.train.load(finished_run).predict(np.full((1, 8, 8), 9))[0]
+    np.testing.assert_allclose([float(p) for p in row.split(",")[2:]], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.npy", np.zeros((3, 9, 9)), r"has shape \(3, 9, 9\); must be \(N, 8, 8, 1\) or \(N, 8, 8\)"),
+        ("x.npy", np.zeros((3, 8, 8, 3)), r"must be \(N, 8, 8, 1\)"),
+        ("x.npy", np.zeros((0, 8, 8)), "holds no images"),
+        ("x.npy", np.full((2, 8, 8), 1e300), "no finite float32"),
+        ("x.npy", np.full((3, 8, 8), np.nan), "no finite float32"),
+        ("x.npy", np.ones((2, 8, 8), bool), "integers or floats"),
+        ("x.npy", np.array([["a"]]), "must hold one array of numbers, integers or floats"),
+        ("x.npy", np.array([None, 1]), r"no .npy file of numbers; numpy.save .* shape \(N, 8, 8, 1\) or"),
+        (
+            "x.npy",
+            b"\x89PNG\r\n\x1a\n",
+            "no .npy file of numbers; .*; a picture keeps the ending",
+        ),
+        ("x.npy", b"", "is no .npy file"),
+        ("x.npy", None, "cannot be read .*No such file"),
+        ("x.png", b"\x89PNG\r\n\x1a\n", "cannot be read as a picture .*; name pictures, or .npy files"),
+        ("x.png", None, "cannot be read as a picture .*No such file"),
+        ("x.txt", b"words", "cannot be read as a picture"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused(finished_run, tmp_path, name, content, message):
+    path, output = tmp_path / name, tmp_path / "out.csv"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    output.write_text("of before")
+    with pytest.raises(InputError, match=message) as raised:
+        predict(PredictOptions(finished_run, (path,), output))
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+    assert "pickle" not in str(raised.value)
+    assert output.read_text() == "of before" and not list(tmp_path.glob(".*"))
+
+
+def test_an_empty_folder_and_a_csv_that_cannot_be_written_are_refused(finished_run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: holds no pictures; they end in .jpg"):
+        predict(PredictOptions(finished_run, (tmp_path / "empty",)))
+    np.save(tmp_path / "x.npy", np.zeros((1, 8, 8)))
+    with pytest.raises(InputError, match="--output .*out.csv: cannot be written"):
+        predict(PredictOptions(finished_run, (tmp_path / "x.npy",), tmp_path / "nowhere" / "out.csv"))
