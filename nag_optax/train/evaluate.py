@@ -58,6 +58,8 @@ def _evaluate(options: EvaluateOptions, console: Console, interrupts: list[int])
     results: dict[str, Any] = {}
     held_out = () if dataset.validation is None else (("validation", dataset.validation),)
     for name, split in (("train", dataset.train), *held_out, ("test", dataset.test)):
+        if not len(split.labels):  # A run with --train-only may have no test split.
+            continue
         if interrupts:
             raise interrupted(interrupts, "")
         metrics = loop.evaluate(restored.state, split)

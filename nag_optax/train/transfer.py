@@ -71,6 +71,13 @@ def check_same_shapes(dataset: Dataset, facts: dict[str, Any], where: str) -> No
         if a == b:
             a, b = (f"the classes {', '.join(map(str, classes))}" for classes, _ in (here, there))
         raise InputError(f"{where}: has {a}; the run was trained on {b}")
+    if not _same_names(dataset, facts):  # The number of a folder's class depends on the others.
+        a, b = (", ".join(names) for names in (dataset.class_names, facts["class_names"]))
+        raise InputError(f"{where}: has the classes {a}; the run was trained on {b}")
+
+
+def _same_names(dataset: Dataset, facts: dict[str, Any]) -> bool:
+    return list(dataset.class_names) == facts.get("class_names", list(dataset.class_names))
 
 
 def _size(shape: tuple[int, ...]) -> str:
@@ -137,7 +144,7 @@ def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Calla
         )
     params, model_state = source.eval_state(state)
     name = spec.model_row.head
-    if facts["classes"] == list(loop.dataset.classes):
+    if facts["classes"] == list(loop.dataset.classes) and _same_names(loop.dataset, facts):
         head = "with its head"
     elif name not in params:
         raise InputError(

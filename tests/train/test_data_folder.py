@@ -9,12 +9,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from nag_optax.train import bar
 from nag_optax.train.data import load_dataset
 from nag_optax.train.data.parts import in_test_part
 from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
 from nag_optax.train.errors import InputError
 from nag_optax.train.options import Options
 from nag_optax.train.spec import Spec, resolve
+from nag_optax.train.transfer import check_same_shapes, facts_of
 from tests.train.conftest import output
 
 
@@ -49,6 +51,28 @@ def test_classes_are_the_folders_in_the_order_of_their_names(pictures):
     np.testing.assert_array_equal(dataset.test.labels, [0, 0, 1, 1])
     (pictures / "test").rename(pictures / "val")
     assert load_dataset(spec_of(pictures)).digest == dataset.digest
+
+
+def test_classes_of_other_names_are_not_those_of_a_run(pictures):
+    """The number of a class depends on the other folders: without cat, dog would be number 0."""
+    facts = facts_of(load_dataset(spec_of(pictures)))
+    for part in ("train", "test"):
+        (pictures / part / "cat").rename(pictures / part / "hen")
+    dataset = load_dataset(spec_of(pictures), facts["classes"])
+    with pytest.raises(InputError, match="has the classes dog, hen; the run was trained on cat, dog"):
+        check_same_shapes(dataset, facts, "--data-dir")
+    check_same_shapes(dataset, {**facts, "class_names": ["dog", "hen"]}, "--data-dir")
+
+
+def test_a_bar_is_shown_once_it_takes_two_seconds(monkeypatch):
+    seconds = iter([0.0, 1.0, 2.5, 3.0])
+    monkeypatch.setattr(bar.time, "perf_counter", lambda: next(seconds))
+    console = Console(file=io.StringIO(), width=80)
+    assert list(bar.watched(console, "abc", 3, "decoding pictures")) == ["a", "b", "c"]
+    assert output(console) == "decoding pictures: 3\n"
+    quick = Console(file=io.StringIO(), width=80)
+    monkeypatch.setattr(bar.time, "perf_counter", lambda: 0.0)
+    assert list(bar.watched(quick, "abc", 3, "decoding pictures")) == ["a", "b", "c"] and not output(quick)
 
 
 def test_one_picture_in_colour_gives_all_three_channels(pictures):
@@ -111,6 +135,14 @@ def test_files_that_are_cut_short_empty_or_texts_cannot_be_decoded(tmp_path, suf
         assert isinstance(decode(path), Undecodable), length
     path.write_text("hello")
     assert decode(path) == "it is no JPEG, PNG, WebP or BMP file"
+
+
+def test_a_png_whose_second_chunk_of_pixels_is_damaged_cannot_be_decoded(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.png")
+    first, _, rest = (tmp_path / "x.png").read_bytes().rpartition(b"IDAT")
+    (tmp_path / "x.png").write_bytes(first + b"\0\0\0\0" + rest)
+    assert b"IDAT" in first and isinstance(decode(tmp_path / "x.png"), Undecodable)
 
 
 def test_an_unreadable_picture_is_named_or_counted(pictures):

@@ -1,5 +1,6 @@
 """`nag-optax evaluate`: the run's own figures, and clear refusals."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -22,6 +23,14 @@ def test_the_accuracy_is_that_of_the_run(finished_run, console):
     for key in ("train_accuracy", "test_accuracy", "train_loss", "test_loss"):
         assert results[key] == summary[key]
     assert f"{summary['test_accuracy']:.2%}" in output(console) and "epoch 3 of 3" in output(console)
+
+
+def test_a_run_that_never_had_test_files_is_evaluated_on_its_training_images(idx_folder, tmp_path, console):
+    for path in idx_folder.glob("t10k*"):
+        path.unlink()
+    options = Options(dataset="mnist", data_dir=idx_folder, num_epochs=1, batch_size=32, train_only=True)
+    train(dataclasses.replace(options, run_dir=tmp_path / "run"), console)
+    assert set(evaluate(EvaluateOptions(tmp_path / "run"), console)) == {"train_accuracy", "train_loss"}
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, console, finished_run):
