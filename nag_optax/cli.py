@@ -63,14 +63,19 @@ def _run(arguments: list[str], interrupts: list[int]) -> int:
 
 def _execute(options: Any, arguments: list[str], interrupts: list[int]) -> None:
     _check(interrupts)
-    carry_out = _imported(_CARRY_OUT[arguments[0]])
-    _check(interrupts)
     if arguments[0] in _FOLDERS and options.resume:
         from nag_optax.train.command_line import parse_over
         from nag_optax.train.folder import stored_options
 
         # So `--resume --run-dir DIR` is enough, and an option that contradicts the folder is found out.
         options = parse_over(stored_options(options, _imported(_FOLDERS[arguments[0]])), arguments)
+    if arguments[0] == "train":
+        from nag_optax.train.spec import resolve
+
+        spec = resolve(options)  # Before JAX is imported: a mistake, and the first line, are there at once.
+        print(f"{spec.dataset} · {spec.model} · {spec.optimizer}", flush=True)
+    carry_out = _imported(_CARRY_OUT[arguments[0]])
+    _check(interrupts)
     carry_out(options)
 
 

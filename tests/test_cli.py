@@ -207,6 +207,27 @@ def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_checkpoint(
     assert (broken / "checkpoints" / f"{last}.json").exists()
 
 
+def test_a_dry_run_says_what_will_be_trained_and_writes_nothing(tmp_path, capsys, standard_promotion):
+    run_dir = tmp_path / "run"
+    assert run(["train", "--model", "mlp", "--num-epochs", "2", "--dry-run", "--run-dir", str(run_dir)]) == 0
+    # 64 * 128 + 128 + 128 * 10 + 10 parameters; 1437 images make 45 batches of 32.
+    assert capsys.readouterr().out == (
+        "digits · mlp · nag\n9,610 parameters on 1 cpu device, learning rate 0.1, 90 steps\n"
+    )
+    assert not run_dir.exists()
+
+
+def test_the_first_line_comes_before_jax_is_imported(tmp_path):
+    code = (
+        "import sys, nag_optax.cli as cli\n"
+        "def stop(name): print(name, 'jax' in sys.modules); sys.exit(0)\n"
+        "cli._imported = stop\n"
+        "cli.run(['train'])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.stdout == "digits · cnn · nag\nnag_optax.train.runner:train False\n"
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     process = subprocess.Popen(
         command("train", "--model", "mlp", "--num-epochs", "2000", "--run-dir", tmp_path / "run"),
@@ -215,7 +236,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
         text=True,
     )
     assert process.stdout is not None
-    assert process.stdout.readline().startswith("epoch")
+    lines = [process.stdout.readline() for _ in range(3)]
+    assert lines[0] == "digits · mlp · nag\n" and lines[2].startswith("epoch")
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -169,6 +169,8 @@ class Options:
     """Stop at this accuracy on the --validation images, in (0, 1]."""
     patience: Int = None
     """Stop after so many epochs without a better accuracy on the --validation images, at least 1."""
+    dry_run: bool = False
+    """Stop before the first step, after the line that says what will be trained; nothing is written."""
     train_only: bool = False
     """Do not evaluate on the test split."""
 

@@ -72,6 +72,14 @@ def train(options: Options, console: Console | None = None) -> dict[str, Any]:
         # Before the folder is touched: the counter of steps is an int32.
         if (steps := spec.num_epochs * loop.steps_per_epoch) >= 2**31:
             raise InputError(f"--num-epochs {spec.num_epochs}: makes {steps} steps; at most {2**31 - 1}")
+        where = f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}"
+        _say(
+            console,
+            f"{loop.num_parameters:,} parameters on {where}, learning rate {spec.learning_rate:g}, "
+            f"{steps:,} steps",
+        )
+        if spec.dry_run:
+            return {}
         with folder.claimed():
             return _Run(spec, folder, dataset, loop, weights, console, interrupts, started).carry_out()
 

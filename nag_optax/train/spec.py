@@ -76,6 +76,7 @@ class Spec(Stored):
     validation: float
     target_accuracy: float | None
     patience: int | None
+    dry_run: bool
     train_only: bool
 
     labels: tuple[int, ...] | None

@@ -14,7 +14,7 @@ _Config = TypeVar("_Config")
 _MARKS = {"run": "optimizer", "comparison": "optimizers"}
 
 # What a command says, and a configuration does not.
-_NOT_KEPT = ("run_dir", "resume", "overwrite")
+_NOT_KEPT = ("run_dir", "resume", "overwrite", "dry_run")
 
 
 class Stored:
