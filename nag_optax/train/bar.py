@@ -71,5 +71,5 @@ def watched(console: Console, items: Iterable[Any], total: int, what: str) -> It
             bar.update(task, completed=done)
             yield item
     finally:
-        if shown:
+        if shown and console.is_terminal:  # Elsewhere it would leave an empty line.
             bar.stop()
