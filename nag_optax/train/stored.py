@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from nag_optax.train.checks import flag
 from nag_optax.train.errors import InputError
@@ -34,7 +34,7 @@ class Stored:
         """What `config.json` keeps."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
-    def differences(self, other: Self) -> list[str]:
+    def differences(self, other: "Stored") -> list[str]:
         """The options, with both values, that make `other` another one than this."""
         return [
             f"{flag(name)} {shown(theirs)} (it holds {shown(mine)})"
