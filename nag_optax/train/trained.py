@@ -112,6 +112,8 @@ def run(options: Options, console: Console | None = None) -> Trained:
         >>> trained.predict(load_digits().images[:5]).shape
         (5, 10)
     """
+    if options.dry_run:
+        raise InputError("--dry-run: there is no model to return; it goes with nag-optax train")
     train(options, console)
     return load(resolve(options).run_dir, device=options.device)
 
