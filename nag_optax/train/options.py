@@ -18,7 +18,7 @@ from nag_optax.train.hints import (
     described,
     one_of,
 )
-from nag_optax.train.registry import DATASETS, INNER, MODELS, OPTIMIZERS, defaults_of, takers
+from nag_optax.train.registry import DATASETS, MODELS, OPTIMIZERS, defaults_of, inner_names, takers
 
 ScheduleName = Literal["constant", "cosine", "linear"]
 RestartName = Literal["gradient", "speed", "value"]
@@ -70,7 +70,7 @@ class Options:
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = "nag"
     """sgd, momentum, adam and adamw are Optax's; the others are this package's.
     snoo, ema_nesterov and gpa go around another one, --inner."""
-    inner: Annotated[str | None, one_of(INNER, hint="(default: adamw)")] = None
+    inner: Annotated[str | None, one_of(inner_names(), hint="(default: adamw)")] = None
     """What snoo, ema_nesterov or gpa goes around; the other options are its own."""
     learning_rate: FloatInTable = None
     """Peak learning rate, above 0."""

@@ -222,8 +222,6 @@ OPTIMIZERS = {
         {"inner": "adamw"},
     ),
 }
-INNER = tuple(name for name, row in OPTIMIZERS.items() if not row.goes_around)
-"""What can be inside of another one."""
 
 
 def register_model(name: str, make: Factory, **fields: Any) -> None:
@@ -278,6 +276,11 @@ def _row(option: str, rows: Mapping[str, _Row], name: str) -> _Row:
 
 def recipe(dataset: str, model: str) -> Recipe:
     return RECIPES.get((dataset, model), Recipe())
+
+
+def inner_names() -> tuple[str, ...]:
+    """The optimizers that another one can go around."""
+    return tuple(name for name, row in OPTIMIZERS.items() if not row.goes_around)
 
 
 def all_options(optimizer: Optimizer, inner: str | None = None) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from nag_optax.train.hints import given_or, matches
 from nag_optax.train.options import Options, ScheduleName, allowed
 from nag_optax.train.registry import (
     DATASETS,
-    INNER,
     all_options,
     dataset_row,
     default_learning_rate,
+    inner_names,
     model_row,
     optimizer_row,
     recipe,
@@ -115,8 +115,10 @@ def resolve(options: Options) -> Spec:
     model = options.model or dataset_row(dataset).model
     model_row(model)  # Names it if it is none.
     table, row = recipe(dataset, model), optimizer_row(optimizer)
-    if inner is not None and ":" not in inner and inner not in INNER:
-        raise InputError(f"--inner {inner}: must be one of {', '.join(INNER)}, or package.module:name")
+    if inner is not None and ":" not in inner and inner not in inner_names():
+        raise InputError(
+            f"--inner {inner}: must be one of {', '.join(inner_names())}, or package.module:name"
+        )
     defaults = all_options(row, inner)
     num_epochs = given_or(options.num_epochs, table.num_epochs)
     usual = default_learning_rate(row, inner, dataset, model)

@@ -11,6 +11,8 @@ import pytest
 from flax import nnx
 
 import nag_optax
+from nag_optax.train import registry
+from nag_optax.train.errors import InputError
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizers import make_optimizer, make_schedule
 from nag_optax.train.options import Options
@@ -295,3 +297,19 @@ def test_the_gradient_norm_is_a_mean_over_an_epoch_of_every_sixteenth_step_witho
         state = update(grads, state, params, value=jnp.float32(1.0))[1]
         looks = [norms[0]] if t < 16 else [norms[0], norms[16]] if t < STEPS else [norms[STEPS]]
         np.testing.assert_allclose(gradient_norm(state), np.mean(looks), rtol=1e-5)
+
+
+def test_an_optimizer_that_is_registered_is_one_of_the_others(monkeypatch):
+    monkeypatch.setattr(registry, "OPTIMIZERS", dict(OPTIMIZERS))
+    registry.register_optimizer("lion", "optax:lion", learning_rate=0.02)
+    lion = spec(optimizer="lion", learning_rate=None)
+    assert lion.learning_rate == 0.02 and registry.optimizer_row("lion").label == "lion"
+    params: Any = jnp.ones(3)
+    optimizer = make_optimizer(lion, STEPS)
+    updates, _ = optimizer.update(jnp.ones(3), optimizer.init(params), params, value=jnp.float32(1.0))
+    decay = 1e-3  # Lion's own
+    np.testing.assert_allclose(np.asarray(updates), -0.02 * (1 + decay), rtol=1e-6)
+    assert spec(optimizer="snoo", inner="lion", learning_rate=None).learning_rate == 0.02
+    assert spec(optimizer="optax:lion", learning_rate=None).learning_rate == 0.001
+    with pytest.raises(InputError, match="--optimizer optax:loin: cannot be imported"):
+        make_optimizer(spec(optimizer="optax:loin"), STEPS)
