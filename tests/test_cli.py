@@ -68,7 +68,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, line, capsys, tmp_path
         ("train --learning-rate fast", ["--learning-rate", "fast"]),
         ("train --prune", ["--prune"]),
         ("train --seed", ["--seed"]),
-        ("train --freeze --resume", ["--freeze"]),
+        ("train --resume --freeze", ["--freeze"]),
         ("train --volume 3", ["--volume"]),
         ("train --learning-rte=0.1", ["--learning-rte", "--learning-rate"]),
         ("train --no-resume", ["--no-resume"]),
