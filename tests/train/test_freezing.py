@@ -1,13 +1,17 @@
 """Frozen parameters: named by patterns, unmoved to the bit, without state, statistics included."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from nag_optax.train.errors import InputError
-from nag_optax.train.freezing import frozen_mask
+from nag_optax.train.freezing import fix_statistics, frozen_mask
+from nag_optax.train.models import make_model
 from nag_optax.train.registry import MODELS
 from tests.helpers import exhaustive
 from tests.train.test_loop import make_loop, numbers
@@ -110,6 +114,19 @@ def test_a_frozen_batch_normalisation_is_a_fixed_function():
 
     # While training, too, it normalises with these statistics and not with the batch's.
     assert np.abs(second_layer_mean(0.3) - second_layer_mean(-3.0)).max() > 0.01
+
+
+def test_a_frozen_batch_normalisation_within_a_block_is_a_fixed_function_too():
+    model: Any = nnx.eval_shape(lambda: make_model("resnet18", (8, 8, 1), 3, 0))
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    fix_statistics(model, frozen_mask(("stage0_block0", "*/norm2", "*/shortcut_norm/bias"), params))
+    fixed = {
+        "/".join(map(str, path))
+        for path, module in nnx.iter_graph(model)
+        if isinstance(module, nnx.BatchNorm) and module.use_running_average
+    }
+    blocks = {f"stage{i}_block{j}/norm2" for i in range(4) for j in range(2)}
+    assert fixed == blocks | {"stage0_block0/norm1"}
 
 
 def test_pruning_spares_the_layers_that_are_frozen():

@@ -82,28 +82,75 @@ def test_batch_statistics_move_while_training_alone():
     assert not np.allclose(before["norm1"]["mean"], moved["norm1"]["mean"])
 
 
+def _windows(x, size, stride):
+    """(rows, columns, size, size, channels): where a window of odd size lies on x, filled up with zeros."""
+    padded = np.pad(x, ((size // 2, size // 2), (size // 2, size // 2), (0, 0)))
+    rows, columns = (range(0, length, stride) for length in x.shape[:2])
+    return np.array([[padded[i : i + size, j : j + size] for j in columns] for i in rows])
+
+
+def _conv(x, module, stride):
+    kernel = np.asarray(module.kernel[...], np.float64)
+    return np.einsum("ijabc,abcd->ijd", _windows(x, kernel.shape[0], stride), kernel)
+
+
+def _norm(x, module):
+    """Batch normalisation, its statistics as they begin."""
+    return x / np.sqrt(1 + 1e-5) * np.asarray(module.scale[...], np.float64)
+
+
 def test_a_residual_block_is_that_of_the_paper():
-    """Of stride 2, with its projection; transcribed for one image, the statistics as they begin."""
+    """Of stride 2, with its projection; transcribed for one image."""
     model: Any = make_model("resnet18", (8, 8, 3), 2, seed=0)
     block = model.stage1_block0
     rng = np.random.default_rng(0)
     block.norm2.scale[...] = jnp.asarray(rng.uniform(0.5, 1.5, 128), jnp.float32)
     x = rng.normal(size=(6, 5, 64))
-
-    def conv(x, kernel, stride):
-        size = kernel.shape[0]
-        padded = np.pad(x, ((size // 2, size // 2), (size // 2, size // 2), (0, 0)))
-        rows, columns = (range(0, length, stride) for length in x.shape[:2])
-        windows = [[padded[i : i + size, j : j + size] for j in columns] for i in rows]
-        return np.einsum("ijabc,abcd->ijd", np.array(windows), np.asarray(kernel, np.float64))
-
-    def norm(x, module):
-        return x / np.sqrt(1 + 1e-5) * np.asarray(module.scale[...], np.float64)
-
-    hidden = np.maximum(norm(conv(x, block.conv1.kernel[...], 2), block.norm1), 0)
-    shortcut = norm(conv(x, block.shortcut_conv.kernel[...], 2), block.shortcut_norm)
-    expected = np.maximum(norm(conv(hidden, block.conv2.kernel[...], 1), block.norm2) + shortcut, 0)
+    hidden = np.maximum(_norm(_conv(x, block.conv1, 2), block.norm1), 0)
+    shortcut = _norm(_conv(x, block.shortcut_conv, 2), block.shortcut_norm)
+    expected = np.maximum(_norm(_conv(hidden, block.conv2, 1), block.norm2) + shortcut, 0)
     actual = block(jnp.asarray(x[None], jnp.float32), train=False)[0]
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "large"), [((13, 66, 3), True), ((13, 64, 3), False)])
+def test_the_stem_of_a_large_image_halves_it_twice(shape, large):
+    model: Any = make_model("resnet18", shape, 2, seed=0)
+    x = np.random.default_rng(0).normal(size=shape)
+    expected = np.maximum(_norm(_conv(x, model.stem_conv, 2 if large else 1), model.stem_norm), 0)
+    if large:
+        expected = _windows(expected, 3, 2).max((2, 3))
+    assert expected.shape == ((4, 17, 64) if large else (13, 64, 64))
+    actual = model.stem(jnp.asarray(x[None], jnp.float32), train=False)[0]
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_vision_transformer_is_that_of_the_paper():
+    """Of one block; transcribed for one image of 2 x 3 patches."""
+    model: Any = make_model("vit", (8, 12, 3), 5, seed=0, widths=(16,))
+    block = model.block0
+    x = np.random.default_rng(0).normal(size=(8, 12, 3))
+
+    def dense(x, module):
+        kernel, bias = (np.asarray(p[...], np.float64) for p in (module.kernel, module.bias))
+        return x @ kernel.reshape(-1, kernel.shape[-1]) + bias
+
+    def norm(x):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+
+    def softmax(x):
+        return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+
+    patches = x.reshape(2, 4, 3, 4, 3).swapaxes(1, 2).reshape(6, 48)
+    z = dense(patches, model.patch) + np.asarray(positions(2, 3, 192)).reshape(6, 192)
+    query, key, value = (dense(norm(z), m).reshape(6, 3, 64) for m in (block.query, block.key, block.value))
+    attention = softmax(np.einsum("qhd,khd->hqk", query, key) / 8)
+    z = z + dense(np.einsum("hqk,khd->qhd", attention, value).reshape(6, 192), block.out)
+    y = dense(norm(z), block.up)
+    gelu = y / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
+    expected = dense(norm(z + dense(gelu, block.down)).mean(0), model.head)
+    actual = model(jnp.asarray(x[None], jnp.float32), train=False)[0]
+    # Sums of at most 192 terms of order one, in float32.
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -1,6 +1,7 @@
 """The optimizer of a configuration: schedules by their formula, and each part where it belongs."""
 
 import math
+from collections import Counter
 from typing import Any
 
 import jax
@@ -173,6 +174,19 @@ def test_muon_orthogonalises_the_hidden_kernels_and_leaves_the_head_to_adamw(mod
                 assert 0.68 <= values.min() and values.max() <= 1.21, module
             else:
                 np.testing.assert_allclose(update, adamw[module][name], rtol=1e-5, err_msg=f"{module}/{name}")
+
+
+def test_muon_leaves_the_patches_of_a_vision_transformer_to_adamw():
+    params: Any = nnx.to_pure_dict(
+        nnx.state(make_model("vit", (8, 8, 1), 10, seed=0, widths=(8,)), nnx.Param)
+    )
+    optimizer = make_optimizer(spec(optimizer="muon", model="vit"), STEPS)
+    # AdamW keeps two buffers of a parameter, Muon one.
+    buffers = Counter(leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(optimizer.init, params)))
+    count = Counter(leaf.shape for leaf in jax.tree.leaves(params))
+    square, up, down = (192, 192), (192, 8), (8, 192)
+    assert {shape for shape in count if buffers[shape] == count[shape]} == {square, up, down}
+    assert buffers[4, 4, 1, 192] == buffers[192, 10] == 2
 
 
 def test_every_optimizer_is_expected_here():

@@ -93,13 +93,18 @@ class ResNet(nnx.Module):
 
     def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
         del rngs
-        x = nnx.relu(normalised(self.stem_norm, self.stem_conv(images), train))
-        if not self._small:
-            x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # No less than zero is in x.
-            x = nnx.max_pool(x, (3, 3), (2, 2))
+        x = self.stem(images, train)
         for name in self._blocks:
             x = getattr(self, name)(x, train)
         return self.head(x.mean((1, 2)))
+
+    def stem(self, images: jax.Array, train: bool) -> jax.Array:
+        """What the first block takes: a large image has a quarter of its pixels a side left."""
+        x = nnx.relu(normalised(self.stem_norm, self.stem_conv(images), train))
+        if self._small:
+            return x
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # No less than zero is in x.
+        return nnx.max_pool(x, (3, 3), (2, 2))
 
 
 def resnet18(*args: Any, **kwargs: Any) -> ResNet:
