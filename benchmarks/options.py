@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that reports an error in one line, and leaves the lines of a legend as they are."""
+    """An ArgumentParser that reports an error in one line and keeps the line breaks of a legend."""
 
     def __init__(self, prog: str, description: str, legend: str | None = None):
         super().__init__(

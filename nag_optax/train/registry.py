@@ -284,7 +284,7 @@ def inner_names() -> tuple[str, ...]:
 
 
 def all_options(optimizer: Optimizer, inner: str | None = None) -> dict[str, Any]:
-    """The options, those of the optimizer inside included, and their defaults."""
+    """The options of the optimizer and of the one inside of it, and their defaults."""
     inside = optimizer_row(inner or optimizer.options["inner"]).options if optimizer.goes_around else {}
     return optimizer.options | inside
 
