@@ -28,14 +28,14 @@ PARTS = 6
 
 WIDTH, HEADS, LAYERS, CONTEXT = 64, 4, 2, 64
 BATCH_SIZE = 16
-VALIDATION_WINDOWS = 512
+WINDOWS = 512
 
 
 class Text(NamedTuple):
     """Codes of the characters, uint8."""
 
     train: np.ndarray
-    validation: np.ndarray
+    held_out: np.ndarray
 
 
 def standard_library(length: int = TEXT_LENGTH) -> Text:
@@ -102,25 +102,36 @@ def schedule(peak: float | jax.Array, steps: int) -> optax.Schedule:
     return rate
 
 
+class Losses(NamedTuple):
+    """Of each seed at each evaluation, (seeds, evaluations)."""
+
+    validation: np.ndarray
+    test: np.ndarray
+
+
 def trainer(
     make: Callable[[optax.Schedule], optax.GradientTransformation],
     text: Text,
     seeds: Sequence[int],
     steps: int,
-) -> Callable[[float], np.ndarray]:
-    """A function from the peak learning rate to the validation loss of each seed, compiled once.
+    *,
+    evaluations: int = 1,
+    evaluated: Callable[[Any, Params], Params] = eval_params,
+) -> Callable[[float], Losses]:
+    """A function from the peak learning rate to the losses of each seed, compiled once.
 
     Args:
         make: an optimizer from its learning rate's schedule.
-        text: what to learn, and what to be examined on.
+        text: the model learns one part of it, and is examined on the other.
         seeds: one run each: its initialisation and its batches.
-        steps: of each run.
+        steps: of each run, a multiple of `evaluations`.
+        evaluations: how many there are, evenly spaced; the last one comes after the last step.
+        evaluated: the parameters to examine, from the optimizer's state and the parameters.
     """
     codes = jnp.asarray(text.train)
-    firsts = np.linspace(0, len(text.validation) - CONTEXT - 1, VALIDATION_WINDOWS).astype(int)
-    exam = jnp.asarray(text.validation[firsts[:, None] + np.arange(CONTEXT + 1)])
+    validation, test = windows(text)
 
-    def run(peak: jax.Array, seed: jax.Array) -> jax.Array:
+    def run(peak: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
         optimizer = optax.with_extra_args_support(make(schedule(peak, steps)))
         start, batches = jax.random.split(jax.random.key(seed))
         params = init(start)
@@ -133,11 +144,24 @@ def trainer(
             updates, state = optimizer.update(grads, state, params)
             return (optax.apply_updates(params, updates), state), None
 
-        (params, state), _ = jax.lax.scan(body, (params, optimizer.init(params)), jnp.arange(steps))
-        return loss(eval_params(state, params), exam)
+        def part(carry: tuple[Params, Any], steps: jax.Array):
+            (params, state), _ = jax.lax.scan(body, carry, steps)
+            examined = evaluated(state, params)
+            return (params, state), (loss(examined, validation), loss(examined, test))
+
+        parts = jnp.arange(steps).reshape(evaluations, -1)
+        return jax.lax.scan(part, (params, optimizer.init(params)), parts)[1]
 
     lanes = jax.jit(jax.vmap(run, in_axes=(None, 0)))
-    return lambda peak: np.asarray(lanes(jnp.float32(peak), jnp.array(seeds)))
+    return lambda peak: Losses(*map(np.asarray, lanes(jnp.float32(peak), jnp.array(seeds))))
+
+
+def windows(text: Text) -> tuple[jax.Array, jax.Array]:
+    """WINDOWS windows for validation, (…, CONTEXT + 1), evenly spaced, and the test windows between them."""
+    held_out = text.held_out
+    firsts = np.linspace(0, len(held_out) - CONTEXT - 1, 2 * WINDOWS - 1).astype(int)
+    both = held_out[firsts[:, None] + np.arange(CONTEXT + 1)]
+    return jnp.asarray(both[::2]), jnp.asarray(both[1::2])
 
 
 def _normalised(x: jax.Array, scale: jax.Array) -> jax.Array:

@@ -61,7 +61,12 @@ def language(task: Task, data_dir: Path | None) -> Callable[[str, Make], Run]:
 
     del data_dir
     text = language.standard_library()
-    return lambda name, make: language.trainer(make, text, range(task.seeds), LANGUAGE_STEPS)
+
+    def runs(name: str, make: Make) -> Run:
+        train = language.trainer(make, text, range(task.seeds), LANGUAGE_STEPS)
+        return lambda rate: train(rate).validation[:, -1]
+
+    return runs
 
 
 def images(dataset: str, model: str, num_epochs: int) -> Callable[..., Callable[[str, Make], Run]]:
