@@ -113,7 +113,8 @@ def of_memory(result: dict[str, Any]) -> Section:
 
 
 def of_training(result: dict[str, Any]) -> Section:
-    data = " --data-dir DIR" if result["dataset"] == "mnist" else ""
+    dataset = result["dataset"]
+    data = "" if dataset == "digits" else f" --dataset {dataset} --data-dir DIR"
     options = f"{data} --model {result['model']} --steps {result['steps']}{_repeats(result)}"
     return Section(
         f"One epoch of training: {result['dataset']}, {result['model']}",

@@ -1,6 +1,6 @@
 """Times a steady-state epoch of `nag-optax train` against the straightforward PyTorch loop.
 
-    python -m benchmarks.training --data-dir DIR --model mlp
+    python -m benchmarks.training --dataset mnist --data-dir DIR --model mlp
 
 Same kind of device, same model, same batch size, data on the device, Nesterov SGD (fused in PyTorch), no
 evaluation. PyTorch's loop is timed as it is and with `torch.compile`, where that works. The configuration is
@@ -26,10 +26,9 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.training",
         description="Times a steady-state epoch of nag-optax train beside the same model in a PyTorch loop.",
     )
-    parser.add_argument("--model", choices=("mlp", "cnn"), default="mlp", help="default: mlp")
-    parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="IDX files; default: scikit-learn's digits"
-    )
+    parser.add_argument("--model", choices=("mlp", "cnn", "resnet18"), default="mlp", help="default: mlp")
+    parser.add_argument("--dataset", choices=("digits", "mnist", "cifar10", "folder"), default="digits")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="as in nag-optax train")
     parser.add_argument(
         "--steps", type=positive, metavar="N", help="steps in a sample, scaled to an epoch; default: an epoch"
     )
@@ -113,6 +112,8 @@ def torch_model(name: str, shape: tuple[int, int, int], classes: int) -> Any:
     from torch import nn  # pyright: ignore[reportMissingImports]
 
     height, width, channels = shape
+    if name == "resnet18":
+        return torch_resnet18(shape, classes)
     if name == "mlp":
         hidden = nn.Linear(channels * height * width, 128)
         return nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, classes))
@@ -124,6 +125,19 @@ def torch_model(name: str, shape: tuple[int, int, int], classes: int) -> Any:
     dense = nn.Linear(64 * (height // 4) * (width // 4), 512, bias=False)
     head = [nn.Flatten(), dense, nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, classes)]
     return nn.Sequential(*block(channels), *block(64), *head)
+
+
+def torch_resnet18(shape: tuple[int, int, int], classes: int) -> Any:
+    """torchvision's, with the stem of nag_optax.train.models.resnet for small images."""
+    from torch import nn  # pyright: ignore[reportMissingImports]
+    from torchvision.models import resnet18  # pyright: ignore[reportMissingImports] (extra "bench")
+
+    height, width, channels = shape
+    model = resnet18(num_classes=classes, zero_init_residual=True)
+    if max(height, width) <= 64:
+        model.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        model.maxpool = nn.Identity()
+    return model
 
 
 def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -159,16 +173,15 @@ def main(args: list[str] | None = None) -> None:
     device = torch_device()
     if device is None:
         raise SystemExit(f"benchmarks.training: torch does not see the {jax.default_backend()} that JAX uses")
-    dataset_name = "mnist" if options.data_dir else "digits"
     try:
-        spec = resolve(Options(dataset=dataset_name, data_dir=options.data_dir, model=options.model))
+        spec = resolve(Options(dataset=options.dataset, data_dir=options.data_dir, model=options.model))
         dataset = load_dataset(spec)
     except InputError as error:
         raise SystemExit(f"benchmarks.training: {error}") from None
     loop = Loop(spec, dataset, jax.devices()[:1])
     steps = min(options.steps or loop.steps_per_epoch, loop.steps_per_epoch)
     with report.progress(
-        f"{dataset_name} {options.model}: {options.repeats} rounds", options.repeats
+        f"{options.dataset} {options.model}: {options.repeats} rounds", options.repeats
     ) as advance:
         timings = timing.interleaved_medians(
             {
@@ -180,7 +193,7 @@ def main(args: list[str] | None = None) -> None:
         )
     timings = {name: timed.scaled(loop.steps_per_epoch / steps) for name, timed in timings.items()}
     result = report.environment() | {
-        "dataset": dataset_name,
+        "dataset": options.dataset,
         "model": options.model,
         "steps": steps,
         "repeats": options.repeats,

@@ -4,9 +4,11 @@ import importlib.util
 
 import jax
 import pytest
+from flax import nnx
 
 from benchmarks import contenders, training
 from nag_optax.train.data import load_dataset
+from nag_optax.train.models import make_model
 from nag_optax.train.options import Options
 from nag_optax.train.spec import resolve
 
@@ -29,6 +31,16 @@ def test_model_data_and_optimizer_are_on_the_device(model, monkeypatch):
     (optimizer,) = built
     state = [value["momentum_buffer"] for value in optimizer.state.values()]
     assert state and {tensor.device.type for tensor in state} == {"meta"}
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn", "resnet18"])
+def test_both_models_have_as_many_parameters(model):
+    pytest.importorskip("torchvision", reason="torch and torchvision are in the extra bench, not in test")
+    shape, classes = (32, 32, 3), 10
+    theirs = training.torch_model(model, shape, classes)
+    ours = nnx.eval_shape(lambda: make_model(model, shape, classes, seed=0))
+    count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(ours, nnx.Param)))
+    assert count == sum(parameter.numel() for parameter in theirs.parameters())
 
 
 def test_a_comparison_across_devices_is_refused(monkeypatch):
