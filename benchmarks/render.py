@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import comparison, memory, muon, nadam, report, startup, step, training, tuning
+from benchmarks import characters, comparison, memory, muon, nadam, report, startup, step, training, tuning
 from benchmarks.convex import tables as convex
 
 ROOT = Path(__file__).parents[1]
@@ -202,10 +202,20 @@ def of_nadam(result: dict[str, Any]) -> Section:
     )
 
 
+def of_characters(result: dict[str, Any]) -> Section:
+    return Section(
+        "A small character model",
+        [f"python -m benchmarks.characters{_repeats(result)} --json FILE"],
+        [report.markdown_table(characters.COLUMNS, [characters.rows(result)], text=(0,))],
+        characters.LEGEND,
+    )
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "convex": of_convex,
     "comparison": of_comparison,
     "tuning": of_tuning,
+    "characters": of_characters,
     "nadam": of_nadam,
     "step": of_step,
     "muon": of_muon,

@@ -78,7 +78,7 @@ def test_a_character_is_predicted_from_those_before_it(standard_promotion, monke
 
 def test_the_text_is_the_library_and_its_end_is_held_out():
     text = language.standard_library(6000)
-    assert (len(text.train), len(text.validation)) == (5000, 1000)
+    assert (len(text.train), len(text.held_out)) == (5000, 1000)
     codes = np.concatenate(text)
     assert (
         codes.max() < language.VOCABULARY
