@@ -11,7 +11,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import characters, comparison, memory, muon, nadam, report, startup, step, training, tuning
+from benchmarks import (
+    characters,
+    comparison,
+    first_step,
+    memory,
+    muon,
+    nadam,
+    report,
+    startup,
+    step,
+    training,
+    tuning,
+)
 from benchmarks.convex import tables as convex
 
 ROOT = Path(__file__).parents[1]
@@ -133,6 +145,15 @@ def of_startup(result: dict[str, Any]) -> Section:
     )
 
 
+def of_first_step(result: dict[str, Any]) -> Section:
+    return Section(
+        "From the command to the first epoch",
+        [f"python -m benchmarks.first_step{_repeats(result)} --json FILE"],
+        [report.markdown_table(first_step.COLUMNS, [first_step.rows(result)])],
+        first_step.LEGEND.splitlines(),
+    )
+
+
 def of_convex(result: dict[str, Any]) -> Section:
     tables = [
         f"{title}:\n\n{report.markdown_table(columns, groups)}"
@@ -222,6 +243,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "memory": of_memory,
     "training": of_training,
     "startup": of_startup,
+    "first_step": of_first_step,
 }
 """By the first word of the file's name, in the order of the page."""
 

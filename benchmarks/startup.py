@@ -12,14 +12,14 @@ from typing import Any
 
 from benchmarks.options import Parser, positive
 
-_COMMAND = "from nag_optax.cli import main; main()"  # What the script `nag-optax` holds.
+COMMAND = "from nag_optax.cli import main; main()"  # What the script `nag-optax` holds.
 PROGRAMS = {
     "python": ["-c", "pass"],
     "import jax, optax": ["-c", "import jax, optax"],
     "import nag_optax": ["-c", "import nag_optax"],
     "from nag_optax import nag": ["-c", "from nag_optax import nag"],
-    "nag-optax --version": ["-c", _COMMAND, "--version"],
-    "nag-optax --help": ["-c", _COMMAND, "--help"],
+    "nag-optax --version": ["-c", COMMAND, "--version"],
+    "nag-optax --help": ["-c", COMMAND, "--help"],
 }
 COLUMNS = ("process", "loads", "ms", "quartiles")
 LEGEND = """\

@@ -60,7 +60,7 @@ def interleaved_medians(
             contenders[name](1)
             samples[name].append(_seconds(contenders[name], calls[name]) / calls[name])
         on_round()
-    return {name: _summary(samples[name], calls[name]) for name in contenders}
+    return {name: summary(samples[name], calls[name]) for name in contenders}
 
 
 def memory_pass(num_floats: int) -> tuple[Repeated, int]:
@@ -93,7 +93,8 @@ def _seconds(contender: Repeated, calls: int) -> float:
     return time.perf_counter() - start
 
 
-def _summary(samples: list[float], calls: int) -> Timing:
+def summary(samples: list[float], calls: int = 1) -> Timing:
+    """Median and quartiles of the seconds a call."""
     both = samples if len(samples) > 1 else samples * 2
     lower, _, upper = statistics.quantiles(both, n=4, method="inclusive")
     return Timing(statistics.median(samples), lower, upper, calls)

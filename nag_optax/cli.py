@@ -1,6 +1,7 @@
 """The command `nag-optax`. It imports inside its functions: --help is fast, and Ctrl-C is heard at once."""
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -63,6 +64,7 @@ def _run(arguments: list[str], interrupts: list[int]) -> int:
 
 def _execute(options: Any, arguments: list[str], interrupts: list[int]) -> None:
     _check(interrupts)
+    _keep_programs()
     if arguments[0] in _FOLDERS and options.resume:
         from nag_optax.train.command_line import parse_over
         from nag_optax.train.folder import stored_options
@@ -77,6 +79,33 @@ def _execute(options: Any, arguments: list[str], interrupts: list[int]) -> None:
     carry_out = _imported(_CARRY_OUT[arguments[0]])
     _check(interrupts)
     carry_out(options)
+
+
+def _keep_programs() -> None:
+    """Has JAX keep what it compiles for the next command, unless the user told it where to."""
+    import warnings
+
+    # A kill amid a write leaves half a program. It is compiled again, and nobody has to know.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = os.path.join(_cache_folder(), "nag_optax", "jax")
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:  # A home that cannot be written: each command compiles anew.
+        return
+    # JAX reads these when it is imported. Half of the time goes into a hundred small programs: keep them all.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def _cache_folder() -> str:
+    """Where this system keeps the caches of a user's programs."""
+    variable, usual = {
+        "win32": ("LOCALAPPDATA", "~/AppData/Local"),
+        "darwin": ("", "~/Library/Caches"),
+    }.get(sys.platform, ("XDG_CACHE_HOME", "~/.cache"))
+    return os.environ.get(variable) or os.path.expanduser(usual)
 
 
 def _imported(name: str) -> Any:

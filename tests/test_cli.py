@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nag_optax.cli import run
+from nag_optax.cli import _cache_folder, _keep_programs, run
 from nag_optax.compare.spec import CompareOptions
 from nag_optax.train.command_line import parse, parse_over
 from nag_optax.train.options import EvaluateOptions, Options, PredictOptions
@@ -185,8 +185,13 @@ def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_checkpoint(
     options = Options(model="mlp", num_epochs=8, batch_size=64, run_dir=whole)
     train(options, Console(file=io.StringIO()))
     options = ["train", "--model", "mlp", "--num-epochs", "8", "--batch-size", "64"]
-    for epochs, resume in ((1, []), (4, ["--resume"])):
-        process = subprocess.Popen(command(*options, "--run-dir", broken, *resume), stdout=subprocess.DEVNULL)
+    # Whether programs are read back or compiled anew makes no difference either.
+    for epochs, resume, kept in ((1, [], "true"), (4, ["--resume"], "false")):
+        process = subprocess.Popen(
+            command(*options, "--run-dir", broken, *resume),
+            stdout=subprocess.DEVNULL,
+            env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": kept},
+        )
         deadline = time.monotonic() + 120
         metrics = broken / "metrics.jsonl"
         while not (metrics.exists() and metrics.read_text().count("\n") >= epochs):
@@ -226,6 +231,65 @@ def test_the_first_line_comes_before_jax_is_imported(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert result.stdout == "digits · cnn · nag\nnag_optax.train.runner:train False\n"
+
+
+COMPILE_SOMETHING = """
+import sys, nag_optax.cli as cli
+
+def compile(name):
+    import jax
+    return lambda options: jax.jit(lambda x: x + 1)(1.0)
+
+cli._imported = compile
+sys.exit(cli.run(["train"]))
+"""
+
+
+def test_programs_are_kept_in_the_users_cache_folder(tmp_path, monkeypatch):
+    """A damaged one is compiled again, without a word; a folder that the user names is taken instead."""
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    for name in ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path))
+    usual = Path(_cache_folder()) / "nag_optax" / "jax"
+
+    def programs(**environment: str) -> list[Path]:
+        done = subprocess.run(
+            [sys.executable, "-c", COMPILE_SOMETHING],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "digits · cnn · nag\n", "")
+        return list(usual.glob("*-cache"))
+
+    (kept,) = programs()
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert programs() == [kept]
+    kept.unlink()
+    assert not programs(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "named"))
+
+
+def test_a_cache_folder_that_cannot_be_made_is_done_without(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setattr("sys.platform", "linux")
+    (tmp_path / "nag_optax").write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    _keep_programs()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("system", "folder"),
+    [("linux", ".cache"), ("darwin", "Library/Caches"), ("win32", "AppData/Local")],
+)
+def test_the_cache_folder_is_that_of_the_system(system, folder, monkeypatch):
+    monkeypatch.setattr("sys.platform", system)
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    assert Path(_cache_folder()) == Path.home() / folder
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
