@@ -1,11 +1,10 @@
-"""What `nag-optax compare` found, without its curves, for benchmarks/results; and the README's tables of it.
+"""What `nag-optax compare` found, without its curves, for benchmarks/results.
 
 python -m benchmarks.comparison RUN_DIR --json benchmarks/results/comparison-digits.json
 """
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,25 +49,6 @@ def without_curves(found: dict[str, Any]) -> dict[str, Any]:
 
 def ends(chosen: dict[str, Any] | None) -> dict[str, Any] | None:
     return chosen and {name: value for name, value in chosen.items() if name != "curves"}
-
-
-def overview(results: Sequence[dict[str, Any]]) -> str:
-    """The tables of the README: what each optimizer reached on each dataset and model."""
-    from nag_optax.compare import table
-    from nag_optax.train.markdown import markdown_table
-
-    parts = []
-    for result in results:
-        config = result["config"]
-        epochs, seeds = table.counted(config["num_epochs"], "epoch"), table.counted(config["seeds"], "seed")
-        head, body = table.rows(config["target"], result["optimizers"])
-        width = head.index("ms a step") - 1  # Seconds, and what follows, are in docs/benchmarks.md.
-        rows = [row[:width] for row in body]
-        parts.append(
-            f"{config['dataset']}, {config['model']}, {epochs}, {seeds}:\n\n"
-            f"{markdown_table(head[:width], rows)}"
-        )
-    return "\n".join(parts)
 
 
 def main(args: list[str] | None = None) -> None:

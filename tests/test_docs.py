@@ -57,7 +57,7 @@ def test_no_line_of_code_is_cut():
     """At a width of 1280 pixels the site shows 90 characters of a block."""
     import nag_optax
 
-    texts = [page.read_text() for page in PAGES]
+    texts = [page.read_text() for page in (README, *PAGES)]
     rules = [value for value in vars(nag_optax.momentum).values() if callable(value)]
     names = [getattr(nag_optax, name) for name in nag_optax.__all__]
     texts += [inspect.getdoc(value) or "" for value in (*names, *rules)]
@@ -169,7 +169,17 @@ def names_in(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("name", ["reliability.md", "coming-from.md", "methods.md"])
+COMING = ["coming-from.md", "from-jaxopt.md"]
+
+
+def rows_with_a_test(name: str) -> list[str]:
+    """Of the tables whose last column is one of tests; the page on JAXopt ends with others."""
+    text = (DOCS / name).read_text().partition("## What it does not replace")[0]
+    rows = re.findall(r"^\| (?!-)(.*) \|$", text, re.M)
+    return [row for row in rows if not row.endswith("shown by") and not row.endswith("test")]
+
+
+@pytest.mark.parametrize("name", ["reliability.md", "methods.md", *COMING])
 def test_tests_that_a_page_names_exist(name: str):
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::([\w:]+))?`", (DOCS / name).read_text())
     assert len(named) >= 10
@@ -181,24 +191,24 @@ def test_tests_that_a_page_names_exist(name: str):
 
 
 def test_every_row_of_coming_from_and_reliability_names_a_test():
-    for name in ("reliability.md", "coming-from.md"):
-        rows = re.findall(r"^\| (?!-)(.*) \|$", (DOCS / name).read_text(), re.M)
-        rows = [row for row in rows if not row.endswith("shown by") and not row.endswith("test")]
+    for name in ("reliability.md", *COMING):
+        rows = rows_with_a_test(name)
         assert len(rows) >= 10
         for row in rows:
             assert re.search(r"`tests/[\w/:.]+` *$", row), row
 
 
-def test_the_calls_of_coming_from_are_calls_of_this_package():
+@pytest.mark.parametrize(("name", "least"), [("coming-from.md", 15), ("from-jaxopt.md", 8)])
+def test_the_calls_of_coming_from_are_calls_of_this_package(name: str, least: int):
     """The second column, with the numbers that the page's first block defines."""
-    page = DOCS / "coming-from.md"
+    page = DOCS / name
     names: dict = {}
     exec(blocks(page, "python")[0][0], names)
-    rows = re.findall(r"^\| `[^|]*` \| `([^|]*)` \|", page.read_text(), re.M)
-    assert len(rows) >= 15
+    calls = re.findall(r"^`[^|]*` \| `([^|]*)` \|", "\n".join(rows_with_a_test(name)), re.M)
+    assert len(calls) >= least
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        for code in rows:
+        for code in calls:
             assert eval(code, dict(names)) is not None, code
 
 
@@ -233,6 +243,36 @@ def test_every_public_name_has_its_entry_in_the_reference():
         assert {f"{name}.{key}" for key in public} <= set(listed)
 
 
+@pytest.mark.exhaustive
+def test_the_commands_of_the_readme_classify_its_picture(monkeypatch, tmp_path, capsys, standard_promotion):
+    """The output that stands below them, but for the probabilities, whose last digits are the machine's."""
+    from sklearn.datasets import load_digits
+
+    from nag_optax.cli import run
+
+    monkeypatch.chdir(tmp_path)
+    digits = load_digits()
+    for i, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        if label in (3, 5, 8):
+            path = Path("pictures") / str(label) / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((15.9 * image).astype(np.uint8)).save(path)
+    ((code, expected),) = (block for block in blocks(README, "bash") if block[1])
+    for line in code.splitlines():
+        capsys.readouterr()
+        assert run(shlex.split(line)[1:]) == 0
+    for found, known in zip(capsys.readouterr().out.splitlines(), expected.splitlines(), strict=True):
+        assert found.split(",")[:2] == known.split(",")[:2]
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    text = README.read_text()
+    assert len(text.split()) <= 900
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) >= 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 def test_every_method_has_its_section():
     import nag_optax
     from nag_optax import momentum
@@ -251,8 +291,11 @@ def test_the_benchmarks_page_is_what_render_writes():
     from benchmarks import render
 
     assert render.PAGE.read_text() == render.page()
-    # The site's figure is a link to the measured one.
-    assert (DOCS / "exactness.png").read_bytes() == (render.RESULTS / "exactness.png").read_bytes()
+    for name in (
+        "exactness.png",
+        "comparison-digits.png",
+    ):  # The site's figures are links to the measured ones.
+        assert (DOCS / name).read_bytes() == (render.RESULTS / name).read_bytes()
 
 
 def test_a_result_of_another_kind_is_named(tmp_path):

@@ -1,14 +1,10 @@
 """What is kept of a comparison."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from benchmarks import comparison
-
-README = Path(__file__).parents[2] / "README.md"
-RESULTS = README.parent / "benchmarks" / "results"
 
 
 def test_without_its_curves_a_comparison_is_what_it_was(tmp_path):
@@ -31,11 +27,3 @@ def test_another_file_is_named(tmp_path, content: str):
     with pytest.raises(SystemExit, match=r"comparison\.json: not "):
         comparison.main([str(tmp_path), "--json", str(tmp_path / "kept.json")])
     assert not (tmp_path / "kept.json").exists()
-
-
-def test_the_table_of_the_readme_is_that_of_the_results():
-    results = [
-        json.loads((RESULTS / f"comparison-{name}.json").read_text())
-        for name in ("digits", "digits-cnn", "mnist-mlp")
-    ]
-    assert comparison.overview(results) in README.read_text()

@@ -148,6 +148,14 @@ class TestOptax:
         exact, _ = trajectory(nag(schedule, 0.9), quartic_gradient, START, 100, iterate=False)
         assert residual(exact, theirs) > 1e-3
 
+    def test_trace_after_the_learning_rate_is_nag(self, x64: None, standard_promotion: None):
+        """The order that keeps each step's own rate, so that this much is Optax's too."""
+        rate = optax.cosine_decay_schedule(0.1, 100)
+        theirs = optax.chain(optax.scale_by_learning_rate(rate), optax.trace(0.9, nesterov=True))
+        ours, _ = trajectory(nag(rate, 0.9), quartic_gradient, START, 100, iterate=False)
+        points, _ = trajectory(theirs, quartic_gradient, START, 100, iterate=False)
+        assert residual(ours, points) < EXACT
+
     @pytest.mark.parametrize("accumulate", ["updates", "gradients"])
     @pytest.mark.parametrize(
         "rate", [0.1, optax.exponential_decay(0.1, 10, 0.5)], ids=["constant", "schedule"]

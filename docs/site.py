@@ -1,0 +1,65 @@
+"""Pages that mkdocs makes from files outside of docs/, and formulas as MathML. No network is needed.
+
+The first page is the README. Notebooks are shown with the outputs that they were committed with. A block of
+the language `math` is TeX, which GitHub typesets too; browsers draw MathML without a script.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+OTHERS = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+
+
+def on_config(config: MkDocsConfig) -> None:
+    fences = config.mdx_configs.setdefault("pymdownx.superfences", {}).setdefault("custom_fences", [])
+    fences.append({"name": "math", "class": "formula", "format": formula})
+    config.watch += [str(ROOT / name) for name in (*OTHERS, "notebooks")]
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    for name, page in OTHERS.items():
+        files.append(File.generated(config, page, content=of_the_root((ROOT / name).read_text())))
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        page = f"notebooks/{path.stem}.md"
+        files.append(File.generated(config, page, content=notebook(json.loads(path.read_text()))))
+
+
+def formula(source: str, *_: Any, **__: Any) -> str:
+    """One display for each line of a block."""
+    lines = [convert(line, display="block") for line in source.splitlines() if line.strip()]
+    return '<div class="formula">{}</div>'.format("\n".join(lines))
+
+
+def of_the_root(text: str) -> str:
+    """With links as they are from docs/."""
+    for name, page in OTHERS.items():
+        text = text.replace(f"]({name})", f"]({page})")
+    text = re.sub(r"\]\((notebooks/\w+)\.ipynb\)", r"](\1.md)", text)
+    return text.replace("](docs/", "](").replace("](benchmarks/results/", "](")
+
+
+def notebook(content: dict[str, Any]) -> str:
+    """Markdown of a notebook and its outputs."""
+    parts = []
+    for cell in content["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "image/png" in data:
+                parts.append(
+                    f"![What the cell above draws](data:image/png;base64,{data['image/png'].strip()})"
+                )
+            elif text := "".join(output.get("text", data.get("text/plain", ""))).rstrip():
+                parts.append(f"```text\n{text}\n```")
+    return "\n\n".join(parts) + "\n"
