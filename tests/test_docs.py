@@ -251,8 +251,8 @@ def test_the_commands_of_the_readme_classify_its_picture(monkeypatch, tmp_path, 
     from nag_optax.cli import run
 
     monkeypatch.chdir(tmp_path)
-    digits = load_digits()
-    for i, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+    images, labels = load_digits(return_X_y=True)
+    for i, (image, label) in enumerate(zip(images.reshape(-1, 8, 8), labels, strict=True)):
         if label in (3, 5, 8):
             path = Path("pictures") / str(label) / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
