@@ -24,6 +24,7 @@ from benchmarks import (
     training,
     tuning,
 )
+from benchmarks.convex import large
 from benchmarks.convex import tables as convex
 
 ROOT = Path(__file__).parents[1]
@@ -164,6 +165,15 @@ def of_convex(result: dict[str, Any]) -> Section:
     )
 
 
+def of_large(result: dict[str, Any]) -> Section:
+    return Section(
+        "Large convex problems",
+        [f"python -m benchmarks.convex.large{_repeats(result)} --json FILE"],
+        [report.markdown_table(large.COLUMNS, [large.rows(entry) for entry in result["problems"]])],
+        large.LEGEND,
+    )
+
+
 def of_comparison(result: dict[str, Any]) -> Section:
     """Of `nag-optax compare`: its `comparison.json`, as benchmarks/results/comparison-NAME.json."""
     from nag_optax.compare import table
@@ -234,6 +244,7 @@ def of_characters(result: dict[str, Any]) -> Section:
 
 SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "convex": of_convex,
+    "large": of_large,
     "comparison": of_comparison,
     "tuning": of_tuning,
     "characters": of_characters,
