@@ -19,6 +19,7 @@ from benchmarks import (
     muon,
     nadam,
     report,
+    schedules,
     startup,
     step,
     training,
@@ -223,6 +224,18 @@ def of_muon(result: dict[str, Any]) -> Section:
     )
 
 
+def of_schedules(result: dict[str, Any]) -> Section:
+    dataset = result["dataset"]
+    data = "" if dataset == "digits" else f" --dataset {dataset} --data-dir DIR"
+    options = f"{data} --model {result['model']} --num-epochs {result['epochs']}"
+    return Section(
+        f"Schedules and the iterate: {dataset}, {result['model']}, {result['epochs']} epochs",
+        [f"python -m benchmarks.schedules{options} --json FILE"],
+        [report.markdown_table(schedules.COLUMNS, [schedules.rows(result["pairs"])], text=(0, 1, 2))],
+        schedules.LEGEND,
+    )
+
+
 def of_nadam(result: dict[str, Any]) -> Section:
     groups = [nadam.rows(task) for task in result["tasks"].values()]
     return Section(
@@ -249,6 +262,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "tuning": of_tuning,
     "characters": of_characters,
     "nadam": of_nadam,
+    "schedules": of_schedules,
     "step": of_step,
     "muon": of_muon,
     "memory": of_memory,
