@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nag_optax import export as export
     from nag_optax import plot as plot
     from nag_optax import prox as prox
     from nag_optax.acceleration import momentum as momentum
@@ -50,6 +51,7 @@ _HOMES = {
     "adan": "nag_optax.optimizers.adan",
     "ema_nesterov": "nag_optax.optimizers.ema_nesterov",
     "eval_params": "nag_optax.acceleration.evaluation",
+    "export": "nag_optax.export",
     "fista": "nag_optax.optimizers.fista",
     "gpa": "nag_optax.optimizers.gpa",
     "laprop": "nag_optax.optimizers.laprop",

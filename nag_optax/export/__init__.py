@@ -1,0 +1,8 @@
+"""Training and prediction as StableHLO, for machines that have neither the code nor, with IREE, JAX."""
+
+from nag_optax.export.program import Leaf as Leaf
+from nag_optax.export.program import Program as Program
+from nag_optax.export.stored import load as load
+from nag_optax.export.stored import save as save
+from nag_optax.export.training import predict as predict
+from nag_optax.export.training import training_step as training_step
