@@ -44,6 +44,8 @@ class LiveBar:
 
     def __enter__(self) -> Self:
         self._bar.start()
+        if not self._bar.console.is_terminal:  # Where there is one, the bar says so.
+            self.say("compiling")
         return self
 
     def __exit__(

@@ -42,11 +42,14 @@ class Metrics(NamedTuple):
 
 
 class Pruned(NamedTuple):
-    """A model without its zero units: which these were, by layer, what is left, and how to evaluate it."""
+    """A model without its zero units, and which these were, by layer."""
 
     zero_units: dict[str, np.ndarray]
-    num_parameters: int
-    evaluate: Callable[[Split], Metrics]
+    model: nnx.Module
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(p.size for p in jax.tree.leaves(nnx.state(self.model, nnx.Param)))
 
 
 class Loop:
@@ -124,7 +127,9 @@ class Loop:
         return jax.jit(eval_params)(state.opt_state, state.params), state.model_state
 
     def module(self, state: TrainState) -> nnx.Module:
-        """The model at the iterate to evaluate."""
+        """The model at the iterate to evaluate; with --prune, without its zero units."""
+        if self._spec.prune is not None:
+            return self.pruned(state).model
         return nnx.merge(self._graphdef, *self.eval_state(state))
 
     def learning_rate(self, state: TrainState) -> float:
@@ -143,6 +148,12 @@ class Loop:
         """Loss and accuracy at the iterate to evaluate, dropout off, running batch statistics."""
         return _metrics(self.logits(state, split.images), split.labels)
 
+    def evaluate_model(self, model: nnx.Module, split: Split) -> Metrics:
+        """The same of another model on these images."""
+        graphdef, weights = nnx.split(model)
+        logits = logits_of(graphdef, (weights,), self.dataset.statistics, split.images)
+        return _metrics(logits, split.labels)
+
     def logits(self, state: TrainState, images: np.ndarray) -> jax.Array:
         """(N, classes), computed in pieces of one shape, so that one program serves every N."""
         return logits_of(self._graphdef, self.eval_state(state), self.dataset.statistics, images)
@@ -156,12 +167,7 @@ class Loop:
         widths = widths_without(layers, zero)
         shape, classes = self.dataset.image_shape, self.dataset.num_classes
         graphdef = nnx.graphdef(make_model(self.model, shape, classes, seed=0, widths=widths))
-
-        def evaluate(split: Split) -> Metrics:
-            logits = logits_of(graphdef, weights, self.dataset.statistics, split.images)
-            return _metrics(logits, split.labels)
-
-        return Pruned(zero, sum(p.size for p in jax.tree.leaves(weights[0])), evaluate)
+        return Pruned(zero, nnx.merge(graphdef, *jax.tree.map(jnp.asarray, weights)))
 
     def _shardings(self, state: TrainState) -> TrainState:
         """Where each array of the state lies."""

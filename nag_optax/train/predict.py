@@ -38,10 +38,13 @@ def predict(options: PredictOptions) -> None:
         watched_files = watched(console, files, len(files), "classifying files")
         with _opened(options.output) as stream:
             rows = csv.writer(stream, lineterminator="\n")
-            rows.writerow(["name", "class", *trained.class_names])
+            header = ["name", "class", *trained.class_names]
             for names, images in _pieces(watched_files, trained):
                 if interrupts:
                     raise interrupted(interrupts, "")
+                if header:  # Not before there is a result.
+                    rows.writerow(header)
+                    header = None
                 for name, row in zip(names, trained.predict(images), strict=True):
                     rows.writerow([name, trained.class_names[row.argmax()], *(f"{p:.6g}" for p in row)])
 

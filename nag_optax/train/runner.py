@@ -18,6 +18,7 @@ from nag_optax.train.folder import CHECKPOINTS, CURVES, METRICS, SUMMARY, RunFol
 from nag_optax.train.loop import Loop, chunk_lengths
 from nag_optax.train.options import Options
 from nag_optax.train.progress import RunProgress, shown, summary_table
+from nag_optax.train.rows import Split
 from nag_optax.train.signals import collected_signals, interrupted
 from nag_optax.train.spec import Spec, resolve
 from nag_optax.train.step import TrainState
@@ -300,13 +301,16 @@ class _Run:
     def _without_zero_units(self, state: TrainState) -> dict[str, Any]:
         """What the summary says of the pruned model."""
         pruned = self._loop.pruned(state)
-        test = None if self._spec.train_only else pruned.evaluate(self._dataset.test)
+
+        def accuracy(split: Split) -> float:
+            return self._loop.evaluate_model(pruned.model, split).accuracy
+
         return {
             "units": {name: len(zero) for name, zero in pruned.zero_units.items()},
             "zero_units": {name: int(zero.sum()) for name, zero in pruned.zero_units.items()},
             "pruned_parameters": pruned.num_parameters,
-            "pruned_train_accuracy": pruned.evaluate(self._dataset.train).accuracy,
-            "pruned_test_accuracy": None if test is None else test.accuracy,
+            "pruned_train_accuracy": accuracy(self._dataset.train),
+            "pruned_test_accuracy": None if self._spec.train_only else accuracy(self._dataset.test),
         }
 
     def _resume_command(self) -> str:

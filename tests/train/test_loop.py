@@ -139,7 +139,7 @@ def test_a_loop_is_freed_with_its_data():
     loop = make_loop()
     state = loop.run_chunk(loop.init(), 1)
     loop.evaluate(state, loop.dataset.test)
-    loop.pruned(state).evaluate(loop.dataset.test)
+    loop.evaluate_model(loop.pruned(state).model, loop.dataset.test)
     alive = [weakref.ref(loop), weakref.ref(loop.dataset.train.images)]
     del loop, state
     gc.collect()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from sklearn.datasets import load_digits
 
 from nag_optax.train.evaluate import evaluate
 from nag_optax.train.models import make_model
@@ -17,6 +18,8 @@ from nag_optax.train.options import EvaluateOptions
 from nag_optax.train.pruning import module_at, units_prox, widths_without, without_units, zero_units
 from nag_optax.train.registry import MODELS
 from nag_optax.train.runner import train
+from nag_optax.train.trained import load
+from nag_optax.train.transfer import standardised_as, stored_run
 from tests.helpers import exhaustive
 from tests.train.conftest import SMALL, output
 from tests.train.test_loop import make_loop
@@ -131,6 +134,16 @@ def test_a_pruned_run_reports_its_units_and_the_same_accuracy(tmp_path, console)
     assert f"{128 - left} of 128" in output(console) and f"{summary['pruned_parameters']:,} par" in output(
         console
     )
+    # The model that comes back is the smaller one. Sums over 128 units in another order, and a softmax whose
+    # derivative is at most 1/2.
+    trained, stored = load(tmp_path / "run"), stored_run(tmp_path / "run", jax.devices()[:1], print)
+    state = nnx.state(trained.model, nnx.Param)
+    images = load_digits(return_X_y=True)[0].reshape(-1, 8, 8, 1)
+    assert sum(p.size for p in jax.tree.leaves(state)) == summary["pruned_parameters"]
+    stored.loop.dataset = standardised_as(stored.loop.dataset, stored.facts)
+    logits = stored.loop.logits(stored.state, images)
+    rounding = 128 * float(jnp.finfo(jnp.float32).eps) * float(jnp.abs(logits).max())
+    np.testing.assert_allclose(trained.predict(images), jax.nn.softmax(logits), atol=rounding)
     results = evaluate(EvaluateOptions(tmp_path / "run"), console)
     assert results["test_accuracy"] == summary["test_accuracy"]
 
@@ -151,7 +164,8 @@ def test_the_accuracy_reported_is_that_of_the_smaller_model(monkeypatch):
     cut = jax.tree.map(jnp.copy, state.params)
     cut["head"]["kernel"] = cut["head"]["kernel"].at[:100].set(0.0)
     expected = loop.evaluate(state._replace(params=cut, opt_state=()), loop.dataset.test)
-    assert pruned.evaluate(loop.dataset.test).loss == pytest.approx(expected.loss, rel=1e-5)
+    pruned_loss = loop.evaluate_model(pruned.model, loop.dataset.test).loss
+    assert pruned_loss == pytest.approx(expected.loss, rel=1e-5)
     assert abs(loop.evaluate(state, loop.dataset.test).loss - expected.loss) > 1e-2
 
 

@@ -134,6 +134,13 @@ def test_what_cannot_be_predicted_is_refused(finished_run, tmp_path, name, conte
     assert output.read_text() == "of before" and not list(tmp_path.glob(".*"))
 
 
+def test_nothing_is_printed_before_the_first_result(finished_run, tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"words")
+    with pytest.raises(InputError, match="bad.png"):
+        predict(PredictOptions(finished_run, (tmp_path / "bad.png",)))
+    assert capsys.readouterr().out == ""
+
+
 def test_an_empty_folder_and_a_csv_that_cannot_be_written_are_refused(finished_run, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: holds no pictures; they end in .jpg"):
