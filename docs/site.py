@@ -32,9 +32,9 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def formula(source: str, *_: Any, **__: Any) -> str:
-    """One display for each line of a block."""
-    lines = [convert(line, display="block") for line in source.splitlines() if line.strip()]
-    return '<div class="formula">{}</div>'.format("\n".join(lines))
+    """The parts between wide spaces, so that a narrow screen sets them below each other."""
+    parts = [convert(part.strip(), display="block") for part in source.split(r"\qquad")]
+    return '<div class="formula">{}</div>'.format("".join(parts))
 
 
 def of_the_root(text: str) -> str:
@@ -46,10 +46,12 @@ def of_the_root(text: str) -> str:
 
 
 def notebook(content: dict[str, Any]) -> str:
-    """Markdown of a notebook and its outputs."""
+    """Markdown of a notebook and its outputs, without the cell that installs the package."""
     parts = []
     for cell in content["cells"]:
         source = "".join(cell["source"])
+        if source.startswith("# Installs"):
+            continue
         if cell["cell_type"] == "markdown":
             parts.append(source)
             continue
