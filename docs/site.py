@@ -53,7 +53,7 @@ def notebook(content: dict[str, Any]) -> str:
         if source.startswith("# Installs"):
             continue
         if cell["cell_type"] == "markdown":
-            parts.append(source)
+            parts.append(re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", source))
             continue
         parts.append(f"```python\n{source}\n```")
         for output in cell["outputs"]:
