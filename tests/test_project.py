@@ -55,6 +55,16 @@ def test_versions_agree():
     assert nag_optax.__version__ == PROJECT["version"]
 
 
+def test_an_address_that_does_not_exist_yet_is_named_once():
+    (address,) = PROJECT["urls"].values()
+    if "OWNER" in address:  # The placeholder.
+        files = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CITATION.cff", "mkdocs.yml")]
+        for folder, kind in ((".github", "*.*ml"), ("docs", "*.md"), ("nag_optax", "*.py")):
+            files += (ROOT / folder).rglob(kind)
+        assert len(files) > 100
+        assert [path for path in files if "OWNER" in path.read_text()] == []
+
+
 def test_the_references_do_not_import_what_they_check():
     files = list((ROOT / "tests" / "reference").glob("*.py"))
     assert len(files) > 5
