@@ -20,6 +20,7 @@ from benchmarks import (
     nadam,
     report,
     schedules,
+    staleness,
     startup,
     step,
     training,
@@ -255,6 +256,19 @@ def of_characters(result: dict[str, Any]) -> Section:
     )
 
 
+def of_staleness(result: dict[str, Any]) -> Section:
+    figure = (
+        "![Training loss against the number of workers: that of DANA-Zero rises least; SGD and a "
+        "shared momentum come to that of a guess.](staleness.png)"
+    )
+    return Section(
+        "Stale gradients, simulated",
+        ["python -m benchmarks.staleness --figure benchmarks/results/staleness.png --json FILE"],
+        [figure, report.markdown_table(staleness.COLUMNS, [staleness.rows(result["entries"])])],
+        staleness.LEGEND,
+    )
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "convex": of_convex,
     "large": of_large,
@@ -263,6 +277,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "characters": of_characters,
     "nadam": of_nadam,
     "schedules": of_schedules,
+    "staleness": of_staleness,
     "step": of_step,
     "muon": of_muon,
     "memory": of_memory,

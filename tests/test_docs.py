@@ -296,6 +296,7 @@ def test_the_benchmarks_page_is_what_render_writes():
     for name in (
         "exactness.png",
         "comparison-digits.png",
+        "staleness.png",
     ):  # The site's figures are links to the measured ones.
         assert (DOCS / name).read_bytes() == (render.RESULTS / name).read_bytes()
 

@@ -37,6 +37,7 @@ from tests.reference.sequences import (
     sutskever_velocity,
     torch_nesterov,
 )
+from tests.reference.servers import dana_zero, delayed_nesterov
 
 __all__ = [
     "Backtracked",
@@ -47,7 +48,9 @@ __all__ = [
     "chambolle_dossal",
     "constant_step_scheme",
     "counter_uniform",
+    "dana_zero",
     "decode",
+    "delayed_nesterov",
     "diloco",
     "dozat_nadam",
     "elastic_net_prox",
