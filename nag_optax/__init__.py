@@ -1,4 +1,4 @@
-"""Nesterov acceleration for JAX and Optax: one transformation, exact and proven."""
+"""Nesterov momentum for JAX: Optax optimizers for networks, a convex solver, and a trainer."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

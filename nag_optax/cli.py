@@ -34,7 +34,7 @@ def run(arguments: list[str]) -> int:
             return _run(arguments, interrupts)
     except KeyboardInterrupt:
         resumable = arguments and arguments[0] in _FOLDERS
-        kept = "; --resume goes on from what is saved, if anything is" if resumable else ""
+        kept = "; --resume goes on from the latest checkpoint, if there is one" if resumable else ""
         return _fail(f"stopped at once{kept}", 130)
     except BrokenPipeError:
         return 1

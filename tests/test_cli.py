@@ -366,8 +366,8 @@ def test_the_command_imports_nothing_before_it_listens():
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        ("train", "stopped at once; --resume goes on from what is saved, if anything is"),
-        ("compare", "stopped at once; --resume goes on from what is saved, if anything is"),
+        ("train", "stopped at once; --resume goes on from the latest checkpoint, if there is one"),
+        ("compare", "stopped at once; --resume goes on from the latest checkpoint, if there is one"),
         ("evaluate", "stopped at once"),
     ],
 )

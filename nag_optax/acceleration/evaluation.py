@@ -26,18 +26,18 @@ def eval_params(
     x                 kept as it is: with its exact zeros (fista), or the slow weights (snoo)
     ```
 
-    Training moves p, the point where gradients are taken; the theorems are about x. e is −1 for
-    Nesterov's method: x = p − w. An optimizer around another one (snoo, ema_nesterov, gpa) has the
-    say over the iterate of the inner one. Leaves that no accelerator holds are returned as they are:
-    `nadamw`, `adan` and Optax's optimizers evaluate where they train. (`optax.contrib.schedule_free`
-    does not, and has a function of its own.)
+    Training moves p, the point where gradients are taken. The theorems are about x. For Nesterov's
+    method e is −1, so that x = p − w. An optimizer around another one (snoo, ema_nesterov, gpa) decides
+    in place of the inner one. Leaves that no accelerator holds are returned as they are: `nadamw`,
+    `adan` and Optax's optimizers evaluate where they train. (`optax.contrib.schedule_free` does not,
+    and has a function of its own.)
 
-    The slow weights of snoo are those of its latest outer step. Until the next one `params`, the fast
-    weights, are ahead of them, and usually the better ones: evaluate those there.
+    The slow weights of snoo come from its latest outer step. Until the next one `params`, the fast
+    weights, are ahead of them and usually better: evaluate `params` there.
 
-    A state of your own takes part by a method `eval_params(params, *, learning_rate=None)` that
-    returns x in the tree of `params`, and those leaves that it does not hold as they are; one that
-    wraps another state calls this function on that.
+    A state of your own takes part if it has a method `eval_params(params, *, learning_rate=None)`. It
+    returns x in the tree of `params`, and leaves that it does not hold as they are. If it wraps another
+    state, it calls this function on that state.
 
     Args:
         opt_state: the optimizer's state, however nested: chain, masked, partition, MultiSteps,
@@ -53,7 +53,7 @@ def eval_params(
 
     Raises:
         ValueError: if the accelerator is followed by what may change its step, if two hold an
-            offset for one leaf, if the state is not that of these parameters, or if a state in
+            offset for one leaf, if the state belongs to other parameters, or if a state in
             gradient units comes without `learning_rate`.
         TypeError: if `learning_rate` is a schedule; pass its value.
 

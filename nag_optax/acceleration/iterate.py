@@ -26,8 +26,8 @@ class IterateState(NamedTuple):
         iterate: x, the tree of the parameters; zeros before the first step.
         started: scalar, False before the first step: x is the parameters themselves.
         rule_state: what the momentum rule carries.
-        search: what chooses the step size carries: `BacktrackingState`, or the count of steps where
-            the learning rate is a schedule, or `()`.
+        search: the state of the step size: `BacktrackingState`, or the count of steps where the
+            learning rate is a schedule, or `()`.
     """
 
     iterate: Any
@@ -85,10 +85,10 @@ class OuterState(NamedTuple):
     """State of `snoo`, `ema_nesterov` and `gpa`, which go around an inner optimizer.
 
     Attributes:
-        evaluated: the iterate to evaluate, a `StoredIterate` or a `Lookahead`. That of an inner
-            accelerator is not looked for.
-        method_state: what else the method carries: scalars, and the momentum of `snoo`.
-        inner_state: that of the inner optimizer.
+        evaluated: the iterate to evaluate, a `StoredIterate` or a `Lookahead`. It takes the place
+            of an inner accelerator's iterate.
+        method_state: the other state of the method: scalars, and the momentum of `snoo`.
+        inner_state: the state of the inner optimizer.
     """
 
     evaluated: Any

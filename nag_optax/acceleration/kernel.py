@@ -67,7 +67,7 @@ def accelerate(
     restart: Restart | None = None,
     accumulator_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Nesterov acceleration of whatever comes before it; goes last in the chain.
+    """Nesterov acceleration of the steps before it; goes last in the chain.
 
     ```
     w⁺ = β·(w + u) + γ·u,   Δ = u + w⁺,   x = p − w
@@ -95,7 +95,7 @@ def accelerate(
 
     Raises:
         ValueError: if momentum is a Python number outside [0, 1), restart or accumulator_dtype is
-            unknown, the tree or a shape of the updates is not that of `init`, or `value=` is missing.
+            unknown, the updates differ from the parameters in tree or shape, or `value=` is missing.
         TypeError: if momentum is no number, schedule or rule, or a parameter is not of floating or
             complex dtype.
 
@@ -125,7 +125,7 @@ def scale_by_nesterov(
     *,
     accumulator_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The same acceleration of raw gradients, for what must follow momentum.
+    """The same acceleration of raw gradients, for a transformation that must follow momentum.
 
     ```
     w⁺ = β·(w + g) + γ·g,   Δ = g + w⁺

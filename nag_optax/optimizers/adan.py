@@ -55,10 +55,10 @@ def adan(
     p⁺ = p − lr·u − lr·λ·p            without
     ```
 
-    The three decays say what is kept; the paper's β is 1 − b. optax.adan takes the same b, but has
-    1 − b2 in place of the two factors b2 of n and u. Averages are componentwise: a complex parameter
-    is two real ones. With a schedule, each power is the product of the values so far. A gradient that
-    is None keeps its buffers: before its first, it counts as 0.
+    The three decays are the shares that are kept; the paper's β is 1 − b. optax.adan takes the same b,
+    but has 1 − b2 in place of the two factors b2 of n and u. Averages are componentwise: a complex
+    parameter is two real ones. With a schedule, each power is the product of the values so far. A
+    gradient that is None keeps its buffers. Before a parameter's first gradient, it counts as 0.
 
     Args:
         learning_rate: lr ≥ 0, a number or an Optax schedule. The paper's are 5 to 10 times Adam's.

@@ -35,7 +35,7 @@ class BacktrackingState(NamedTuple):
     Attributes:
         next_step_size: the step size for which the lookahead was formed; 0 before the first step.
         growth: next_step_size/s, if the step size may grow.
-        free: the lookahead is that of every step size, as before the first step and after a restart, so
+        free: the lookahead suits every step size, as before the first step and after a restart, so
             that a search for the scale of s costs values alone.
         step_size: s of the latest step.
         mapping_norm: ‖x⁺ − p‖/s of the latest step, the norm of the gradient mapping.

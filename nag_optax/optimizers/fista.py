@@ -42,11 +42,11 @@ def fista(
     ```
 
     This is the kernel around a proximal step. The one buffer is x itself, so that `eval_params`
-    returns exact zeros and feasible points where the prox makes them; with a learning rate and no
-    prox it is `nag`.
+    returns the exact zeros and feasible points that the prox makes. With a learning rate and no prox
+    it is `nag`.
 
-    **With a learning rate** s = learning_rate. If it is at most 1/L and does not grow, convex f and
-    the FISTA rule have F(x_n) − F* ≤ R²/(2 s t_n²) ≤ 2R²/(s(n + 1)²) up to the first restart.
+    **With a learning rate** s is that rate. If it is at most 1/L and does not grow, convex f with the
+    FISTA rule has F(x_n) − F* ≤ R²/(2 s t_n²) ≤ 2R²/(s(n + 1)²) up to the first restart.
 
     **Without one** each step takes an s with f(x⁺) ≤ f(p) + ⟨∇f(p), d⟩ + ‖d‖²/(2s), d = x⁺ − p, halves
     it until that holds, and tries a larger one at the next step, by 5 %, then 10 %, 16 % … until one is
@@ -59,13 +59,13 @@ def fista(
     F(x_n) − F* ≤ R²/(2 s_n t_n²) ≤ 2R²/(Σ_k √s_k)² ≤ 4LR²/n²
     ```
 
-    holds on every step, whatever the step sizes did; the last form if no s is below 1/(2L). The price is
-    momentum: where the curvature falls along the way, as on separable data, s grows and t must not, and a
-    search that lets both grow, without a bound, takes about two thirds of the steps (JAXopt's). With
-    another rule s never grows, and a bound that allows steps to shrink, as Chambolle and Dossal's
-    does, holds with the latest s. Where the values of f differ by less than their rounding the test is
-    ⟨∇f(x⁺) − ∇f(p), d⟩ ≤ ‖d‖²/s, which takes a gradient, and s does not grow. Where f(p) or ∇f(p) is not
-    finite, since the lookahead left the domain of f, the step starts from x and the rule begins again.
+    holds on every step, for any step sizes; the last form needs that no s is below 1/(2L). The price is
+    momentum. Where the curvature falls along the way, as on separable data, s grows and t must not. A
+    search that lets both grow, as JAXopt's does, takes about two thirds of the steps and has no bound.
+    With another rule s never grows. A bound that allows steps to shrink, such as Chambolle and Dossal's,
+    then holds with the latest s. Where the values of f differ by less than their rounding, the test is
+    ⟨∇f(x⁺) − ∇f(p), d⟩ ≤ ‖d‖²/s, which takes a gradient, and s does not grow. If the lookahead leaves the
+    domain of f, so that f(p) or ∇f(p) is not finite, the step starts from x and the rule begins again.
 
     Args:
         learning_rate: the step size s, a number ≥ 0 or an Optax schedule; None to backtrack.
@@ -82,10 +82,10 @@ def fista(
         accumulator_dtype: dtype of x; None takes each parameter's.
 
     Returns:
-        A transformation for `optax.apply_updates`. Without a learning rate it is called as Optax's
-        line searches are, `update(grad, state, params, value=, grad=, value_fn=)`, with the same arrays
-        as the update and as grad. So it must come first in a chain, outside of `optax.MultiSteps`, and
-        see all parameters of value_fn; one whose update is None stays. Arguments that value_fn takes by
+        A transformation for `optax.apply_updates`. Without a learning rate, call it like Optax's line
+        searches: `update(grad, state, params, value=, grad=, value_fn=)`, with the same arrays as the
+        update and as grad. So it must come first in a chain, outside of `optax.MultiSteps`, and see all
+        parameters of value_fn. A parameter whose update is None stays. Arguments that value_fn takes by
         name are handed on to it.
 
     Raises:
@@ -198,7 +198,7 @@ def fista(
         value = objective(point.value, target, point.params)
         _, offset, rule_state = recursion.step(point.rule_state, point.offset, step, value)
         if rule.retime is not None:
-            # The next step is tried with a larger s, and the lookahead is that of the trial.
+            # The next step is tried with a larger s, and the lookahead is formed for that s.
             ratio = search.step_size / search.next_step_size
             factor, rule_state = rule.retime(rule_state, ratio)
             offset = jax.tree.map(lambda w: jnp.asarray(factor, w.dtype) * w, offset)

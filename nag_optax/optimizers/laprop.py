@@ -21,7 +21,7 @@ class NormalizeState(NamedTuple):
     Attributes:
         step: steps taken, int32.
         second_moment: v, the average of g².
-        b2_decay: what is left of the start of v.
+        b2_decay: the share of the start that is left in v.
     """
 
     step: jax.Array
@@ -48,14 +48,13 @@ def laprop(
     ```
 
     β = momentum and γ = 0, unless the momentum is a rule. Adam averages gradients and divides the
-    average; here each gradient is divided first, so that the momentum is Nesterov's in the units of
-    the parameters, exact under every schedule. At a constant learning rate this is
-    `optax.rmsprop(momentum=, nesterov=True)` with bias correction. Averages are componentwise: a complex
-    parameter is two real ones.
+    average. Here each gradient is divided first, so that the momentum is Nesterov's, in the units of the
+    parameters. At a constant learning rate this is `optax.rmsprop(momentum=, nesterov=True)` with bias
+    correction. Averages are componentwise: a complex parameter is two real ones.
 
-    The momentum sums steps and does not average them, so that the learning rate is about 1 − momentum
-    times as large as Adam's: 1e-3 where Adam takes 1e-2. For the same decay as AdamW's, λ is as many
-    times larger.
+    The momentum adds up steps, where Adam averages them. So begin at 1 − momentum times Adam's learning
+    rate: 1e-3 where Adam takes 1e-2. Weight decay is multiplied by the learning rate. For AdamW's decay,
+    make λ larger by the same factor, here 10.
 
     Args:
         learning_rate: lr ≥ 0, a number or an Optax schedule.
@@ -94,8 +93,8 @@ def laprop(
         >>> bool(jnp.all(jnp.abs(nag_optax.eval_params(state, params)) < 0.1))
         True
 
-    Source: Ziyin, Wang and Ueda, *LaProp: separating momentum and adaptivity in Adam*, 2020; the
-    lookahead is that of `accelerate`.
+    Source: Ziyin, Wang and Ueda, *LaProp: separating momentum and adaptivity in Adam*, 2020, with the
+    lookahead of `accelerate`.
     """
     check_schedule("learning_rate", learning_rate, minimum=0)
     return optax.chain(

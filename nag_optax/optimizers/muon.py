@@ -67,27 +67,27 @@ def muon(
     Args:
         learning_rate: lr ≥ 0, a number or an Optax schedule.
         momentum: a number in [0, 1), an Optax schedule or a rule, as in `scale_by_nesterov`.
-        fallback: what moves the other parameters; None takes `nadamw(variant="dozat")` with this
-            learning rate, decay, mask and accumulator_dtype, and with the four numbers below. That
-            variant, and not nadamw's default, was the best beside Muon: a small character model ended
+        fallback: the optimizer of the other parameters. None takes `nadamw(variant="dozat")` with this
+            learning rate, decay, mask and accumulator_dtype, and with the four numbers below. This
+            variant, not nadamw's default, was the best beside Muon: a small character model ended
             at 1.974 with it, at 1.990 with the default and at 2.000 with AdamW.
         matrices: how the parameters hold matrices: a tree that they extend; a function of
-            (path, leaf) that is asked about each; or, as `mask`, a function of them all that gives
-            a tree. What is said of an array is a `Matrix`, which names the axes: heads, experts and
-            scanned layers are stacks; True for one matrix (…·m, n) of an array (…, m, n), as of a
-            convolution (height, width, in, out); False or None for the fallback. None takes the
-            arrays of two axes exactly. Embeddings and the last layer are matrices by shape, but
+            (path, leaf) that is asked about each; or, as `mask`, a function of all parameters that gives
+            a tree. The answer for an array is a `Matrix`, which names the axes, for heads, experts and
+            scanned layers; True for one matrix (…·m, n) of an array (…, m, n), such as a convolution
+            (height, width, in, out); or False or None for the fallback. Without `matrices`, arrays of
+            exactly two axes are matrices. Embeddings and the last layer are matrices by shape, but
             better left to the fallback. Under `optax.inject_hyperparams`, name a function in
             `static_args`.
-        shape_scaling: s, from the shape of the matrix: "match_rms_adamw", "original" (that of
-            Jordan and of `torch.optim.Muon` by default) or None.
+        shape_scaling: s, from the shape of the matrix: "match_rms_adamw", "original" (Jordan's, and
+            the default of `torch.optim.Muon`) or None.
         weight_decay: λ ≥ 0, a number or an Optax schedule, decoupled, as in `nag`: scaled by the
             learning rate but not by s. It does not reach a fallback that is given.
         mask: where weight decay applies, as in `nag`. None decays every parameter.
         steps, coefficients, eps, dtype: as in `orthogonalize`.
-        fallback_learning_rate, fallback_b1, fallback_b2, fallback_eps: of `nadamw`, where no fallback
-            is given. A learning rate of None is that of the matrices, which makes sense with
-            "match_rms_adamw", where the entries of a step are as large as AdamW's.
+        fallback_learning_rate, fallback_b1, fallback_b2, fallback_eps: for `nadamw`, where no fallback
+            is given. A learning rate of None takes the matrices' rate. That fits "match_rms_adamw",
+            whose entries of a step are as large as AdamW's.
         accumulator_dtype: dtype of the buffers; None takes each parameter's.
 
     Returns:

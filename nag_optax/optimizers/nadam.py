@@ -60,17 +60,18 @@ def nadam(
     "algoperf"  is NAdamW of MLCommons' AlgoPerf and of timm
     ```
 
-    The default variant was the best in a search over learning rates (`python -m benchmarks.nadam`, the table
-    is in docs/benchmarks.md), by the geometric mean over three tasks. A small character model ends at a
-    validation loss of 2.070 with it, at 2.064 with "keras", 2.081 with "dozat", 2.083 with "optax" and
-    2.133 with AdamW. On images the seeds differ by more than the variants: digits end at 0.0045 with the
-    default and at 0.0051 to 0.0053 with the others, MNIST at 0.0988, where "dozat" reaches 0.0974.
+    The default variant was the best of a search over learning rates on three tasks, by the
+    geometric mean of the losses (`python -m benchmarks.nadam`; docs/benchmarks.md has the table). A
+    small character model ends at a validation loss of 2.070 with it, at 2.064 with "keras", 2.081
+    with "dozat", 2.083 with "optax" and 2.133 with AdamW. On images the seeds differ by more than
+    the variants: digits end at 0.0045 with the default and at 0.0051 to 0.0053 with the others,
+    MNIST at 0.0988, where "dozat" reaches 0.0974.
 
     ψ = 0.004 is the default of momentum_decay. Averages are componentwise: a complex parameter is
     two real ones, as in PyTorch. With schedules for b1 and b2, each power above is the product of
     the values so far, and n looks ahead with the next b1; variant="optax" is then Algorithm 2 of
     the paper, without the factor b2 on v that no framework has. A gradient that is None keeps its
-    buffers, while t and the powers go on with the others': before its first, it counts as 0.
+    buffers, while t and the powers go on. Before a parameter's first gradient, it counts as 0.
 
     Args:
         learning_rate: lr ≥ 0, a number or an Optax schedule. PyTorch's default is 2e-3, others' 1e-3.

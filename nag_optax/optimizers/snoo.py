@@ -64,13 +64,13 @@ def snoo(
                          fast ← slow
     ```
 
-    The parameters in and out are the fast weights; the slow ones are in the state, and the inner
-    state is kept throughout. b is in units of δ, as in PyTorch's SGD: when η changes, the whole
-    velocity is rescaled. With m = 0 this is Lookahead with slow step size η; with K = 1, η = 1 and
-    gradient descent inside it is Nesterov's method.
+    The parameters in and out are the fast weights. The slow ones are in the state, and the inner state
+    is kept throughout. b is in units of δ, as in PyTorch's SGD: when η changes, the whole velocity is
+    rescaled. With m = 0 this is Lookahead with slow step size η. With K = 1, η = 1 and gradient descent
+    inside it is Nesterov's method.
 
-    The slow weights are the truth: δ is the distance to the parameters as they are given, whatever
-    rounding or a projection made of them, so that no error outlives the period.
+    δ is measured from the parameters as they are given, after any rounding or projection. So no error
+    outlives a period.
 
     With `reduce=lambda delta: jax.lax.pmean(delta, "replica")` inside `jax.shard_map` this is DiLoCo.
     Each replica along the mesh axis trains on its own data with its own inner state. All begin with the
@@ -86,8 +86,8 @@ def snoo(
             momentum of `accelerate`. Published: SNOO 0.37, DiLoCo 0.9. 0 allocates no buffer. Under
             `optax.inject_hyperparams`, which would follow inner steps, name both schedules in
             `static_args`.
-        reduce: a function that is applied to δ at each outer step, and at no other step. It returns
-            the same tree, shapes and dtypes. None leaves δ as it is. Under
+        reduce: a function that is applied to δ, only at outer steps. It returns the same tree,
+            shapes and dtypes. None leaves δ as it is. Under
             `optax.inject_hyperparams`, name it in `static_args`. Where it averages over replicas and
             the outer momentum restarts by "value", pass all of them one `value=`.
         accumulator_dtype: dtype of slow and b; None takes each parameter's. Use `jnp.float32` with
@@ -102,7 +102,7 @@ def snoo(
 
     Raises:
         ValueError: if a Python number is out of range, the parameters are missing, or the updates'
-            tree is not that of `init`.
+            tree differs from the parameters'.
         TypeError: if an argument is of the wrong kind, or a parameter is not of floating or complex
             dtype.
 

@@ -75,15 +75,15 @@ def trajectories(
 ) -> "Axes":
     """Draws paths over the contours of a function of two variables.
 
-    The contours are those of log10(f − f*), so that a narrow valley shows. A white disc marks the start
-    of each path, a square its end, a star the minimum.
+    The contours show log10(f − f*), so that a narrow valley is seen. A white disc marks the start of
+    each path, a square its end, and a star the minimum.
 
     Args:
         objective: `objective(x) -> f`, x of shape (2,); evaluated under `vmap`.
         paths: iterates by name, each of shape (steps, 2). A path ends before its first point that is
             not finite.
         minimum: the minimiser, of shape (2,); None draws no star.
-        limits: ((left, right), (bottom, top)); None takes those of paths and minimum, with a margin. A
+        limits: ((left, right), (bottom, top)); None takes them from paths and minimum, with a margin. A
             path that ends higher than it starts may leave them.
         colors: by name; None takes colours that colour-blind readers tell apart.
         ax: where to draw; None makes a new figure.

@@ -34,7 +34,7 @@ def convergence(
 ) -> "Axes":
     """Draws values over the steps on a logarithmic scale, with proven bounds dashed.
 
-    A bound has the colour of its curve. Values that are not positive are left out, as a logarithm must.
+    A bound has the colour of its curve. Values that are not positive have no logarithm, and are left out.
 
     Args:
         curves: values by name, each of shape (steps,), or (runs, steps) for the mean over runs with a

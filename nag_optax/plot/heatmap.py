@@ -25,8 +25,8 @@ def sensitivity(
 ) -> "Axes":
     """Draws the final loss as a heat map of learning rate by momentum.
 
-    The colours are of the logarithm of the loss, darker where it is lower, in an order that colour-blind
-    readers see as well. A ring marks the lowest loss, a cross on grey what diverged.
+    The colours show the logarithm of the loss, darker where it is lower, in an order that colour-blind
+    readers see too. A ring marks the lowest loss, and a cross on grey marks a run that diverged.
 
     Args:
         learning_rates: (n,), rising; one column each.

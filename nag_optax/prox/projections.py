@@ -39,8 +39,8 @@ def projection(fn: Callable[..., Params], *args: Any, **kwargs: Any) -> Prox:
             own.
 
     Returns:
-        A `Prox`; for `projection_non_negative`, `projection_box` and `projection_hypercube` that of
-        `nonnegative` and `box`. On complex parameters it takes functions of your own, and of Optax
+        A `Prox`; for `projection_non_negative`, `projection_box` and `projection_hypercube` the one
+        of `nonnegative` or `box`. On complex parameters it takes functions of your own, and of Optax
         those on the l2 ball and l2 sphere.
 
     Raises:

@@ -46,34 +46,34 @@ def minimize(
 
     The method is `fista(learning_rate, prox, momentum=, restart=)`, or any Optax optimizer. M is
     evaluated anew at the x that is returned, with the latest s > 0. The test does not change when fun
-    is multiplied by a number (the penalty with it) or x is rescaled, while f, ∇f, M, s and tol·scale
-    are normal numbers: in float32 from 1e-38 to 3e38, and what is smaller counts as 0.
+    and the penalty are multiplied by a number, or when x is rescaled, as long as f, ∇f, M, s and
+    tol·scale are normal numbers. In float32 these go from 1e-38 to 3e38, and smaller ones count as 0.
 
-    A start near the solution, where ∇f is small, has the second term of the scale: the change of ∇f if
-    x₀ changed by itself. So warm starts ask for no more than cold ones. Along a path of problems,
-    `gradient_scale=` the `gradient_scale` of the problem before solves all to the same accuracy.
+    At a start near the solution ∇f is small, and the second term sets the scale: the change of ∇f if x₀
+    changed by itself. So warm starts ask for no more than cold ones. Along a path of problems, pass the
+    `gradient_scale` of each solution to the next problem, and all are solved to the same accuracy.
 
-    Where rounding forbids the tolerance, which happens in float32, the reason is STALLED and never
-    CONVERGED. The rounding of ∇f itself is not seen: if the terms of its sum cancel, as with a target
-    of mean 1e4 and centred features, float32 may report 4e-6 of the scale where 4e-4 is true. Centre
-    the data, or use float64.
+    If rounding forbids the tolerance, which happens in float32, the reason is STALLED and never
+    CONVERGED. The rounding of ∇f itself is not seen. If the terms of its sum cancel, as with a target of
+    mean 1e4 and centred features, float32 may report 4e-6 of the scale where 4e-4 is true. Centre the
+    data, or use float64.
 
-    For convex f and s ≤ 2/L, F(x⁺) − F* ≤ M(x)·‖x⁺ − x*‖ for x⁺ one step on from x. Backtracking tests
-    its s along the steps that it takes, so that s may be above 2/L and the bound then fail. With a
-    prox, CONVERGED needs that the curvature between x and x⁺ is at most 4/s, since in a bounded set a
-    learning rate far above 2/L makes M small at every point.
+    For convex f and s ≤ 2/L, F(x⁺) − F* ≤ M(x)·‖x⁺ − x*‖, where x⁺ is one step on from x. Backtracking
+    tests s only along the steps that it takes, so that s may be above 2/L and the bound may fail. In a
+    bounded set a learning rate far above 2/L makes M small at every point. So with a prox, CONVERGED
+    also needs a curvature of at most 4/s between x and x⁺.
 
-    Derivatives with respect to `args`, to the strengths of a `Prox` and to arrays that the functions
-    close over are those of the fixed point x = prox(x − s·∇f(x), s), forward and reverse; the loop itself
-    is not differentiated. x must be determined: on the coordinates that are not fixed by g, the Hessian
-    of f must be invertible. GMRES solves the linear system to a residual of 100 roundings. Its condition
-    number times 1e-14 (float64) or 1e-5 (float32) bounds the relative error. Where that residual is not
-    reached, every derivative is NaN.
+    The solution has derivatives, forward and reverse, with respect to `args`, to the strengths of a
+    `Prox` and to arrays that the functions close over. They are the derivatives of the fixed point
+    x = prox(x − s·∇f(x), s); the loop itself is not differentiated. x must be determined: on the
+    coordinates that g does not fix, the Hessian of f must be invertible. GMRES solves the linear system
+    to a residual of 100 times the rounding. The relative error is then at most the condition number
+    times 1e-14 in float64, or 1e-5 in float32. If GMRES does not get there, every derivative is NaN.
 
     Each call traces `fun`, and the callables among `prox`, `learning_rate` and `momentum`, as they are at
-    that moment. Where the traces are those of an earlier call, its compiled program serves again, and the
+    that moment. If the traces equal those of an earlier call, its compiled program serves again, and the
     arrays that the functions close over are passed to it. So new data compile nothing, but a number that a
-    function closes over is part of the program. Functions with a derivative rule of their own
+    function closes over is part of the program. Functions with their own derivative rule
     (`jax.custom_jvp`) are compiled at each call, unless they are under `jax.jit`.
 
     Args:
@@ -83,11 +83,11 @@ def minimize(
         learning_rate: the step size, a number or an Optax schedule; None to backtrack.
         momentum: the rule, a number or an Optax schedule, as in `fista`.
         restart: "gradient", "speed", "value" or None, as in `fista`.
-        optimizer: takes the place of `fista`. Its updates are applied, and it has to take the prox
-            itself (`proximal`); `prox` and `learning_rate` then serve the stopping test, which needs
-            both or neither. It is given `value`, `grad` and `value_fn` of f without the penalty, and x
-            is its `eval_params`. `momentum` and `restart` are then left out. Another object is another
-            program.
+        optimizer: an Optax optimizer in place of `fista`. It has to apply the prox itself, by
+            `proximal`. `prox` and `learning_rate` then serve only the stopping test, which needs both
+            or neither. The optimizer is given `value`, `grad` and `value_fn` of f without the penalty,
+            and x is its `eval_params`. Leave out `momentum` and `restart`. A new object is compiled
+            anew.
         tol: relative tolerance, a number in [0, 1).
         gradient_scale: a norm ≥ 0, in units of ∇f, that the tolerance is at least relative to; with
             gradient_scale = a/tol the tolerance is a at least.
@@ -121,7 +121,7 @@ def minimize(
         >>> print(jax.jacobian(lambda strength: lasso(strength).params)(1.0).round(4))
         [-0.25  0.  ]
 
-    Source: the method is that of `fista`; derivatives after Bertrand, Klopfenstein, Massias, Blondel,
+    Source: as `fista`; derivatives after Bertrand, Klopfenstein, Massias, Blondel,
     Vaiter, Gramfort and Salmon, *Implicit differentiation for fast hyperparameter selection in
     non-smooth convex learning*, 2022.
     """

@@ -26,7 +26,7 @@ class Reason(enum.IntEnum):
 class History(NamedTuple):
     """F(x) and the norm of the gradient mapping after each step; NaN beyond the last.
 
-    Under `jax_debug_nans`, which takes every NaN for an error, it is inf.
+    Under `jax_debug_nans`, where every NaN is an error, it is inf there.
     """
 
     value: jax.Array
@@ -34,14 +34,14 @@ class History(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """What `minimize` returns: arrays, so that it passes through jit and vmap.
+    """The result of `minimize`: arrays, so that it passes through jit and vmap.
 
     Attributes:
         params: x, in the tree and dtypes of `init_params`.
         value: F(x) = f(x) + g(x); f(x) alone where the prox does not know its penalty.
         gradient_mapping_norm: ‖x − prox(x − s·∇f(x), s)‖/s, evaluated at x with the latest s > 0;
             ‖∇f(x)‖ without a prox.
-        gradient_scale: the norm that `tol` is relative to, less ‖∇f(x)‖; a path hands it on.
+        gradient_scale: the norm that `tol` is relative to, apart from ‖∇f(x)‖; pass it on along a path.
         steps: steps taken, int32.
         value_evaluations: evaluations of the objective, those with a gradient included.
         gradient_evaluations: evaluations of the gradient.

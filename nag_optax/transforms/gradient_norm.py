@@ -36,26 +36,26 @@ def scale_by_gradient_norm(
     n̄⁺ = (1 − η)·n̄ + η·min(n, n̄·min_scale^(−1/exponent)),   η = (1 − decay)/(1 − decayᵗ)
     ```
 
-    u is the incoming update, its norm taken over all leaves, and n̄ the average of the norms before
-    this one, with decay^k as the weight of the one k steps back; the first step has s = 1. A norm
-    so large that s = min_scale enters the average as the smallest such norm: among equal norms a
-    spike, however high, lengthens the next step by the factor 1 + (1/min_scale − 1)·η and no more
-    (exponent 1). A gradient that is zero or not finite leaves the average as it was; in float32 a
-    norm below some 1e-19 counts as zero and one above 1e19 as infinite, because n² is what is summed.
+    u is the incoming update, and its norm is taken over all leaves. n̄ is the average of the norms
+    before this one, with the weight decay^k for the one k steps back. The first step has s = 1. A norm
+    so large that s = min_scale enters the average as the smallest such norm. So among equal norms a
+    spike, however high, lengthens the next step by at most the factor 1 + (1/min_scale − 1)·η
+    (exponent 1). A gradient that is zero or not finite leaves the average as it was. In float32 a norm
+    below some 1e-19 counts as zero and one above 1e19 as infinite, because squares are summed.
 
     Put it in front of an optimizer, where it scales the gradient, or after plain descent, which is
     the same. In front of an adaptive optimizer, which divides by a running scale itself, it changes
     little but the weight of a spike.
 
-    - **Clipping.** With exponent 1, min_scale 0 and max_scale 1 it is clipping by global norm with
-      n̄ as the threshold, so that no threshold need be found; a larger max_scale grows small
-      gradients as well. Exponent 1 without limits gives every step the length n̄.
-    - **AdaGrad-norm** divides by the root of the sum of all n²: its steps only shrink, and a spike
-      shrinks all that follow. Here the average forgets: while n is constant s is 1, and a spike
-      is over after some 1/(1 − decay) steps.
+    - **Clipping.** With exponent 1, min_scale 0 and max_scale 1 it clips by global norm, and n̄ is the
+      threshold, so that you need not find one. A larger max_scale also lengthens small gradients.
+      Exponent 1 without limits gives every step the length n̄.
+    - **AdaGrad-norm** divides by the root of the sum of all n². Its steps only shrink, and a spike
+      shrinks all that follow. Here the average forgets: while n is constant s is 1, and a spike is
+      over after some 1/(1 − decay) steps.
 
     Args:
-        decay: of the average, in [0, 1); 0 compares with the step before alone.
+        decay: the decay of the average, in [0, 1); 0 compares only with the step before.
         exponent: ≥ 0; 0 turns the scaling off.
         min_scale: smallest s, in [0, 1).
         max_scale: largest s, at least 1; `math.inf` sets no limit.

@@ -68,28 +68,29 @@ def low_memory(
     ```
 
     Each step unpacks the state to float32, takes the inner step, and packs the state again. Both
-    roundings are right on average, so that slow averages neither stall nor drift. A positive number of
-    a block without a negative one never becomes 0: it may be an average of squares, by whose root the
-    optimizer divides.
+    roundings are right on average, so that slow averages neither stall nor drift. In a block without
+    negative numbers a positive one never becomes 0. It may be an average of squares, and the optimizer
+    divides by its root.
 
-    Packed are the real floating arrays of at least `min_size` numbers, but for the iterates of `fista`
-    and `snoo`: those are parameters. An optimizer of others that keeps parameters in its state
-    (`optax.contrib.schedule_free`, `optax.lookahead`) is not for one byte.
+    Real floating arrays of at least `min_size` numbers are packed. The iterates of `fista` and `snoo` are
+    parameters, and stay as they are. Do not put other optimizers that keep parameters in their state
+    (`optax.contrib.schedule_free`, `optax.lookahead`) into one byte.
 
     Args:
         inner: the optimizer, `optax.GradientTransformation`.
         dtype: `jnp.int8` for 1 + 4/block_size bytes a number, or `jnp.bfloat16` for two.
-        block_size: numbers that share a scale, an integer in [1, 65536]. On a mesh it falls until no
-            block lies across two devices, if `init` is given arrays there or the mesh's axes are explicit.
-        min_size: arrays of fewer numbers stay as they are, an integer of at least 1.
-        seed: an integer in [0, 2³²), of the rounding.
+        block_size: how many numbers share a scale, an integer in [1, 65536]. On a mesh it becomes
+            smaller, until no block lies across two devices. For that, `init` must be given arrays on the
+            mesh, or the mesh's axes must be explicit.
+        min_size: an integer of at least 1; arrays of fewer numbers stay as they are.
+        seed: an integer in [0, 2³²), for the rounding.
 
     Returns:
         A transformation with the inner one's updates. `eval_params` reads its state.
 
     Raises:
-        ValueError: if a number is out of range, or the dtype is another one.
-        TypeError: if `inner` is no transformation, or a number no integer.
+        ValueError: if a number is out of range, or the dtype is neither of the two.
+        TypeError: if `inner` is no transformation, or a number is no integer.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, nag_optax

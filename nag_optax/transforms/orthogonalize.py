@@ -29,7 +29,7 @@ def orthogonalize(
     matrices: Matrices | None = None,
     dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Replaces each matrix by nearly its orthogonal polar factor: UVᵀ, where it was UΣVᵀ.
+    """Brings each matrix UΣVᵀ near its orthogonal polar factor UVᵀ.
 
     ```
     X₀ = G / max(‖G‖_F, eps)
@@ -44,26 +44,25 @@ def orthogonalize(
     Args:
         steps: how many, at least 1. A traced number compiles to a loop without reverse-mode
             derivative.
-        coefficients: (a, b, c), or one such triple for each step, the last of which serves all
-            further steps.
-        eps: > 0, the norm below which a matrix is scaled up no further.
+        coefficients: (a, b, c), or one such triple for each step. The last triple serves all further
+            steps.
+        eps: > 0; a matrix of a smaller norm is not scaled up all the way.
         matrices: how the arrays hold matrices: a `Matrix` for all of them, a tree that the updates
-            extend, or a function, as in `muon`. What is said of an array is a `Matrix`; True for one
-            matrix (…·m, n) of an array (…, m, n), as of a convolution (height, width, in, out);
-            False or None for an array that stays as it is. None takes True for every array.
-        dtype: in which X and A are kept; None takes the update's, at least float32. Products and
-            sums are in float32 at least either way, as far as `jax.default_matmul_precision`
-            allows; bfloat16 is what `torch.optim.Muon` uses, and faster where the hardware has it.
+            extend, or a function, as in `muon`. The answer for an array is a `Matrix`; True for one
+            matrix (…·m, n) of an array (…, m, n), such as a convolution (height, width, in, out);
+            False or None for an array that stays as it is. Without `matrices` it is True for every array.
+        dtype: the dtype of X and A; None takes the update's, at least float32. Products and sums are
+            in float32 at least either way, as far as `jax.default_matmul_precision` allows.
+            `torch.optim.Muon` uses bfloat16, which is faster where the hardware has it.
 
     Returns:
         A transformation whose update has the shape and dtype of the incoming one. Matrices of one
-        shape are one batch. On a mesh, the devices share the batch: each
-        works on its own matrices, after one exchange and before another. Inside `jax.shard_map`
-        each device works on what it has.
+        shape are one batch. On a mesh, the devices share the batch: each works on its own matrices,
+        after one exchange and before another. Inside `jax.shard_map` each device works on its part.
 
     Raises:
-        ValueError: if a Python number or the coefficients are out of range, or an array has not the
-            axes that `matrices` names, or fewer than two.
+        ValueError: if a Python number or the coefficients are out of range, or an array lacks an
+            axis that `matrices` names, or has fewer than two.
         TypeError: if steps is no integer, or `matrices` holds something else.
 
     Example:

@@ -25,7 +25,7 @@ def proximal(prox: ProxLike, step_size: optax.ScalarOrSchedule) -> optax.Gradien
             that keeps the tree, shapes and dtypes. Under `optax.inject_hyperparams`, name it in
             `static_args`.
         step_size: the learning rate of the step before it, a number ≥ 0 or the same Optax schedule.
-            With another one the minimum found is that of another strength.
+            With another one you find the minimum for another strength.
 
     Returns:
         A transformation whose update has the dtype of the incoming update and is computed in
@@ -34,7 +34,7 @@ def proximal(prox: ProxLike, step_size: optax.ScalarOrSchedule) -> optax.Gradien
 
     Raises:
         ValueError: if step_size is a negative Python number or no scalar, the parameters are
-            missing, their tree or a shape is not that of the updates, or the prox changes the tree
+            missing, they differ from the updates in tree or shape, or the prox changes the tree
             or a shape.
         TypeError: if prox is not callable, step_size is neither a number nor a schedule, or the
             prox changes a dtype.

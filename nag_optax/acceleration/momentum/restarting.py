@@ -45,7 +45,7 @@ def restarting(momentum: Momentum, restart: Restart | None) -> MomentumRule:
             there is no restart.
 
     Returns:
-        A `MomentumRule` with the iterate and the `retime` of the rule inside.
+        A `MomentumRule`, with the iterate and the `retime` of the rule that it wraps.
 
     Raises:
         ValueError: if restart is unknown, or a number is out of range; in the update, if `value=` is

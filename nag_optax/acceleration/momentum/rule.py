@@ -24,7 +24,7 @@ RuleState = Any
 
 
 class Step(NamedTuple):
-    """What a rule may look at: the step that is about to be taken.
+    """The step that is about to be taken, for a rule to look at.
 
     Attributes:
         update: u, the incoming step, a tree; None in place of a leaf that stays.
@@ -38,7 +38,7 @@ class Step(NamedTuple):
 
 
 class MomentumRule(NamedTuple):
-    """What a method is, apart from its step: two coefficients a step.
+    """A method, apart from its step: two coefficients for each step.
 
     The kernel computes `w⁺ = β·(w + u) + γ·u` and returns `u + w⁺`. One of your own needs `init` and
     `coefficients`.
@@ -47,8 +47,8 @@ class MomentumRule(NamedTuple):
         init: `init() -> rule_state`, a pytree of arrays of fixed shapes and dtypes.
         coefficients: `coefficients(rule_state, step) -> ((beta, gamma), rule_state)`, pure and without
             a Python branch on an array. Scalars; beta in [0, 1) for every rule of this package. `step` is
-            a `Step`. Of the rules of this package `restarting` alone looks at it; the others can be
-            called without it.
+            a `Step`. In this package only `restarting` looks at it; the other rules can be called
+            without it.
         evaluation: the factor e of the iterate to evaluate, `x = p + e·w`. A number, or a function
             of the rule state after the step for methods whose factor moves. −1 gives the primary
             iterate of Nesterov's method.

@@ -20,8 +20,8 @@ def sutskever(max_momentum: Scalar = 0.99) -> MomentumRule:
         max_momentum: the ceiling, a number in [0, 1); the paper uses 0.9 to 0.999.
 
     Returns:
-        A `MomentumRule` for `accelerate`, `scale_by_nesterov` or `nag`. As every rule, a restart
-        sends it back to its beginning, t = 0.
+        A `MomentumRule` for `accelerate`, `scale_by_nesterov` or `nag`. A restart sends it back to
+        t = 0.
 
     Raises:
         ValueError: if `max_momentum` is a Python number outside [0, 1).
