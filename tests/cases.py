@@ -178,6 +178,15 @@ def gpa_sgd(
     return nag_optax.gpa(optax.sgd(learning_rate), mu_x, mu_y, accumulator_dtype=accumulator_dtype)
 
 
+def low_memory_nag(
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: nag_optax.momentum.Momentum,
+    accumulator_dtype: Any = None,
+) -> optax.GradientTransformation:
+    """Small arrays are not packed, and keep every promise; what is packed has a test file of its own."""
+    return nag_optax.low_memory(nag_optax.nag(learning_rate, momentum, accumulator_dtype=accumulator_dtype))
+
+
 def _rising_momentum(count: jax.typing.ArrayLike) -> jax.Array:
     return 0.9 * rising(float_count(count))
 
@@ -292,6 +301,7 @@ CASES = (
         accumulate="gradients",
     ),
     _case("proximal", proximal_nag, {"lean": False}, learning_rate=0.05, momentum=0.9, strength=1e-4),
+    _case("low_memory", low_memory_nag, {"lean": False}, learning_rate=0.05, momentum=0.9),
     _case("nag-plain", nag_optax.nag, {"buffers": 0}, learning_rate=0.05, momentum=0.0),
     _case(
         "nag-float32-buffer",

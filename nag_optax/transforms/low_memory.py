@@ -16,8 +16,9 @@ from nag_optax.transforms.stochastic_rounding import random_bits, to_bfloat16, u
 
 
 class Format(NamedTuple):
-    """Of a packed array: its dtype before, and how many numbers share a scale."""
+    """Of a packed array: which leaf of the inner state, its dtype before, how many numbers share a scale."""
 
+    leaf: int
     dtype: Any
     block_size: int
 
@@ -25,9 +26,9 @@ class Format(NamedTuple):
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Formats:
-    """One for each leaf of the inner state, None where it is not packed. No arrays: a part of the type."""
+    """One for each packed array. No arrays: a part of the type."""
 
-    of_leaves: tuple[Format | None, ...]
+    of_packed: tuple[Format, ...]
 
 
 class LowMemoryState(NamedTuple):
@@ -114,14 +115,13 @@ def low_memory(
     def pack(state: Any, step: jax.Array, before: Formats | None = None) -> LowMemoryState:
         """The packed state; with the block sizes of the state before."""
         leaves, treedef = jax.tree.flatten(state, is_leaf=_is_iterate)
-        old = [None] * len(leaves) if before is None else before.of_leaves
+        known = {} if before is None else {form.leaf: form.block_size for form in before.of_packed}
         scales, formats = [], []
-        for k, (x, known) in enumerate(zip(leaves, old, strict=True)):
+        for k, x in enumerate(leaves):
             if not _is_large(x, min_size):
-                formats.append(None)
                 continue
-            size = codes.block_size_within(x, block_size) if known is None else known.block_size
-            formats.append(Format(x.dtype, size))
+            size = known[k] if known else codes.block_size_within(x, block_size)
+            formats.append(Format(k, x.dtype, size))
             bits, wide = random_bits(x.shape, step, k, seed), x.astype(jnp.float32)
             if dtype == jnp.bfloat16:
                 leaves[k] = to_bfloat16(wide, bits)
@@ -146,11 +146,10 @@ def unpack(state: LowMemoryState) -> Any:
     """The state of the inner optimizer, each array in its own dtype."""
     leaves, treedef = jax.tree.flatten(state.inner_state, is_leaf=_is_iterate)
     scales = iter(jax.tree.leaves(state.scales))
-    for k, form in enumerate(state.formats.of_leaves):
-        if form is not None:
-            x = leaves[k]
-            wide = codes.decode(x, next(scales), form.block_size) if x.dtype == jnp.int8 else x
-            leaves[k] = wide.astype(form.dtype)
+    for form in state.formats.of_packed:
+        x = leaves[form.leaf]
+        wide = codes.decode(x, next(scales), form.block_size) if x.dtype == jnp.int8 else x
+        leaves[form.leaf] = wide.astype(form.dtype)
     return treedef.unflatten(leaves)
 
 
