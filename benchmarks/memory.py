@@ -47,8 +47,9 @@ LOSS_COLUMNS = (
 LEGEND = """\
 bytes a parameter: of the state, by the arguments of the compiled step without parameters and gradients. \
 bytes a number: the same beside float32's four.
-moved, temporary: bytes a parameter that the operations of the compiled step read and write, by XLA's cost \
-analysis, and that a call allocates beside its arguments. kernels: operations that a call starts.
+moved: bytes a parameter that the operations of the compiled step read and write, by XLA's cost analysis. \
+temporary: bytes a parameter that a call allocates beside its arguments. kernels: operations that a call \
+starts.
 ms a step: median and quartiles over the rounds of one run in which both states take turns; jitted, \
 parameters and state donated.
 loss: on all training images after the last step, without dropout; mean ± standard deviation over the seeds.

@@ -31,12 +31,12 @@ COLUMNS = (
     "mean loss at each learning rate",
 )
 LEGEND = [
-    "learning rate: the one of the lowest mean loss over the seeds on a part that is held out from training.",
+    "learning rate: the rate with the lowest mean loss over the seeds on data held out from training.",
     "Losses, and differences between runs of the same seed: mean ± standard deviation over the seeds.",
-    'All with weight decay 1e-4, but laprop with none. nadamw(variant="optax") is optax.nadamw.',
+    'All have weight decay 1e-4, except laprop, which has none. nadamw(variant="optax") is optax.nadamw.',
     "The default variant of nadam and nadamw has the lowest geometric mean of the losses over the tasks.",
     "characters: a transformer of two layers and 115,136 parameters learns the standard library's sources, "
-    "which are those of the Python that is named above.",
+    "as they are in the Python named above.",
 ]
 
 

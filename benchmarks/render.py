@@ -39,8 +39,8 @@ INTRODUCTION = """\
 # Benchmarks
 
 `python -m benchmarks.render` writes this page from the files in `benchmarks/results`; no number of a table
-is typed. What is compared is timed in one run, in turns, so that the ratios are steadier than the times. Each
-section names its machine, its versions and the command that measures again.
+is typed. Programs that are compared take turns in one run, so that their ratios are steadier than their
+times. Each section names its machine, its versions and the command that measures again.
 
 ## Nesterov's sequence and its bound
 
@@ -51,9 +51,9 @@ python -m benchmarks.exactness --figure benchmarks/results/exactness.png
 ![Left: objective of gradient descent and of nag, each below its proven bound. Right: distance from
 Nesterov's sequence while the learning rate decays, of nag and of optax.sgd.](exactness.png)
 
-On f(x) = ½ Σ λᵢ xᵢ², 100 eigenvalues from 1 down to 1e-4 and x₀ = 1, in float64. Left: step size 1/L and
-momentum (k − 1)/(k + 2), beside gradient descent. Right: momentum 0.9 and a learning rate that decays by a
-cosine from 1/L.
+The function is f(x) = ½ Σ λᵢ xᵢ², with 100 eigenvalues from 1 down to 1e-4 and x₀ = 1, in float64. Left: the
+step size is 1/L and the momentum (k − 1)/(k + 2), beside gradient descent. Right: the momentum is 0.9, and
+the learning rate decays by a cosine from 1/L.
 """
 
 
@@ -100,10 +100,10 @@ def cost_of_calls(result: dict[str, Any]) -> str:
     return (
         f"A step called from Python costs {called['milliseconds']:.2f} ms for ResNet-50's {entry['leaves']} "
         f"leaves, {torch['nag_ratio']:.1f} times torch's {torch['milliseconds']:.2f} ms: JAX takes that long "
-        "to pass so many arrays. A compiled loop, as in `nag-optax train`, passes them once. Its step was "
-        "measured apart from this table, by a prototype on the same kind of card, in three forms: a kernel "
-        "for each leaf, one kernel for the small leaves of a shape (as now), and one flat array of that "
-        "size, which is the bound. "
+        "to pass so many arrays. A compiled loop, as in `nag-optax train`, passes them once. A prototype on "
+        "the same kind of card measured its step, apart from this table, in three forms: a kernel for each "
+        "leaf; one kernel for the small leaves of a shape, as now; and one flat array of that size, which is "
+        "the bound. "
         + " ".join(
             f"{name}: {', '.join(f'{time:.2f}' for time in times)} ms."
             for name, times in LOOP_MILLISECONDS.items()

@@ -24,7 +24,7 @@ PROGRAMS = {
 COLUMNS = ("process", "loads", "ms", "quartiles")
 LEGEND = """\
 ms: median and quartiles over the rounds of one run in which all processes take turns.
-loads: which of the two are loaded at its end. The names of the package are imported on first use.
+loads: which of JAX and Optax are loaded at its end. The package imports its names on first use.
 """
 
 

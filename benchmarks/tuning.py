@@ -22,31 +22,31 @@ RESULTS = Path(__file__).parent / "results"
 TRIALS = "validation loss at each learning rate"
 COLUMNS = ("optimizer", "best", "validation loss", "test accuracy, %", TRIALS)
 RULE = (
-    "{}: the one of the lowest mean loss over the seeds on the validation part, a fixed 1/6 of the training "
-    "images, after training on the others; the test split chooses nothing."
+    "{}: the rate with the lowest mean loss over the seeds on a fixed sixth of the training images, which "
+    "the search holds out. The test images play no role in it."
 )
 LEGEND = [
     RULE.format("best"),
-    "test accuracy: trained on all of them with that rate; mean ± standard deviation over the seeds.",
+    "test accuracy: after training on all of them at that rate; mean ± standard deviation over the seeds.",
     "snoo, ema_nesterov and gpa go around adamw.",
 ]
 
 UNSEARCHED = (
-    "Where nothing was searched, MNIST's cnn among it, an optimizer takes its fallback: "
-    "`learning_rate` of its row in nag_optax/train/registry.py."
+    "Where nothing was searched, as for MNIST's cnn, an optimizer takes its fallback, `learning_rate` of "
+    "its row in nag_optax/train/registry.py."
 )
 NOTES = {
     (
         "digits",
         "cnn",
     ): "nag, the optimizer of `nag-optax train` without options, had finer rates and ten seeds. "
-    "They chose the schedule too: with `--schedule cosine` the same command ends at 0.00622 at best. Cosine "
-    "decay over 16 epochs, tried at 0.05 and 0.1, ends at 0.00572 at best, over 20, tried at 0.1, at "
-    "0.00619. Other schedules were tried only because seed 0 had ended at 98.33 % test accuracy with "
-    "cosine: the validation loss chose among them, but the test split was the reason to look. No other "
-    "optimizer had its schedule searched."
+    "They chose the schedule too. With `--schedule cosine` the same command ends at 0.00622 at best. Cosine "
+    "decay over 16 epochs was tried at 0.05 and 0.1 and ends at 0.00572 at best; over 20 epochs it was tried "
+    "at 0.1 and ends at 0.00619. Other schedules were tried only because seed 0 had ended at 98.33 % test "
+    "accuracy with cosine. The validation loss chose among them, but the test images were the reason to "
+    "look. No other optimizer had its schedule searched."
 }
-"""What is to say of a search beside its numbers, by dataset and model."""
+"""A remark on a search, by dataset and model."""
 
 
 def make_parser() -> Parser:

@@ -39,7 +39,7 @@ class CompareOptions:
     data_dir: OptionalPath = None
     """Folder of the images, for a --dataset that is not built in."""
     model: Annotated[str | None, one_of(MODELS, hint="(default: mlp)")] = None
-    """As in nag-optax train. Many runs of the mlp train at once; on a CPU those of the others do not."""
+    """As in nag-optax train. Many runs of the mlp train at once; on a CPU other models train one by one."""
     image_size: Int = None
     """Resize images to N x N pixels; by default they keep their size."""
     problem: Annotated[
@@ -52,7 +52,7 @@ class CompareOptions:
         tuple[str, ...] | None,
         tyro.conf.arg(
             metavar="NAME ...",
-            help=f"Of {', '.join((*OPTIMIZERS, RESTARTED))}.",
+            help=f"Some of {', '.join((*OPTIMIZERS, RESTARTED))}.",
             help_behavior_hint=f"(default: {' '.join(DEFAULT_CONTENDERS)}; muon not with --problem)",
         ),
     ] = None
@@ -60,8 +60,8 @@ class CompareOptions:
         Literal["auto"] | tuple[float, ...],
         tyro.conf.arg(metavar="auto|FLOAT ...", help_behavior_hint="(default: auto)"),
     ] = "auto"
-    """Peak learning rates to try; a sixth of the training images, held out, chooses.
-    auto: a grid of each optimizer's own, extended while its edge is best."""
+    """Peak learning rates to try; the best on a sixth of the training images, held out, is taken.
+    auto: each optimizer has a grid of its own, which grows while its edge is best."""
     schedule: Annotated[
         ScheduleName | None,
         tyro.conf.arg(
@@ -79,7 +79,7 @@ class CompareOptions:
     )
     """Steps on the problem, at least 1; for --problem."""
     seeds: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 3)")] = None
-    """Runs at each learning rate: initialisation, order of the data and dropout of their own."""
+    """Runs at each learning rate, each with its own initialisation, order of the data and dropout."""
     seed: int = 0
     """The first of the seeds; the others follow it."""
     target: Annotated[Float, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 0.97)")] = None

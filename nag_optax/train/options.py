@@ -71,7 +71,7 @@ class Options:
     """sgd, momentum, adam and adamw are Optax's; the others are this package's.
     snoo, ema_nesterov and gpa go around another one, --inner."""
     inner: Annotated[str | None, one_of(inner_names(), hint="(default: adamw)")] = None
-    """What snoo, ema_nesterov or gpa goes around; the other options are its own."""
+    """The optimizer inside of snoo, ema_nesterov or gpa; the other options are for it."""
     learning_rate: FloatInTable = None
     """Peak learning rate, above 0."""
     momentum: Annotated[Float, tyro.conf.arg(help=f"In [0, 1); by default {defaults_of('momentum')}.")] = None
@@ -101,7 +101,7 @@ class Options:
     clip_norm: Float = None
     """Clip the gradients to this global norm, above 0."""
     adaptive_step: bool = False
-    """Shorter steps while the norm of the gradients is above its running average, longer ones below."""
+    """Take shorter steps while the gradients' norm is above its running average, and longer ones below."""
     restart: Annotated[
         RestartName | None,
         tyro.conf.arg(
@@ -124,10 +124,10 @@ class Options:
     num_epochs: IntInTable = None
     """Passes over the training data, at least 1."""
     batch_size: IntInTable = None
-    """Examples a step, over all devices, at least 1."""
+    """Examples in a step, over all devices, at least 1."""
     accumulate: int = 1
     """Parts of a batch that go through the model one after the other, to spare memory; at least 1.
-    The step is still one of --batch-size examples. Batch normalisation sees a part at a time."""
+    A step still uses --batch-size examples. Batch normalisation sees one part at a time."""
     seed: int = 0
     """Seed of the initialisation, the order of the data, dropout and augmentation; at least 0."""
 
@@ -141,8 +141,8 @@ class Options:
     precision: Annotated[PrecisionName, tyro.conf.arg(metavar="{float32,bfloat16,bfloat16-parameters}")] = (
         "float32"
     )
-    """bfloat16: the model computes in it, parameters stay float32.
-    bfloat16-parameters: they are bfloat16 too, rounded stochastically. Evaluation is in float32."""
+    """bfloat16: the model computes in bfloat16, and the parameters stay float32.
+    bfloat16-parameters: the parameters are bfloat16 too, rounded stochastically. Evaluation is in float32."""
     low_memory: bool = False
     """Keep the optimizer's state in one byte a number."""
     ema: float = 0.0
@@ -164,11 +164,11 @@ class Options:
     """Replace the run that --run-dir holds."""
     validation: float = 0.0
     """Hold out this share of the training images, in [0, 1), and evaluate it after each epoch; 0 is none.
-    The checkpoint with the best accuracy on it is kept, and is the one that nag-optax evaluate takes."""
+    The checkpoint with the best accuracy on it is kept, and nag-optax evaluate takes that one."""
     target_accuracy: Float = None
     """Stop at this accuracy on the --validation images, in (0, 1]."""
     patience: Int = None
-    """Stop after so many epochs without a better accuracy on the --validation images, at least 1."""
+    """Stop after this many epochs without a better accuracy on the --validation images, at least 1."""
     dry_run: bool = False
     """Stop before the first step, after the line that says what will be trained; nothing is written."""
     train_only: bool = False

@@ -75,7 +75,7 @@ def summary_table(summary: dict[str, Any], run_dir: str) -> Table:
         f"{summary['seconds_per_epoch']:.2f} s an epoch",
     )
     table.add_row(
-        "time", f"{summary['wall_seconds']:.1f} s", f"of it {summary['compile_seconds']:.1f} s compiling"
+        "time", f"{summary['wall_seconds']:.1f} s", f"{summary['compile_seconds']:.1f} s for compiling"
     )
     frozen = f", {summary['frozen_parameters']:,} frozen" if "frozen_parameters" in summary else ""
     table.add_row("model", f"{summary['parameters']:,} parameters{frozen}", f"{summary['steps']:,} steps")
