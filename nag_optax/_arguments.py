@@ -1,4 +1,4 @@
-"""Checks of arguments: what Python can see is checked, what is traced or on a device passes."""
+"""Checks of arguments. Values that Python can see are checked; traced ones, or ones on a device, pass."""
 
 import inspect
 import math
@@ -117,7 +117,7 @@ def _is_narrow() -> bool:
 
 
 def check_flags(name: str, tree: Any) -> None:
-    """Raises unless each leaf may stand for True or False: text is always true, so a name chooses nothing."""
+    """Raises unless each leaf may stand for True or False. Text may not: it is always true."""
     for leaf in jax.tree.leaves(tree):
         if not isinstance(leaf, bool | int | np.generic | np.ndarray | jax.Array):
             raise TypeError(
@@ -127,7 +127,7 @@ def check_flags(name: str, tree: Any) -> None:
 
 
 def check_mask(name: str, mask: Any) -> None:
-    """Raises where one boolean stands for a whole mask: it may be what is left of a function."""
+    """Raises where one boolean stands for a whole mask: `inject_hyperparams` may have called a function."""
     if _is_scalar(mask):
         raise TypeError(
             f"{name} must be a tree of booleans, or a function of the parameters that gives one; "
@@ -136,7 +136,7 @@ def check_mask(name: str, mask: Any) -> None:
 
 
 def hint_of_injection(value: Any) -> str:
-    """What to say of a scalar where a function or a dtype belongs: `inject_hyperparams` calls both."""
+    """Advice for a scalar in place of a function or a dtype: `inject_hyperparams` calls both."""
     if not _is_scalar(value):
         return ""
     return (
@@ -152,7 +152,7 @@ def _is_scalar(value: Any) -> bool:
 def at_step(
     name: str, value: jax.typing.ArrayLike | optax.Schedule, count: jax.typing.ArrayLike
 ) -> jax.Array:
-    """A number, or what a schedule gives at this step, in float32 or wider. `name` is for errors."""
+    """A number, or the value of a schedule at this step, in float32 or wider. `name` is for errors."""
     return jnp.asarray(scheduled_value(name, value, count) if callable(value) else value, float)
 
 
@@ -178,7 +178,7 @@ def buffer_dtype(dtype: jax.typing.DTypeLike | None, name: str = "accumulator_dt
     if dtype is None:
         return None
     allowed = f"{name} must be a floating or complex dtype, or None"
-    # Before NumPy sees it, for which a scalar is its own dtype.
+    # Checked before NumPy sees it, which takes a scalar for its own dtype.
     if hint := hint_of_injection(dtype):
         raise ValueError(f"{allowed}; got {dtype!r}{hint}")
     try:

@@ -1,4 +1,4 @@
-"""Arrays, trees of them, and what a state keeps: dtypes, sums and norms, buffers, mesh axes."""
+"""Arrays, trees of them, and the buffers of a state: dtypes, sums and norms, mesh axes."""
 
 import functools
 import math
@@ -18,7 +18,7 @@ from nag_optax._arguments import is_python_number
 
 def wide(*dtypes: jax.typing.DTypeLike) -> jnp.dtype:
     """The dtype that holds all of these and float32."""
-    # Mixed on purpose, so it must work where the user has set strict promotion.
+    # Mixed on purpose, so it must work under strict promotion too.
     with jax.numpy_dtype_promotion("standard"):
         return functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
 
@@ -40,7 +40,7 @@ def dot(first: Any, second: Any) -> jax.Array:
 
 
 def norm(tree: Any) -> jax.Array:
-    """‖a‖, which over- and underflows only where it is no number of the dtype itself.
+    """‖a‖. It over- or underflows only if its value is no number of the dtype.
 
     Two passes each time: a second one only where it is needed takes a branch, and what a compiled loop
     costs is the number of its parts.
@@ -54,7 +54,7 @@ def array_norm(a: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
     modulus = jnp.abs(a)
     largest = jax.lax.stop_gradient(jnp.max(modulus, axes, keepdims=True, initial=0.0))
     tiny = jnp.finfo(modulus.dtype).tiny
-    # Both bounds are those of numbers with a normal reciprocal, by which XLA would multiply anyway.
+    # Between the bounds a number has a normal reciprocal, by which XLA would multiply anyway.
     scale = jnp.where(largest >= tiny, jnp.minimum(largest, 1 / tiny), 1.0)
     square = jnp.sum(jnp.square(modulus * (1 / scale)), axes)
     zero = square == 0.0
@@ -73,7 +73,7 @@ def select(flag: jax.Array, if_true: Any, if_false: Any) -> Any:
 
 
 def path_name(path: Any, root: str = "at the root") -> str:
-    """What a leaf is called in errors."""
+    """The name of a leaf in errors."""
     return jax.tree_util.keystr(path) or root
 
 
@@ -121,14 +121,14 @@ def zero_buffers(params: optax.Params, dtype: jnp.dtype | None) -> optax.Updates
             )
         if not isinstance(p, jax.Array):
             return jnp.zeros_like(p, dtype=wanted)
-        # Zeros that depend on nothing would land on one device under jit; these take p's sharding.
+        # Zeros that depend on nothing would be placed on one device under jit. These take p's sharding.
         return jnp.where(jnp.zeros([], bool), p, jnp.zeros([], own)).astype(wanted)
 
     return jax.tree_util.tree_map_with_path(zeros, params)
 
 
 def owned(tree: Any) -> Any:
-    """The same values in arrays of the state's own; in a compiled program this is nothing.
+    """The same values in the state's own arrays; in a compiled program this costs nothing.
 
     A state is given away to the next step. Were the user's array in it, it would go with the state.
     """
@@ -162,7 +162,7 @@ def _check_buffer(updates: optax.Updates, dtype: jnp.dtype | None, buffer: optax
             raise ValueError(
                 f"update {name} has shape {jnp.shape(u)}, but its parameter has shape {jnp.shape(w)}"
             )
-        # As of a checkpoint from before accumulator_dtype was asked for.
+        # For example, of a checkpoint from before accumulator_dtype was set.
         if dtype is not None and w.dtype != jax.dtypes.canonicalize_dtype(_dtype_for(w.dtype, dtype)):
             raise ValueError(
                 f"accumulator_dtype is {dtype}, but opt_state has {w.dtype} for update {name}: cast it, "
@@ -195,7 +195,7 @@ def _joined(leaves: list[jax.Array | None]) -> list[jax.Array | None]:
     To launch a kernel for each takes longer than to run it. XLA joins loops that read a common array: here
     one of ones, behind a barrier so that it is read.
     """
-    # On several devices leaves of one shape may be split in several ways, and the array only in one.
+    # On several devices leaves of one shape may be split in different ways, but the array in one alone.
     if jax.default_backend() != "gpu" or jax.device_count() > 1:
         return leaves
     small = [u for u in leaves if u is not None and u.size <= 2**18 and jnp.issubdtype(u.dtype, jnp.floating)]
@@ -210,8 +210,8 @@ def weighted_sum(
 ) -> jax.Array:
     """a·old + b·new: the next value of a buffer, in its dtype."""
     kept = jnp.asarray(a, old.dtype)
-    # XLA writes equal powers of two as a·(old + new), a product that it computes again wherever it is
-    # read: the old buffer is then read after its end, and copied. It cannot join what it does not know.
+    # XLA writes equal powers of two as a·(old + new), and computes this product again wherever it is
+    # read. The old buffer is then read late, and copied. XLA cannot join numbers that it does not know.
     if not is_python_number(a) or math.frexp(a)[0] == 0.5:
         kept = jax.lax.optimization_barrier(kept)
     return kept * old + jnp.asarray(b, old.dtype) * new
@@ -229,7 +229,7 @@ def varying_with(tree: Any, data: Any) -> Any:
     """
 
     def flag(leaf: jax.Array) -> jax.Array:
-        # Of the leaf's rank: where that is replicated, its sharding is taken too, and must fit.
+        # It has the leaf's rank, because a replicated leaf gives its sharding too, which must fit.
         return jnp.zeros_like(leaf, dtype=bool, shape=(1,) * jnp.ndim(leaf)).reshape(())
 
     no = functools.reduce(jnp.logical_or, map(flag, jax.tree.leaves(data)), jnp.zeros([], bool))
@@ -237,7 +237,7 @@ def varying_with(tree: Any, data: Any) -> Any:
 
 
 def on_auto_axes(fn: Callable, like: Any, *arrays: Any) -> Any:
-    """fn(*arrays), a tree whose arrays are split over the mesh as those of `like` are.
+    """fn(*arrays), a tree whose arrays are split over the mesh as the arrays of `like` are.
 
     For what JAX refuses on explicit mesh axes: an SVD, a sort, a product with two possible layouts. Inside,
     these axes are automatic. Without such an axis this is fn itself.

@@ -108,22 +108,22 @@ def _knowing(node: Any, tails: tuple[list[Any], ...] = ()) -> Iterator[tuple[Any
     `tails` are those of the chains around this node, from the outermost on.
     """
     if callable(getattr(type(node), "eval_params", None)):
-        # In gradient units the learning rate must follow: all that stands in the same chain may.
+        # In gradient units the learning rate must follow, so the rest of the same chain may change the step.
         known = tails[:-1] if isinstance(node, ScaleByNesterovState) else tails
         yield node, [part for tail in known for part in tail]
         return
     if isinstance(node, optax.MaskedState):
-        # The state does not say which leaves. Beside a masked accelerator they are taken to be others.
+        # A masked state does not say which leaves it has. Beside a masked accelerator we assume others.
         tails = tuple([part for part in tail if not isinstance(part, optax.MaskedState)] for tail in tails)
     children = _children(node)
     for i, child in enumerate(children):
-        # The state of a chain is a tuple; that of a named one, a dictionary, keeps no order.
+        # The state of a chain is a tuple. A named chain has a dictionary, which keeps no order.
         tail = [part for later in children[i + 1 :] for part in _parts(later)] if type(node) is tuple else []
         yield from _knowing(child, (*tails, tail) if tail else tails)
 
 
 def _parts(node: Any) -> Iterator[Any]:
-    """The states of transformations that may change a step: named tuples, all of them in Optax."""
+    """The states of transformations that may change a step; in Optax all of them are named tuples."""
     if type(node) in (tuple, list, dict):
         for child in _children(node):
             yield from _parts(child)
@@ -132,7 +132,7 @@ def _parts(node: Any) -> Iterator[Any]:
 
 
 def _children(node: Any) -> list[Any]:
-    """The nodes one level below; none of an array."""
+    """The nodes one level below; an array has none."""
     return [
         child for child in jax.tree.leaves(node, is_leaf=lambda child: child is not node) if child is not node
     ]

@@ -1,4 +1,4 @@
-"""How a state holds the iterate to evaluate: x itself, or what leads from the parameters to it.
+"""How a state holds the iterate to evaluate: x itself, or the offset from the parameters to it.
 
 x itself where it must be exact: in floating point p − w is x only to rounding, and a prox makes zeros
 that must stay zeros; slow weights outlive the fast ones that are the parameters.
@@ -63,7 +63,7 @@ class StoredIterate(NamedTuple):
 
 
 class Lookahead(NamedTuple):
-    """What leads to x = p + evaluation·offset.
+    """The offset that gives x = p + evaluation·offset.
 
     Attributes:
         offset: the tree of the parameters; None where x is p.
@@ -76,7 +76,7 @@ class Lookahead(NamedTuple):
     def eval_params(self, params: Any, *, learning_rate: Scalar | None = None) -> Any:
         """p + evaluation·offset, in parameter units."""
         del learning_rate
-        # nnx wraps every array of the state: its one leaf is the array.
+        # nnx wraps every array of the state; the one leaf of the wrapper is the array.
         factors = jax.tree.leaves(self.evaluation)
         return shifted(params, self.offset, *factors) if factors else params
 
@@ -111,7 +111,7 @@ def offset_of(state: IterateState, params: Any) -> Any:
 
 
 def shifted(params: Any, offset: Any, factor: jax.Array) -> Any:
-    """p + factor·w where there is a w, computed in the widest of the three and rounded once."""
+    """p + factor·w where there is a w, computed in the widest dtype of the three and rounded once."""
 
     def read(p: jax.Array, w: jax.Array) -> jax.Array:
         dtype = wide(jnp.result_type(p), w.dtype, factor.dtype)

@@ -1,4 +1,4 @@
-"""The step: one linear recursion, which is all that any method here does to the update and its buffer.
+"""The step: the one linear recursion that every method here applies to the update and its buffer.
 
     w⁺ = b·w + k·u      u, the incoming step; w, the one buffer
     Δ  = a·u + c·w⁺     the update that is returned;  x = p + e·w is the iterate to evaluate
@@ -21,7 +21,7 @@ from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar, Step
 
 
 class Recursion(NamedTuple):
-    """What a method is, apart from its step: four coefficients a step.
+    """A method, apart from its step: four coefficients for each step.
 
     Attributes:
         init: `init() -> state`, a pytree of arrays of fixed shapes and dtypes.
@@ -55,7 +55,7 @@ class Recursion(NamedTuple):
     def step(
         self, state: Any, offset: optax.Updates, update: optax.Updates, value: Scalar | None = None
     ) -> tuple[optax.Updates, optax.Updates, Any]:
-        """(state, w, u) ↦ (Δ, w⁺, state⁺), pure; the dtypes are those of `step_buffers`."""
+        """(state, w, u) ↦ (Δ, w⁺, state⁺), pure; with the dtypes of `step_buffers`."""
         (b, k, a, c), following = self.coefficients(state, Step(update, offset, value))
         if _inside_shard_map():
             following = varying_with(following, state)
@@ -73,7 +73,7 @@ class Recursion(NamedTuple):
         """e after a step, as an array of its own."""
         if callable(self.evaluation):
             return owned(jnp.asarray(self.evaluation(state), float))
-        # A constant is handed on: written anew, it would be one more copy in the program.
+        # A constant is handed on, because a new one would be one more copy in the program.
         return owned(jnp.asarray(self.evaluation, float)) if before is None else before
 
 

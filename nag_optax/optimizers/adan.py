@@ -129,7 +129,7 @@ def _scale_by_adan(
     dtype = buffer_dtype(accumulator_dtype)
 
     def init_fn(params: optax.Params) -> AdanState:
-        # Four buffers of their own: donated, one zero cannot stand for all.
+        # Four buffers, because one array of zeros cannot be donated four times.
         m, v, n, previous = (zero_buffers(params, dtype) for _ in range(4))
         return AdanState(jnp.zeros([], jnp.int32), m, v, n, previous, tuple(Decay.start() for _ in decays))
 
@@ -152,7 +152,7 @@ def _scale_by_adan(
                 return jnp.asarray(scalar, g.dtype)
 
             zero = jnp.zeros_like(g)
-            # Chosen, not multiplied by 0, so that a restart also ends a NaN.
+            # A choice, not a product with 0, so that a restart also ends a NaN.
             d = jnp.where(first, zero, g - previous)
             if restart_every is not None:
                 m, v, n = (jnp.where(first, zero, buffer) for buffer in (m, v, n))

@@ -20,7 +20,7 @@ SHRINK = 0.5
 # where it hovers about the largest, and where the curvature falls it must not lag behind.
 GROWTH = 1.05
 MAX_GROWTH = 2.0
-# Rounding of a sum, and how far a difference must stand out of it to be believed.
+# The rounding of a sum, and how many times larger a difference must be to be believed.
 _ROUNDINGS = 10.0
 _CLEAR = 8.0
 # From the largest to the smallest number of float32 by halves.
@@ -30,7 +30,7 @@ Value = Callable[[Any], jax.Array]
 
 
 class BacktrackingState(NamedTuple):
-    """What the search carries from step to step, and what it reports of the latest one.
+    """State of the search from step to step, and its report of the latest one.
 
     Attributes:
         next_step_size: the step size for which the lookahead was formed; 0 before the first step.
@@ -90,16 +90,16 @@ def search(
         point, s = trial.point, trial.step_size
         target = forward_backward(prox, point.params, point.grad, s)
         verdict = _judge(point, target, s, value_fn)
-        # Outside of the domain of f there is nothing to judge, and x is inside.
+        # Outside of the domain of f no step size can be judged. x is inside.
         outside = ~jnp.isfinite(verdict.slope + point.value)
         returns = outside & ~trial.at_iterate
         measures = first & (trial.trials == 0) & verdict.clear & (verdict.curvature > 0)
-        # A larger step size that goes no further, or that no clear difference tests, is worth nothing.
+        # A larger step size is useless if it goes no further, or if no clear difference tests it.
         useful = verdict.clear & ((trial.trials < 2) | (verdict.length > GROWTH * trial.verdict.length))
         growing = trial.growing & (measures | (verdict.accepted & useful))
         done = ((verdict.accepted & ~growing) | outside | (verdict.length == 0)) & ~returns
         other = jnp.where(growing, s / SHRINK, SHRINK * s)
-        # A little less than the equality, which rounding would decide.
+        # A little less than equality, because rounding would decide that.
         other = jnp.where(measures, 0.99 / verdict.curvature, other)
         other = jnp.where(done | returns, s, other)
         point, gradients = _moved(point, s / other, done | growing, returns, rule, value_fn)
@@ -150,7 +150,7 @@ def search(
 
 
 class _Verdict(NamedTuple):
-    """What a trial found: f(x⁺), ‖d‖, ⟨g, d⟩ and the curvature 2(f(x⁺) − f(p) − ⟨g, d⟩)/‖d‖²."""
+    """The findings of a trial: f(x⁺), ‖d‖, ⟨g, d⟩ and the curvature 2(f(x⁺) − f(p) − ⟨g, d⟩)/‖d‖²."""
 
     value: jax.Array
     length: jax.Array
@@ -181,7 +181,7 @@ def _judge(point: Point, target: Any, s: jax.Array, value_fn: Value) -> _Verdict
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in [value, *jax.tree.leaves(point.params)])
     value = value.astype(float)
     slope, length = dot(point.grad, step), norm(step)
-    # Not ‖d‖², which in small units underflows: ‖d‖/s and ‖d‖²/s are a slope and a value.
+    # ‖d‖² would underflow in small units. ‖d‖/s is a slope and ‖d‖²/s a value, which do not.
     excess, allowed = value - point.value - slope, 0.5 * length * (length / s)
     divisor = jnp.where(length > 0, length, 1.0)
     noise = _ROUNDINGS * eps * (jnp.abs(value) + jnp.abs(point.value) + jnp.abs(slope))

@@ -149,14 +149,14 @@ def fista(
             return value
         seen = jax.tree.map(lambda z, p: None if z is None else p, target, params, is_leaf=is_none)
         g = penalty(prox, seen)
-        # p may lie outside a set that x is in.
+        # p may lie outside of a set that contains x.
         return jnp.asarray(value).astype(float) + jnp.where(jnp.isfinite(g), g, 0.0)
 
     def next_state(target: Any, state: Any, params: Any, rule_state: Any, search: Any) -> IterateState:
         def stays(x: jax.Array, p: jax.Array) -> jax.Array:
             return jnp.where(state.started, x, p.astype(x.dtype))
 
-        # A parameter may be None as well, and has then neither.
+        # A parameter may be None too, and then has neither.
         iterate = jax.tree.map(
             lambda z, x, p: jax.tree.map(stays, x, p) if z is None else owned(z.astype(x.dtype)),
             target,
@@ -180,7 +180,7 @@ def fista(
 
     def update_with_search(updates, state, params, value, value_fn, extra_args):
         arguments = _arguments_of(value_fn, extra_args)
-        # What has no gradient stays: the lookahead to another step size leaves it where it is, too.
+        # A leaf without a gradient stays, also when the lookahead changes for another step size.
         offset = jax.tree.map(
             lambda g, w: jax.tree.map(jnp.zeros_like, w) if g is None else w,
             updates,
@@ -193,7 +193,7 @@ def fista(
         point, target, search = backtracking.search(
             state.search, start, prox, lambda p: value_fn(p, **arguments), rule
         )
-        # Without a prox the step is known better than the difference of two rounded points.
+        # Without a prox the step is known more exactly than the difference of two rounded points.
         step = descent(point.grad, search.step_size) if prox is None else difference(target, point.params)
         value = objective(point.value, target, point.params)
         _, offset, rule_state = recursion.step(point.rule_state, point.offset, step, value)
@@ -205,7 +205,7 @@ def fista(
             # After a restart the factor is 1, whatever the ratio. A step size that may not grow stays.
             free = jnp.asarray(rule.retime(rule_state, 0.5)[0]) == 1
             search = search._replace(free=free & (ratio < 1))
-        # Not the kernel's step: that starts from the point that was accepted.
+        # Not the kernel's step, because this one starts from the point that was accepted.
         step = jax.tree.map(
             lambda d, w: None if d is None else d.astype(w.dtype) + w,
             difference(target, params),
@@ -255,7 +255,7 @@ def _check_search_arguments(updates: Any, value: Any, grad: Any, value_fn: Any) 
             "leave what is frozen out of the parameters and let value_fn close over it"
         ) from None
     for (path, u), g in zip(leaves, grads, strict=True):
-        # Not by their numbers, which may be traced: the same array is the gradient of the same function.
+        # Compared by identity, because numbers may be traced. The same array comes from the same function.
         if u is not None and u is not g:
             raise ValueError(
                 "fista without a learning rate takes the gradient of value_fn itself, the same array as the "
@@ -266,5 +266,5 @@ def _check_search_arguments(updates: Any, value: Any, grad: Any, value_fn: Any) 
 
 
 def _arguments_of(value_fn: Callable, extra_args: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that value_fn takes by name, as Optax's line searches do."""
+    """The arguments that value_fn takes by name, as with Optax's line searches."""
     return {name: extra_args[name] for name in inspect.signature(value_fn).parameters if name in extra_args}

@@ -15,7 +15,7 @@ def average(decay: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
 
 
 class Decay(NamedTuple):
-    """What is left of the start of an average after some steps.
+    """The share of its start that an average still holds after some steps.
 
     Attributes:
         product: ∏β.

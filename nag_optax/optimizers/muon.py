@@ -22,7 +22,7 @@ ShapeScaling = Literal["match_rms_adamw", "original"]
 
 
 class MuonMomentumState(NamedTuple):
-    """State of the momentum inside `muon`: the kernel's.
+    """State of the momentum inside `muon`, with the fields of the kernel's.
 
     A type of its own: behind an orthogonalisation p + lr·w is no iterate, so `eval_params` must not
     take it for an accelerator.

@@ -193,7 +193,7 @@ def _scale_by_nadam(
     dtype = buffer_dtype(accumulator_dtype)
 
     def share(count: jax.Array) -> jax.Array:
-        """μ_t/b1 of the step with this count, t = count + 1."""
+        """μ_t/b1 for the step with this count, t = count + 1."""
         if variant in ("optax", "algoperf"):
             return jnp.ones([], float)
         psi = jnp.asarray(1.0 if variant == "keras" else momentum_decay, float)

@@ -16,7 +16,7 @@ from nag_optax.acceleration.step import Recursion
 
 
 class SnooMomentum(NamedTuple):
-    """What the outer step of `snoo` carries.
+    """State of the outer step of `snoo`.
 
     Attributes:
         offset: the kernel's buffer w = m·b, in units of the pseudo-gradient; None when momentum is 0.
@@ -32,7 +32,7 @@ class SnooMomentum(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """An inner step: gradients, for their dtypes alone, parameters, the objective, the step of `inner`."""
+    """An inner step: gradients (for their dtypes alone), parameters, the objective, the step of `inner`."""
 
     updates: Any
     params: Any
@@ -154,10 +154,10 @@ def snoo(
         step, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         held, momentum = state.evaluated, state.method_state
         steps = jnp.asarray(optax.safe_increment(momentum.steps))
-        # Not ==: a period that is injected may shrink.
+        # Not ==, because an injected period may shrink.
         sync = steps % jnp.asarray(sync_period, steps.dtype) == 0
         # A conditional: between outer steps nothing reads or writes the slow weights and their momentum.
-        # Of two branches, since XLA of 2025 copies what goes through three.
+        # It has two branches, because XLA of 2025 copies arrays that pass through three.
         step, slow, momentum = jax.lax.cond(
             sync | ~held.started,
             rare_step,
@@ -212,7 +212,7 @@ def snoo(
         def fast_step(u: jax.Array | None, p: jax.Array, s: jax.Array) -> jax.Array | None:
             if u is None:
                 return None
-            # To the slow weight as it is stored, so that both begin the next period as one.
+            # It leads to the slow weight as stored, so that both begin the next period with the same bits.
             to = wide(jnp.result_type(u), jnp.result_type(p), s.dtype)
             return s.astype(to) - jnp.asarray(p, to)
 

@@ -1,4 +1,4 @@
-"""Checks of what is to be drawn."""
+"""Checks of the data to draw."""
 
 from typing import Any
 

@@ -113,7 +113,7 @@ def trajectories(
     ax = new_axes((5.6, 4.2)) if ax is None else ax
     x_limits, y_limits = limits or limits_of(objective, [*finite.values()], minimum)
     draw_landscape(ax, landscape(objective, x_limits, y_limits, minimum), minimum)
-    # The more paths come above one, the wider it is, so that all are seen.
+    # A path is the wider the more paths lie above it, so that all are seen.
     extra = np.minimum(1.4 * np.arange(len(finite)), np.linspace(0, _WIDEST, len(finite)))[::-1]
     for wider, (name, points) in zip(extra, finite.items(), strict=True):
         draw_path(ax, points, shades[name], name, wider)
@@ -127,7 +127,7 @@ def trajectories(
 def limits_of(
     objective: Callable[[Any], Any], paths: Sequence[np.ndarray], minimum: Any = None
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Of paths and minimum, with a margin; a path that rises would shrink the others to a dot."""
+    """The limits of paths and minimum, with a margin. Rising paths would shrink the others; they are left out."""
     import jax
     import jax.numpy as jnp
 
@@ -140,7 +140,7 @@ def limits_of(
         margin = 2 * _margin(low, high)
         low, high = _box(np.clip(np.concatenate([*kept, *paths]), low - margin, high + margin))
     else:
-        # There is nothing but what rises.
+        # All paths rise.
         low, high = _box(np.concatenate(paths))
     margin = _margin(low, high)
     low, high = low - margin, high + margin

@@ -75,7 +75,7 @@ def sensitivity(
     ax.plot(columns, rows, "x", color="black", ms=8, mew=1.6, ls="none", label="diverged")
     best = np.unravel_index(np.argmin(np.where(finite, losses, np.inf)), losses.shape)
     ax.plot(best[1], best[0], "o", ms=14, mfc="none", mec=VERMILION, mew=2.2, ls="none", label="best")
-    # More of them, or long ones unturned, would be printed over each other.
+    # More labels, or long ones that are not turned, would overlap.
     labelled = range(0, len(learning_rates), -(-len(learning_rates) // _LABELS))
     labels = [f"{learning_rates[i]:.3g}" for i in labelled]
     tight = any(len(a + b) / 2 + 0.5 > _ROOM / len(labels) for a, b in itertools.pairwise(labels))

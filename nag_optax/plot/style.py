@@ -1,4 +1,4 @@
-"""What all figures share: colours that colour-blind readers tell apart, bare axes, a safe way to save."""
+"""The style of all figures: colours that colour-blind readers tell apart, bare axes, a safe way to save."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ _LABELS, _FINE_LABELS = 8, 5  # on an axis, at most: powers of ten, and what is 
 
 
 def new_axes(size: tuple[float, float]) -> "Axes":
-    """Of a figure of pyplot, which notebooks show by themselves."""
+    """The axes of a new pyplot figure, which notebooks show by themselves."""
     from matplotlib import pyplot
 
     return pyplot.subplots(figsize=size, layout="constrained")[1]

@@ -1,4 +1,4 @@
-"""One proximal step, with the checks of what a prox returns, and the penalty."""
+"""One proximal step, with checks of the result of the prox, and the penalty."""
 
 import inspect
 from typing import Any

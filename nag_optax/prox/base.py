@@ -1,4 +1,4 @@
-"""What every proximal operator is made of: the class `Prox`, and the way over the leaves of a tree."""
+"""The parts of every proximal operator: the class `Prox`, and the walk over the leaves of a tree."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -87,7 +87,7 @@ class Prox:
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """A tree of values that can be hashed, as one such value: an option of a `Prox`."""
+    """A tree of hashable values as one hashable value: an option of a `Prox`."""
 
     leaves: tuple[Any, ...]
     treedef: Any

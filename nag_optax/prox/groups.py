@@ -116,7 +116,7 @@ def _groups(params: Params, strength: Strength, axis: Frozen, joint: bool) -> tu
         if len({n.shape for n in norms}) > 1:
             found = ", ".join(f"{n.shape} of {leaf.name}" for n, leaf in zip(norms, leaves, strict=True))
             raise ValueError(f"axis must leave norms of one shape where joint=True; got {found}")
-        # Of leaves that a mesh may split in different ways; not a scalar, but on every device as one is.
+        # A mesh may split the leaves in different ways. This is no scalar, but every device has it, like one.
         norms = [on_auto_axes(_joined, 0.0, norms)] * len(norms)
     strengths = spread("strength", strength, params, leaves, [n.shape for n in norms])
     return [_Group(*group) for group in zip(leaves, axes, norms, strengths, strict=True)], treedef

@@ -1,4 +1,4 @@
-"""A prox of one's own, from what it does to one array."""
+"""A prox of your own, made of a function of one array."""
 
 import functools
 import inspect
@@ -65,7 +65,7 @@ def leafwise(
         each = [spread(name, s, params, leaves) for name, s in zip(names, strengths, strict=True)]
         return leaves, treedef, [[arrays[i] for arrays in each] for i in range(len(leaves))]
 
-    # Made once, so that two operators of other strengths are one structure; and known by their makers.
+    # Made once, so that operators that differ in strength alone have one structure.
     @functools.wraps(point)
     def solve(params: Params, step_size: jax.typing.ArrayLike, *strengths: Strength) -> Params:
         leaves, treedef, own = rows(params, strengths)

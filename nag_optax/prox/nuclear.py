@@ -135,7 +135,7 @@ def _singular_value_threshold_jvp(primals, tangents):
 
 
 def _ratio(kept: jax.Array, values: jax.Array, above: jax.Array) -> jax.Array:
-    """kept/values; where values are zero and above the threshold, that is zero too and f the identity."""
+    """kept/values. A zero above the threshold has 1, because the threshold is 0 then and f the identity."""
     zero = values == 0.0
     return jnp.where(zero, above.astype(values.dtype), kept / jnp.where(zero, 1.0, values))
 

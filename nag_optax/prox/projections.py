@@ -15,7 +15,7 @@ from nag_optax._arrays import array_norm, on_auto_axes, wide
 from nag_optax.prox.base import Leaf, Params, Prox, indicator, leaves_of, narrowed
 from nag_optax.prox.constraints import box, nonnegative
 
-# Of Optax's projections these alone are right for complex parameters.
+# Only these of Optax's projections are right for complex parameters.
 _COMPLEX = (optax.projections.projection_l2_ball, optax.projections.projection_l2_sphere)
 
 
@@ -110,7 +110,7 @@ def _projected(
             raise TypeError(
                 f"{_name(fn)} is for real parameters; parameter {leaf.name} has dtype {leaf.dtype}"
             )
-    # With x64 enabled some of Optax's are float64 inside, and their derivatives then fail for float32.
+    # With x64 enabled some of Optax's are float64 inside. Their derivatives then fail for float32.
     dtype = wide(jnp.result_type(float), *(leaf.array.dtype for leaf in leaves))
     given = [leaf.array.astype(dtype) for leaf in leaves]
     if not any(a.size for a in given):
@@ -144,7 +144,7 @@ def _in_dtype(value: Any, dtype: jnp.dtype) -> Any:
 
 
 def _called(fn: Callable[..., Params], tree: Params, args: tuple, kwargs: dict) -> Params:
-    """fn(tree, *args, **kwargs), in which implicit promotion is allowed: functions of others use it."""
+    """fn(tree, *args, **kwargs) with implicit promotion, which functions of others use."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         return fn(tree, *args, **kwargs)
 
@@ -160,7 +160,7 @@ def _promoting_jvp(fn: Callable[..., Params], primals: tuple, tangents: tuple) -
 
 
 def _l2_ball(tree: Params, scale: jax.typing.ArrayLike = 1.0) -> Params:
-    """As Optax's, whose derivative within the ball is not 0 but what rounding leaves of it."""
+    """As Optax's. Its derivative within the ball would not be 0, but a rounding error."""
     length = array_norm(jnp.stack([array_norm(leaf) for leaf in jax.tree.leaves(tree)]))
     outside = length > scale
     factor = jnp.where(outside, scale / jnp.where(outside, length, 1), 1)

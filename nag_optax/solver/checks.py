@@ -1,4 +1,4 @@
-"""Checks of what `minimize` is given."""
+"""Checks of the arguments of `minimize`."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from nag_optax.prox.apply import check_prox, proximal_point
 
 
 def check_options(fun, prox, learning_rate, optimizer, tol, gradient_scale, max_steps, args) -> None:
-    """Everything that the arguments alone can tell."""
+    """Everything that can be checked from the arguments alone."""
     if not callable(fun):
         raise TypeError(f"fun must be callable; got {fun!r} of type {type(fun).__name__}")
     if prox is not None:

@@ -31,10 +31,10 @@ class Closed:
 
 
 class Program:
-    """What a function computes, apart from the arrays that it closes over; equal if it is the same."""
+    """The program of a function, apart from the arrays that it closes over; equal for equal programs."""
 
     def __init__(self, jaxpr: Any, example: Any, out: Any) -> None:
-        # A program outlives the call, and the user's arrays need not.
+        # A program outlives the call; it must not keep the user's arrays alive.
         self._jaxpr = jaxpr.replace(consts=[None] * len(jaxpr.consts)).jaxpr
         self._types = list(jaxpr.in_avals)
         self._out = jax.tree.structure(out)
@@ -76,7 +76,7 @@ def _jaxpr_key(jaxpr: Any) -> tuple[Any, ...]:
 
     inputs = bound(jaxpr.constvars), bound(jaxpr.invars)
     equations = tuple(
-        # The context is that of `set_mesh`, of the generator of random numbers and the like.
+        # The context holds `set_mesh`, the generator of random numbers and the like.
         (eqn.primitive, eqn.ctx, read(eqn.invars), bound(eqn.outvars), _value_key(eqn.params))
         for eqn in jaxpr.eqns
     )
@@ -84,9 +84,9 @@ def _jaxpr_key(jaxpr: Any) -> tuple[Any, ...]:
 
 
 def _value_key(value: Any) -> Any:
-    """A value that can be hashed, and equals that of another value only if JAX cannot tell them apart."""
+    """A key that can be hashed. Two values have equal keys only if JAX cannot tell them apart."""
     if hasattr(value, "eqns"):
-        # The constants inside are those of a function under the user's own jit, which JAX traces once.
+        # Constants inside belong to a function under the user's own jit, which JAX traces once.
         return (
             weakref.ref(value) if getattr(value, "consts", ()) else _jaxpr_key(getattr(value, "jaxpr", value))
         )

@@ -9,17 +9,17 @@ from jax.custom_derivatives import SymbolicZero, zero_from_primal
 
 from nag_optax._arrays import array_norm, on_auto_axes, varying_with, wide
 
-# Krylov vectors held at once: this many numbers in all, but 50 vectors at least and no more than there
-# are unknowns; and products with the matrix until GMRES gives up.
+# How many numbers the Krylov vectors may hold at once. There are at least 50 vectors, and at most as many
+# as unknowns. Then: how many products with the matrix until GMRES gives up.
 _KRYLOV_NUMBERS, _LEAST_VECTORS, _PRODUCTS = 2**18, 50, 2500
-# A residual within this many roundings of ‖b‖ + ‖x‖ is what a stable direct solver leaves.
+# A stable direct solver leaves a residual within this many roundings of ‖b‖ + ‖x‖.
 _ROUNDINGS = 100
 
 
 def with_derivative(
     solve: Callable[[list[Any]], Any], tangent: Callable[[list[Any], Any, dict[int, Any]], Any]
 ) -> Callable[[list[Any]], Any]:
-    """`solve`, whose derivative is `tangent(inputs, result, {number of an input: its tangent})`.
+    """`solve`, with the derivative `tangent(inputs, result, {number of an input: its tangent})`.
 
     Inputs that do not move have no tangent. For a part of the result that does not move, `tangent` has None.
     """
@@ -51,7 +51,7 @@ def fixed_point_tangent(image: Callable[[Any], Any], x: Any, shift: Any) -> Any:
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(x))
     _, along = jax.linearize(image, x)
 
-    # Of leaves that a mesh may split in different ways; the vector is whole on every device.
+    # A mesh may split the leaves in different ways. The vector is whole on every device.
     def vector(tree: Any) -> jax.Array:
         return on_auto_axes(_as_vector, 0.0, tree)
 
@@ -109,7 +109,7 @@ def _gmres(matvec: Callable, b: jax.Array, eps: float) -> jax.Array:
         x = x + _krylov_step(matvec, residual, vectors, 10 * eps)
         residual = b - matvec(x)
         rest = jnp.linalg.norm(residual)
-        # An x so long that its rounding exceeds b is that of a singular matrix, and solves nothing.
+        # If the rounding of x exceeds b, the matrix is singular, and x solves nothing.
         close = (rest <= _ROUNDINGS * eps * (1 + jnp.linalg.norm(x))) & (rest <= 0.01)
         return x, residual, count + 1, close
 
@@ -119,7 +119,7 @@ def _gmres(matvec: Callable, b: jax.Array, eps: float) -> jax.Array:
 
 
 def _krylov_step(matvec: Callable, residual: jax.Array, vectors: int, tol: float) -> jax.Array:
-    """The x in the Krylov space of at most so many vectors that leaves the least of the residual.
+    """The x with the least residual in the Krylov space of at most so many vectors.
 
     `left` is orthogonal to the columns of H, the projected matrix, so that 1/‖left‖ is what remains of
     the residual.
@@ -146,7 +146,7 @@ def _krylov_step(matvec: Callable, residual: jax.Array, vectors: int, tol: float
         return (k < vectors) & (jnp.linalg.norm(left) * tol < 1)
 
     basis = jnp.zeros((vectors + 1, residual.size), residual.dtype).at[0].set(residual / first)
-    # Of a vector that is not reached the coefficient is 0.
+    # A vector that is not reached has the coefficient 0.
     projected = jnp.eye(vectors + 1, vectors, -1, residual.dtype)
     left = jnp.zeros(vectors + 1, residual.dtype).at[0].set(1)
     start = varying_with((basis, projected, left, jnp.zeros([], jnp.int32)), residual)

@@ -33,13 +33,13 @@ from nag_optax.prox.apply import forward_backward, penalty
 from nag_optax.prox.base import ProxLike
 
 RUNNING, CONVERGED, MAX_STEPS, STALLED, NAN = -1, 0, 1, 2, 3
-# Why the inner loop pauses: M may be small enough at x.
+# The inner loop pauses because M may be small enough at x.
 _CHECK = -2
 
 # Steps without a gain, in the noise, until the run has stalled; a quarter of all
 # where that is more, because a slow problem is slow there too.
 _PATIENCE = 100
-# How many steps of descent a step with its momentum may be worth where x is said to be at rest.
+# A step with momentum may be worth this many steps of descent where x counts as being at rest.
 _MOMENTUM = 100
 
 
@@ -53,7 +53,7 @@ class Problem(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """When to stop: the relative tolerance, the least scale that it is relative to, the most steps."""
+    """When to stop: the relative tolerance, the least scale for it, the most steps."""
 
     tol: jax.Array
     scale: jax.Array
@@ -61,7 +61,7 @@ class Limits(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The loop's results beside the parameters, all arrays; evaluations without those of the value at x."""
+    """The loop's results beside the parameters, all arrays; the value at x counts as no evaluation."""
 
     gradient_mapping_norm: jax.Array
     gradient_scale: jax.Array
@@ -113,11 +113,11 @@ def run(
     tol, least_scale, max_steps = limits
     eps = max(float(jnp.finfo(p.dtype).eps) for p in jax.tree.leaves(init_params))
     tiny = max(float(jnp.finfo(wide(p.dtype)).tiny) for p in jax.tree.leaves(init_params))
-    # For a difference of gradients: balances its rounding and its curvature, and 1 + h is exact.
+    # For a difference of gradients. It balances rounding and curvature, and 1 + h is exact.
     h = 2.0 ** round(math.log2(eps) / 3)
 
     def is_small(mapping: jax.Array, largest: jax.Array, x_norm: jax.Array, step_size: jax.Array):
-        # What the difference in M may owe to the rounding of x: nothing below it can be claimed.
+        # The part of the difference in M that the rounding of x may cause. Nothing below it can be claimed.
         blur = 0.0 if prox is None else eps * x_norm / step_size
         # Where f is flat nothing was added to x. Below the smallest normal number every mapping is 0.
         flat, comparable = largest == 0, jnp.where(tol > 0, tol, 1.0) * largest >= tiny
@@ -151,7 +151,7 @@ def run(
             mapping = norm(_step_from(prox, carry.params, grads, step_size)) / step_size
 
         scale = jnp.where(carry.steps == 0, jnp.maximum(carry.scale, gradient_norm), carry.scale)
-        # Momentum that has built up along a flat direction tells of a gain that M does not show.
+        # Momentum that has built up along a flat direction promises a gain that M does not show.
         at_rest = jnp.maximum(mapping, speed / (_MOMENTUM * step_size))
         candidate = is_small(at_rest, jnp.maximum(scale, gradient_norm), x_norm, step_size)
         in_noise = speed * mapping <= 10 * eps * jnp.abs(value.astype(float))
@@ -272,7 +272,7 @@ def _step_from(prox: ProxLike | None, params: Any, grads: Any, step_size: jax.Ar
 
 
 def _search_of(opt_state: Any) -> BacktrackingState | None:
-    """What `fista` found, where the optimizer is one that searches."""
+    """The report of `fista`, if the optimizer searches."""
     search = opt_state.search if isinstance(opt_state, IterateState) else None
     return search if isinstance(search, BacktrackingState) else None
 

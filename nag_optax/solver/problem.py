@@ -1,4 +1,4 @@
-"""A problem as data: a tree whose leaves are arrays, and whose structure says which program solves it."""
+"""A problem as data: a tree of arrays, whose structure decides which program solves it."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ FISTA = rules.fista()
 
 
 class Problem(NamedTuple):
-    """What `minimize` is given. A new value of a leaf compiles nothing.
+    """The input of `minimize`. A new value of a leaf compiles nothing.
 
     None stands for what is not there, and for the momentum of `FISTA`. `missing` is what the history has
     beyond the last step.

@@ -22,7 +22,7 @@ Result = tuple[Solution, jax.Array]
 
 
 class Options(NamedTuple):
-    """What belongs to a program and is no data. Optimizers are compared by identity."""
+    """The part of a problem that is program, not data. Optimizers are compared by identity."""
 
     restart: Restart | None
     optimizer: Any
@@ -58,9 +58,9 @@ def program(structure: Any, options: Options, again: Callable[[], Any]) -> Calla
 def _program(structure: Any, options: Options) -> Callable[[list[Any]], Result]:
     def unpacked(leaves: list[Any]) -> Problem:
         problem = structure.unflatten(leaves)
-        # XLA copies a constant into every loop and branch that reads it, and data that would fit the cache
-        # once then do not: a step of nonnegative least squares on 600×200 took twice as long.
-        # Each by itself, because a barrier around all would be one of the varying ones inside shard_map.
+        # XLA copies a constant into every loop and branch that reads it. Data that would fit the cache once
+        # then do not: a step of nonnegative least squares on 600×200 took twice as long. Each array has
+        # its own barrier, because one around all would make them all vary inside shard_map.
         return problem._replace(fun=jax.tree.map(jax.lax.optimization_barrier, problem.fun))
 
     @jax.jit

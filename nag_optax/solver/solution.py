@@ -1,4 +1,4 @@
-"""What `minimize` returns: a solution, why it stopped, and how it came there."""
+"""The result of `minimize`: a solution, why it stopped, and how it got there."""
 
 import enum
 from typing import Any, NamedTuple

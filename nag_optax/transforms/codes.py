@@ -49,7 +49,7 @@ def encode(x: jax.Array, noise: jax.Array, block_size: int) -> tuple[jax.Array, 
     low, high = _extremes(blocks)
     scales = jnp.maximum(jnp.abs(low), jnp.abs(high))
     z = blocks / jnp.where(scales > 0, scales, 1)
-    # 254 first: a product before the sum would be fused with it, and rounded elsewhere on another device.
+    # 254 comes first. A product before the sum would be fused with it, and round by device.
     y = (2 * LARGEST) * z / (1 + jnp.abs(z))
     codes = jnp.clip(jnp.floor(y + noise).astype(jnp.int32), _least(blocks, low), LARGEST)
     return _from_blocks(codes.astype(jnp.int8), cut, x.shape), scales.reshape(cut.scales)
@@ -90,7 +90,7 @@ def _extremes(blocks: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _least(blocks: jax.Array, low: jax.Array) -> jax.Array:
-    """The least code of each number: of a positive one among squares it is 1."""
+    """The least code of each number; 1 for a positive one among squares."""
     return jnp.where((low >= 0) & (blocks > 0), 1, -LARGEST)
 
 
@@ -115,13 +115,13 @@ def block_size_within(x: Any, block_size: int) -> int:
     split = [axis for axis, (part, whole) in enumerate(zip(shard, x.shape, strict=True)) if part != whole]
     if not split:
         return block_size
-    # Of the axes behind the last one that is split: JAX joins no split axis with another.
+    # Only axes behind the last split one count, because JAX joins no split axis with another.
     tail = math.prod(shard[split[-1] + 1 :] or shard[-1:])
     return next(size for size in range(min(block_size, tail), 0, -1) if tail % size == 0)
 
 
 def _shard_shape(x: Any) -> tuple[int, ...]:
-    # The type tells of explicit axes, also where x is traced; a concrete array tells of automatic ones.
+    # The type knows explicit axes, also of a traced x. A concrete array knows automatic ones.
     for sharding in (jax.typeof(x).sharding, getattr(x, "sharding", None)):
         # Inside `shard_map` x is a device's part, and its type names no axis.
         if sharding is None or not any(getattr(sharding, "spec", [True])):

@@ -21,9 +21,9 @@ Mask = Any | Callable[[optax.Params], Any]
 
 
 def scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Optax's, except that an array keeps the dtype of what it scales."""
+    """As Optax's, except that an array does not change the dtype of the update."""
     if is_python_number(learning_rate):
-        # float: a NumPy scalar would set the dtype of the product.
+        # A float, because a NumPy scalar would set the dtype of the product.
         return optax.scale_by_learning_rate(float(learning_rate))
     if callable(learning_rate):
         return optax.scale_by_learning_rate(
@@ -67,7 +67,7 @@ def _decay(
     learning_rate: optax.ScalarOrSchedule | None,
     sign: int,
 ) -> optax.GradientTransformation:
-    """`move` at least in float32 and in the dtype of the update. No decay is a part with the same state."""
+    """`move` in the update's dtype, at least float32. Without decay the state is the same."""
     check_schedule("weight_decay", weight_decay, minimum=0)
     check_mask("mask", mask)
     counts = callable(weight_decay) or callable(learning_rate)
@@ -99,7 +99,7 @@ def _decay(
         def subtree(decays: bool, u: optax.Updates, p: optax.Params) -> optax.Updates:
             return jax.tree.map(leaf, u, p, is_leaf=is_none) if decays else u
 
-        # Of the parameters, not of the updates as optax.masked would: those may hold None.
+        # The mask is made for the parameters. optax.masked would take the updates, which may hold None.
         decays = True if mask is None else mask(params) if callable(mask) else mask
         check_flags("mask", decays)
         try:

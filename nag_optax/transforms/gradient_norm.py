@@ -103,7 +103,7 @@ def scale_by_gradient_norm(
         updates = jax.tree.map(jnp.asarray, updates)
         average = state.average
         square = dot(updates, updates)
-        # False for NaN. The root of zero has no derivative.
+        # It is False for NaN, and keeps the root away from zero, where it has no derivative.
         positive = square > 0
         norm = jnp.sqrt(jnp.where(positive, square, 1.0))
         d, power, low, high = (jnp.asarray(x, norm.dtype) for x in (decay, exponent, min_scale, max_scale))
@@ -114,7 +114,7 @@ def scale_by_gradient_norm(
 
         count = jnp.asarray(optax.safe_increment(state.num_norms))
         rate = (1.0 - d) / (1.0 - d ** count.astype(norm.dtype))
-        # Where low and power are above 0. Elsewhere no norm is too large, and the power has no derivative.
+        # Only for low and power above 0. Elsewhere no norm is too large, and the power has no derivative.
         spike = ratio < low
         smallest = average * jnp.where(spike, low, 1.0) ** (-1.0 / jnp.where(spike, power, 1.0))
         entering = jnp.where(spike, smallest, norm)

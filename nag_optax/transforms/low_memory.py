@@ -16,7 +16,7 @@ from nag_optax.transforms.stochastic_rounding import random_bits, to_bfloat16, u
 
 
 class Format(NamedTuple):
-    """Of a packed array: which leaf of the inner state, its dtype before, how many numbers share a scale."""
+    """A packed array: its leaf of the inner state, its dtype before, how many numbers share a scale."""
 
     leaf: int
     dtype: Any
@@ -26,7 +26,7 @@ class Format(NamedTuple):
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Formats:
-    """One for each packed array. No arrays: a part of the type."""
+    """One for each packed array. It holds no arrays, and is part of the type."""
 
     of_packed: tuple[Format, ...]
 
@@ -48,7 +48,7 @@ class LowMemoryState(NamedTuple):
     formats: Formats
 
     def eval_params(self, params: Any, *, learning_rate: jax.typing.ArrayLike | None = None) -> Any:
-        """What the inner state says."""
+        """The answer of the inner state."""
         return eval_params(unpack(self), params, learning_rate=learning_rate)
 
 
@@ -113,7 +113,7 @@ def low_memory(
     check_number("seed", seed, minimum=0, below=2**32, integer=True)
 
     def pack(state: Any, step: jax.Array, before: Formats | None = None) -> LowMemoryState:
-        """The packed state; with the block sizes of the state before."""
+        """The packed state, with the block sizes of the state before."""
         leaves, treedef = jax.tree.flatten(state, is_leaf=_is_iterate)
         known = {} if before is None else {form.leaf: form.block_size for form in before.of_packed}
         scales, formats = [], []
@@ -130,7 +130,7 @@ def low_memory(
                 scales.append(own)
         return LowMemoryState(step, treedef.unflatten(leaves), scales, Formats(tuple(formats)))
 
-    # Optax's types know no static part of a state.
+    # Optax's types allow no static part of a state.
     def init_fn(params: optax.Params) -> Any:
         return pack(jax.tree.map(_unfolded, inner.init(params)), jnp.zeros([], jnp.int32))
 
@@ -154,7 +154,7 @@ def unpack(state: LowMemoryState) -> Any:
 
 
 def _unfolded(x: Any) -> Any:
-    # Or XLA would pack the zeros of a new state itself while it compiles, in minutes.
+    # Without this XLA would pack the zeros of a new state while it compiles, which takes minutes.
     return jax.lax.optimization_barrier(x) if isinstance(x, jax.Array) else x
 
 
@@ -163,6 +163,6 @@ def _is_iterate(node: Any) -> bool:
 
 
 def _is_large(x: Any, min_size: int) -> bool:
-    # A leaf may be a number of Python's.
+    # A leaf may be a Python number.
     is_real = hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
     return is_real and x.size >= min_size

@@ -70,8 +70,8 @@ Matrices = Any | Callable[[Any, jax.Array], Choice] | Callable[[Any], Any]
 
 
 def matrices_of(matrices: Matrices, tree: Any) -> list[Matrix | None]:
-    """For each leaf of the tree how it holds matrices, or None where it holds none."""
-    # One boolean for all may be what is left of a function.
+    """How each leaf of the tree holds matrices; None where it holds none."""
+    # One boolean for all may be a function that `inject_hyperparams` has called.
     if hint := hint_of_injection(matrices):
         raise TypeError(f"{_ALLOWED}; got {matrices!r} alone{hint}")
     if callable(matrices):
@@ -116,7 +116,7 @@ _ALLOWED = (
 
 
 def _asked(function: Callable[..., Any], tree: Any) -> Any:
-    """What a function of (path, leaf) says of each leaf, or one of the parameters of them all."""
+    """The answer of a function of (path, leaf) for each leaf, or of a function of all parameters."""
     try:
         inspect.signature(function).bind(None, None)
     except TypeError:

@@ -54,7 +54,7 @@ def shared_out(function: Callable[[jax.Array], jax.Array], mesh: AbstractMesh, s
         return function(stack)
     split, whole = PartitionSpec(mesh.axis_names), NamedSharding(mesh, PartitionSpec(None, FREE, FREE))
     padding = -len(stack) % mesh.size
-    # Not split along the stack where it is put together and cut: each part would be an exchange of its own.
+    # The stack is whole where it is put together and cut. Split, each part would be an exchange of its own.
     padded = jax.lax.with_sharding_constraint(jnp.pad(stack, [(0, padding), (0, 0), (0, 0)]), whole)
     done = jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=split)(padded)
     return jax.lax.with_sharding_constraint(done, whole)[: len(stack)]
@@ -64,14 +64,14 @@ def _normalized(x: jax.Array, dtype: jnp.dtype, eps: jax.typing.ArrayLike) -> ja
     """X / max(‖X‖_F, eps), rounded to `dtype` at the end: a narrow one does not hold every X."""
     x = x.astype(wide(x.dtype, dtype))
     tiny = jnp.finfo(x.dtype).tiny
-    # Entries of about 1 first: their squares neither overflow nor vanish. The bounds are those of numbers
-    # with a reciprocal. No derivative, because the result is the same for any number here.
+    # Scale the entries to about 1 first, so that their squares neither overflow nor vanish. The bounds are
+    # the numbers with a reciprocal. There is no derivative, because any number here gives the same result.
     largest = jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True)
     largest = jax.lax.stop_gradient(jnp.clip(largest, tiny, 1 / tiny))
-    # No division: of two in a row XLA makes one, by a product that overflows.
+    # No division, because XLA makes one of two in a row, by a product that overflows.
     x = x * (1 / largest).astype(x.dtype)
     square = jnp.sum(jnp.square(jnp.abs(x)), axis=(-2, -1), keepdims=True)
-    # At least 1 but for zeros, where the root has no derivative.
+    # At least 1, except for zeros, where the root has no derivative.
     norm = jnp.sqrt(jnp.maximum(square, 0.25))
     norm = jnp.maximum(norm, jnp.asarray(eps, norm.dtype) / largest)
     return (x * (1 / norm).astype(x.dtype)).astype(dtype)

@@ -1,4 +1,4 @@
-"""`orthogonalize`: the nearest orthogonal matrix, nearly, by Newton–Schulz steps."""
+"""`orthogonalize`: nearly the nearest orthogonal matrix, by Newton–Schulz steps."""
 
 import collections
 import functools
@@ -17,7 +17,7 @@ from nag_optax.transforms.newton_schulz import newton_schulz, shared_out
 
 Coefficients = Sequence[float] | Sequence[Sequence[float]] | np.ndarray | jax.Array
 
-# Jordan's: the steepest at zero of those that keep the singular values near 1.
+# Jordan's coefficients: of those that keep the singular values near 1, the steepest at zero.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 

@@ -47,8 +47,8 @@ def partition(
             ) from None
 
     def split(params: optax.Params, *trees: Any) -> Any:
-        """((those chosen, the others) of each tree, and what puts such a pair together again)."""
-        # No leaf, nothing to choose; among others the placeholder of optax.tree.map_params.
+        """((the chosen leaves, the others) of each tree, and a function that joins such a pair again)."""
+        # Nodes without a leaf, such as the placeholder of optax.tree.map_params, need no choice.
         if not jax.tree.leaves(params):
             return [(tree, tree) for tree in trees], lambda first, second: first
         flags, treedef = jax.tree.flatten(flags_of(params))

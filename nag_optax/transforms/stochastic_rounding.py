@@ -96,7 +96,7 @@ def to_bfloat16(x: jax.Array, bits: jax.Array) -> jax.Array:
     """float32 to bfloat16: 16 random bits below the end of the mantissa, and a cut."""
     noisy = jax.lax.bitcast_convert_type(x, jnp.uint32) + (bits & jnp.uint32(0xFFFF))
     cut = jax.lax.bitcast_convert_type(noisy & jnp.uint32(0xFFFF0000), jnp.float32)
-    # The carry would make a number of a NaN.
+    # A NaN would become a number by the carry.
     return jnp.where(jnp.isfinite(x), cut, x).astype(jnp.bfloat16)
 
 
@@ -108,7 +108,7 @@ def random_bits(shape: tuple[int, ...], step: jax.Array, leaf: int, seed: int) -
     """
     h = step.astype(jnp.uint32) * jnp.uint32(0x85EBCA77) + jnp.uint32(leaf * 0xC2B2AE3D % 2**32)
     h = h + jnp.uint32(seed * 0x27D4EB2F % 2**32)
-    # Index times multiplier axis by axis: a flat range would have to be reshaped, and on a mesh split.
+    # The product is built axis by axis. A flat range would have to be reshaped, and split on a mesh.
     for axis, size in enumerate(shape):
         stride = math.prod(shape[axis + 1 :])
         index = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)

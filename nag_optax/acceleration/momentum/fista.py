@@ -43,7 +43,7 @@ def fista() -> MomentumRule:
         return ((t - 1) / following, 0.0), following
 
     def retime(t: jax.Array, ratio: Scalar) -> tuple[Scalar, jax.Array]:
-        # Both are formed with t_k² = t(t − 1): only s·t(t − 1) must not exceed its last value.
+        # Both use t_k² = t(t − 1). The bound needs only that s·t(t − 1) does not exceed its last value.
         other = (1 + jnp.sqrt(1 + 4 * ratio * t * (t - 1))) / 2
         return t / other, other
 
@@ -132,7 +132,7 @@ def gfista(step_size: Scalar, strong_convexity: Scalar, prox_strong_convexity: S
     check_number("strong_convexity", strong_convexity, minimum=0)
     check_number("prox_strong_convexity", prox_strong_convexity, minimum=0)
     if is_python_number(step_size) and is_python_number(strong_convexity):
-        # A margin for the rounding of a product that is exactly 1.
+        # The margin is for the rounding of a product that is exactly 1.
         if float(step_size) * float(strong_convexity) > 1 + 1e-6:
             raise ValueError(
                 "step_size·strong_convexity must be at most 1, because step_size is at most 1/L; "

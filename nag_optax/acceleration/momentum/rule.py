@@ -75,7 +75,7 @@ def constant(momentum: Scalar) -> MomentumRule:
     return MomentumRule(tuple, coefficients)
 
 
-# The rule of Python's own 0, which stays 0: there is no buffer then. An array may become another value.
+# The rule of Python's own 0, which needs no buffer because it stays 0. An array may change its value.
 PLAIN = constant(0.0)
 
 

@@ -9,7 +9,7 @@ from nag_optax.acceleration.momentum.rule import MomentumRule, Scalar, Step
 
 
 def scheduled_restart(period: Scalar) -> MomentumRule:
-    """Nesterov's growing momentum, begun again every `period` steps, for stochastic gradients.
+    """Nesterov's growing momentum, which begins again every `period` steps, for stochastic gradients.
 
     ```
     β_t = c/(c + 3),   c = t mod period,   t = 0, 1, …,   γ_t = 0

@@ -1,4 +1,4 @@
-"""Momentum for deep networks: it rises by plateaus."""
+"""Momentum for deep networks that rises by plateaus."""
 
 import jax
 import jax.numpy as jnp
