@@ -127,7 +127,7 @@ def trajectories(
 def limits_of(
     objective: Callable[[Any], Any], paths: Sequence[np.ndarray], minimum: Any = None
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The limits of paths and minimum, with a margin. Rising paths would shrink the others; they are left out."""
+    """Limits of paths and minimum, with a margin. Rising paths would shrink the rest, and are left out."""
     import jax
     import jax.numpy as jnp
 
