@@ -303,6 +303,34 @@ def test_the_benchmarks_page_is_what_render_writes():
         assert (DOCS / name).read_bytes() == (render.RESULTS / name).read_bytes()
 
 
+def test_the_numbers_in_prose_are_those_of_the_results():
+    from benchmarks.render import RESULTS
+
+    def read(name: str) -> dict:
+        return json.loads((RESULTS / name).read_text())
+
+    losses = {}
+    for name, found in read("nadam.json")["tasks"]["language"]["optimizers"].items():
+        losses[name] = f"{np.mean(found['trials'][found['best']]['validation_loss']):.3f}"
+    laprop, adamw = losses["laprop"], losses["optax.adamw"]
+    steps = {}
+    for problem in read("convex.json")["problems"]:
+        if problem["name"] == "logistic λ=1":
+            steps = {name: reached[0]["iterations"] for name, reached in problem["solvers"].items()}
+    ours, theirs = steps["nag_optax, backtracking"], steps["JAXopt FISTA, line search"]
+    (entry,) = read("muon-cpu.json")["entries"]
+    assert round(entry["methods"]["optax.contrib.muon"]["nag_optax_ratio"], 1) == 0.5
+    said = {
+        README: ["half the time on a CPU"],
+        DOCS / "which-optimizer.md": [f"loss of {laprop}, where AdamW ends at {adamw};", "[half the time]"],
+        DOCS / "methods.md": [f"of {laprop}, and at {adamw} [with AdamW]"],
+        DOCS / "from-jaxopt.md": [f"logistic regression {ours}, where JAXopt takes {theirs}."],
+    }
+    for page, sentences in said.items():
+        text = " ".join(page.read_text().split())
+        assert [sentence for sentence in sentences if sentence not in text] == [], page
+
+
 def test_a_result_of_another_kind_is_named(tmp_path):
     from benchmarks import render
 
