@@ -50,7 +50,7 @@ _VERSIONS = ("nag_optax", "jax", "jaxlib", "optax", "flax")
 
 
 class Comparison(ABC, Generic[_Spec]):
-    """What the comparisons on data and on a problem share: search, progress, report."""
+    """The shared part of comparisons on data and on a problem: search, progress, report."""
 
     title: str
     runs_a_rate: int
@@ -64,7 +64,7 @@ class Comparison(ABC, Generic[_Spec]):
     source = ""
     """The option that chose them, and its value."""
     model: Model | None = None
-    """That every optimizer trains."""
+    """The model that every optimizer trains."""
     target: float | None = None
     """Test accuracy to which steps are counted."""
 
@@ -116,7 +116,7 @@ class Comparison(ABC, Generic[_Spec]):
 
     @abstractmethod
     def score(self, trial: Trial) -> Any:
-        """What is smallest at the best learning rate; None if the trial diverged."""
+        """The score, which is smallest at the best learning rate; None if the trial diverged."""
 
     @abstractmethod
     def rung(self, contender: Contender) -> Callable[[int], float]:
@@ -124,7 +124,7 @@ class Comparison(ABC, Generic[_Spec]):
 
     @abstractmethod
     def at_best(self, contender: Contender, best: Trial | None) -> dict[str, Any]:
-        """What is said of an optimizer beside its trials, once the best of them is known."""
+        """Facts of an optimizer beside its trials, once the best of them is known."""
 
     @abstractmethod
     def measure(self, results: list[dict[str, Any]]) -> None:
@@ -132,11 +132,11 @@ class Comparison(ABC, Generic[_Spec]):
 
     @abstractmethod
     def line(self, result: dict[str, Any]) -> str:
-        """What one optimizer gave, for the progress."""
+        """The result of one optimizer, for the progress."""
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """What `comparison.json` says beside the optimizers."""
+        """The content of `comparison.json` beside the optimizers."""
 
     @abstractmethod
     def explanation(self) -> str:

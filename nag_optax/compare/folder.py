@@ -36,7 +36,7 @@ class ComparisonFolder(Folder):
         return rf"({names})\.json(\.partial)?"
 
     def result(self, name: str) -> dict[str, Any] | None:
-        """What an optimizer gave, if it is finished and the file is whole."""
+        """The result of an optimizer, if it is finished and the file is whole."""
         with suppress(OSError, ValueError):
             result = json.loads(self._path_of(name).read_text())
             if isinstance(result, dict) and result.get("name") == name:

@@ -71,7 +71,7 @@ class LaneRunner:
         self.num_epochs, self._batch_size = spec.num_epochs, spec.batch_size
         self._num_examples = len(dataset.train.labels)
         self.steps_per_epoch = -(-self._num_examples // spec.batch_size)
-        unit = dataclasses.replace(spec, learning_rate=1.0)  # What the rate of a lane multiplies.
+        unit = dataclasses.replace(spec, learning_rate=1.0)  # Multiplied by the rate of a lane.
         self._unit_schedule = make_schedule(unit, self.steps_per_epoch)
         # A step costs about three forward passes, an evaluation one.
         images = len(dataset.test.labels) / (3 * _EVALUATION_SHARE)
@@ -228,7 +228,7 @@ class LaneRunner:
 
 
 class _Plan(NamedTuple):
-    """What is written into the program of a chunk. JAX keeps it, so the runner is no part of it."""
+    """The constants of a chunk's program. JAX keeps them, so the runner is not among them."""
 
     graphdef: Any
     unit_schedule: optax.Schedule

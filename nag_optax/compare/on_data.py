@@ -25,7 +25,7 @@ PARTS = 6
 
 
 def hold_out(dataset: Dataset) -> Dataset:
-    """What a search trains on: a fixed part of the training images stands in place of the test split.
+    """The data of a search: a fixed part of the training images takes the place of the test split.
 
     The part is that of `split_off`, the same in every search of a dataset.
     """
@@ -158,7 +158,7 @@ class OnData(Comparison[DataSpec]):
 
 
 def _trial(results: list[LaneResult]) -> Trial:
-    """Of one learning rate in the search, whose test split is the part that was held out."""
+    """The trial of one learning rate in the search, whose test split is the held-out part."""
     return {
         "learning_rate": results[0].lane.learning_rate,
         "diverged": any(r.diverged for r in results),

@@ -24,7 +24,7 @@ class Contender(NamedTuple):
 
     row: Optimizer
     model: Model | None = None
-    """That it trains; None for a problem, which has none."""
+    """The model that it trains; None for a problem."""
 
     def optimizer(self, learning_rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
         made = core(self.row, learning_rate, all_options(self.row), model=self.model)
@@ -56,7 +56,7 @@ def contender_of(name: str, model: Model | None = None) -> Contender:
 
 
 Trial = dict[str, Any]
-"""What one learning rate gave: at least `learning_rate`, and what the score reads."""
+"""The result of one learning rate: at least `learning_rate`, and the fields that the score reads."""
 
 _WIDTH = 2  # rungs on each side of the centre
 _EXTENSION = 4  # more rungs on each side, at most

@@ -106,7 +106,7 @@ _ALLOWED = {
 
 
 def allowed(name: str) -> str:
-    """What the option of that name takes, in words."""
+    """The values of the option of that name, in words."""
     return _ALLOWED[name] if name in _ALLOWED else allowed_to_train(name)
 
 
@@ -231,7 +231,7 @@ def _on_problem(options: CompareOptions, problem: ProblemName) -> ProblemSpec:
 
 
 def _made(kind: type[_Kind], values: dict[str, Any]) -> _Kind:
-    """Of the values those that a comparison of that kind has."""
+    """A comparison of that kind, from the values that it has."""
     return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
 
 

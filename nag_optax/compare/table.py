@@ -50,7 +50,7 @@ def rich_table(title: str, target: float | None, results: Sequence[dict[str, Any
 
 
 def notes(results: Sequence[dict[str, Any]]) -> list[str]:
-    """What must be read with the table."""
+    """Notes that must be read with the table."""
     return [f"{result['label']}: {result['note']}." for result in results if result["note"]]
 
 

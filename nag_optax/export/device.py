@@ -103,7 +103,7 @@ class Device:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What the folder says of itself."""
+    """The manifest of the folder."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())

@@ -14,7 +14,7 @@ from nag_optax._arrays import path_name
 
 
 class Leaf(NamedTuple):
-    """What a manifest says of one array.
+    """One array in a manifest.
 
     Attributes:
         name: its path in the tree that it comes from, such as `params/w`.
@@ -156,7 +156,7 @@ def _check_same(state: Any, new: Any) -> None:
 
 
 def _named(tree: Any, root: str) -> tuple[Leaf, ...]:
-    """What a manifest says of these arrays; `root` is the name of a tree that is one array."""
+    """The entries of a manifest for these arrays; `root` is the name of a tree that is one array."""
     found = []
     for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
         x = jax.eval_shape(_data, x)

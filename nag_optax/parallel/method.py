@@ -1,4 +1,4 @@
-"""What a server does with the gradients of its workers, as pure functions of its state."""
+"""How a server uses the gradients of its workers, as pure functions of its state."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

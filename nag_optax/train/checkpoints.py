@@ -103,7 +103,7 @@ class Checkpoints:
         return None
 
     def data_facts(self) -> dict[str, Any] | None:
-        """What the newest notes that can be read say of the data, which is the same in all of a run."""
+        """The facts about the data in the newest readable notes; they are the same in all of a run."""
         record = self._newest_record()
         return None if record is None else record["notes"].get("data")
 

@@ -1,4 +1,4 @@
-"""What each option allows, in words, and the values of those that are texts."""
+"""The allowed values of each option, in words, and the values of options that are texts."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""What a person can mend: the command line shows these errors as one line, without a traceback."""
+"""Errors that a person can mend: the command line shows them as one line, without a traceback."""
 
 
 class TrainError(Exception):

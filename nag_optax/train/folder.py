@@ -46,16 +46,16 @@ _Options = TypeVar("_Options", bound=Any)  # Options, CompareOptions
 
 
 class Folder:
-    """The files of a run or a comparison. What the disk refuses is an InputError that names the folder."""
+    """The files of a run or a comparison. If the disk refuses, an InputError names the folder."""
 
     kind: ClassVar[str]
-    """What it holds, in one word."""
+    """Its content, in one word."""
     resolve: Callable[[Any], Any]
     """Makes the spec of the options."""
     load: Callable[[Path], Any]
     """Reads the spec that it keeps."""
     files: ClassVar[tuple[str, ...]]
-    """Beside `config.json`."""
+    """Its files beside `config.json`."""
     folder: ClassVar[str]
     entries: str | property
     """Pattern of the names that are its own in that folder."""
@@ -193,7 +193,7 @@ class RunFolder(Folder):
 
 
 def stored_options(options: _Options, kind: type[Folder] = RunFolder) -> _Options:
-    """What the folder of these options holds, as options.
+    """The content of the folder of these options, as options.
 
     Raises:
         InputError: if it holds nothing of that kind.

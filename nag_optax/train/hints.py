@@ -22,7 +22,7 @@ def one_of(names: Iterable[str], *, hint: str | None = None, help: str | None = 
 
 
 def described(rows: Mapping[str, Any], own: str) -> str:
-    """What each of these rows of the registry is, and how a user's own is named, for --help."""
+    """For --help: each of these rows of the registry, and how a user's own is named."""
     lines = [f"{name}: {row.about}." for name, row in rows.items()]
     return "\n".join([*lines, f"Your own: {own}."])
 

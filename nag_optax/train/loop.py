@@ -86,7 +86,7 @@ class Loop:
 
     @property
     def num_frozen(self) -> int:
-        """Of these parameters, those that do not move."""
+        """The number of parameters that do not move."""
         sizes = jax.tree.map(lambda p, frozen: p.size * frozen, nnx.to_pure_dict(self._params), self._frozen)
         return sum(jax.tree.leaves(sizes))
 
@@ -133,7 +133,7 @@ class Loop:
         return nnx.merge(self._graphdef, *self.eval_state(state))
 
     def learning_rate(self, state: TrainState) -> float:
-        """That of the latest step."""
+        """The learning rate of the latest step."""
         return float(jnp.asarray(self._schedule(int(state.step) - 1)))
 
     def gradient_norm(self, state: TrainState) -> float:
@@ -196,7 +196,7 @@ class Loop:
 
 
 class _Plan(NamedTuple):
-    """What is written into the program of a chunk. JAX keeps it, so the loop is no part of it."""
+    """The constants of a chunk's program. JAX keeps them, so the loop is not among them."""
 
     graphdef: Any
     optimizer: optax.GradientTransformationExtraArgs
@@ -204,9 +204,9 @@ class _Plan(NamedTuple):
     steps_per_epoch: int
     batch_size: int
     sharding: NamedSharding
-    """Of a batch."""
+    """The sharding of a batch."""
     shardings: TrainState
-    """Of the state."""
+    """The shardings of the state."""
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None
     how: How
 

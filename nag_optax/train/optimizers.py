@@ -156,7 +156,7 @@ def muon(
     rate: optax.Schedule, *, model: Model, weight_decay: float, **momentum: Any
 ) -> optax.GradientTransformation:
     def is_hidden_matrix(path: Any, leaf: Any) -> bool:
-        """As published: every kernel, of a convolution too, but those of the head and of embeddings."""
+        """As published: every kernel, also of convolutions, except for the head and embeddings."""
         module = jax.tree_util.keystr(path[:1], simple=True)
         return leaf.ndim > 1 and module not in (model.head, *model.embeddings)
 

@@ -1,4 +1,4 @@
-"""What a user types, on the command line or in a notebook: the options and their --help."""
+"""The options that a user types, on the command line or in a notebook, and their --help."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +202,7 @@ class PredictOptions:
 
 
 def allowed(name: str) -> str:
-    """What the option of that name takes, in words."""
+    """The values of the option of that name, in words."""
     if name in ALLOWED:
         return ALLOWED[name]
     names = choices(get_type_hints(Options).get(name))

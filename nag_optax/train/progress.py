@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live bar in a terminal, plain lines elsewhere."""
+"""The progress that a person sees: a live bar in a terminal, plain lines elsewhere."""
 
 from collections.abc import Callable
 from typing import Any

@@ -99,7 +99,7 @@ def _inputs(kernel: np.ndarray, units: int, keep: np.ndarray) -> np.ndarray:
 
 
 def module_at(tree: Any, path: str) -> Any:
-    """What a tree of modules holds at a path such as `block0/conv1`; nothing where a module has none."""
+    """The part of a tree of modules at a path such as `block0/conv1`; nothing where a module has none."""
     for name in path.split("/"):
         tree = tree.get(name, {})
     return tree

@@ -100,7 +100,7 @@ RECIPES = {
     ("mnist", "mlp"): Recipe(5, 64, "linear", 0.5),
     ("mnist", "cnn"): Recipe(3, 64, "linear", 0.3),
 }
-"""By dataset and model, where the defaults of `Recipe` are not the best known."""
+"""Recipes by dataset and model, where the defaults of `Recipe` are not the best known."""
 
 SEARCHES = {
     ("digits", "mlp"): "benchmarks/results/tuning-digits-mlp.json",

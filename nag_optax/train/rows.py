@@ -1,4 +1,4 @@
-"""What the registry says of one model, one dataset, one optimizer. Nothing heavy: `--help` reads the rows."""
+"""A row of the registry: one model, one dataset, one optimizer. It is light, because `--help` reads it."""
 
 import importlib
 import sys
@@ -20,7 +20,7 @@ class Split(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """What a dataset gives; the names are those of the labels 0, 1, …, if they have any."""
+    """The result of a dataset; the names belong to the labels 0, 1, …, if they have any."""
 
     train: Split
     test: Split
@@ -28,7 +28,7 @@ class Splits(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What a dataset is asked for. With `train_only` the test part may be missing; it is empty then."""
+    """The request to a dataset. With `train_only` the test part may be missing, and is empty then."""
 
     data_dir: Path | None = None
     image_size: int | None = None
@@ -49,7 +49,7 @@ class HiddenLayer(NamedTuple):
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Those that hold the parameters of a unit."""
+        """The modules that hold the parameters of a unit."""
         return (self.kernel,) if self.norm is None else (self.kernel, self.norm)
 
 

@@ -299,7 +299,7 @@ class _Run:
         return summary
 
     def _without_zero_units(self, state: TrainState) -> dict[str, Any]:
-        """What the summary says of the pruned model."""
+        """The summary of the pruned model."""
         pruned = self._loop.pruned(state)
 
         def accuracy(split: Split) -> float:

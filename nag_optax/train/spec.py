@@ -80,13 +80,13 @@ class Spec(Stored):
     train_only: bool
 
     labels: tuple[int, ...] | None
-    """Of the classes to train on; None for all."""
+    """The labels of the classes to train on; None for all."""
     prune_strength: float | None
     usual_learning_rate: float
 
     @property
     def optimizer_options(self) -> dict[str, Any]:
-        """What the factory of the optimizer takes beside the learning rate."""
+        """The options of the optimizer's factory beside the learning rate."""
         return {name: getattr(self, name) for name in all_options(self.optimizer_row, self.inner)}
 
     @property

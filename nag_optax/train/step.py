@@ -22,7 +22,7 @@ class TrainState(NamedTuple):
 
 
 class How(NamedTuple):
-    """What the options say of a step; the defaults put nothing into its program.
+    """The options of a step; the defaults put nothing into its program.
 
     Attributes:
         mixup: α of Beta(α, α), 0 for none.

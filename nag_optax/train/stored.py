@@ -21,9 +21,9 @@ class Stored:
     """A resolved configuration, with the fields of the options that a user types."""
 
     options: ClassVar[tuple[str, ...]]
-    """Names of those; a configuration of a kind may lack some."""
+    """The names of the options; a configuration of a kind may lack some."""
     how: ClassVar[frozenset[str]]
-    """Those that say how it is carried out: two that differ here alone are the same."""
+    """Options of how it is carried out: configurations that differ only here are the same."""
 
     def to_dict(self) -> dict[str, Any]:
         """The options as `config.json` keeps them; None for one that this kind lacks."""
@@ -31,7 +31,7 @@ class Stored:
         return {n: str(v.resolve()) if isinstance(v, Path) else v for n, v in values.items()}
 
     def to_json(self) -> str:
-        """What `config.json` keeps."""
+        """The content of `config.json`."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     def differences(self, other: "Stored") -> list[str]:
@@ -50,7 +50,7 @@ def shown(value: Any) -> str:
 
 
 def load_stored(path: Path, kind: str, make: Callable[[dict[str, Any]], _Config]) -> _Config:
-    """What `make` makes of the fields of a `config.json`.
+    """The result of `make` for the fields of a `config.json`.
 
     Args:
         path: of the file.

@@ -1,4 +1,4 @@
-"""What a checkpoint says of the data behind it; `--init-from`, which starts from its weights."""
+"""A checkpoint's facts about its data; `--init-from`, which starts from its weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ class Weights(NamedTuple):
 
 
 def facts_of(dataset: Dataset) -> dict[str, Any]:
-    """What a checkpoint says of the data, so that its weights can be used without them."""
+    """The facts about the data in a checkpoint, so that its weights can be used without the data."""
     return {
         "image_shape": list(dataset.image_shape),
         "classes": list(dataset.classes),

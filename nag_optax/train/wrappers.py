@@ -1,4 +1,4 @@
-"""What goes around the optimizer of a run: the average of the parameters, float32, the gradient's norm."""
+"""Wrappers of the optimizer of a run: the average of the parameters, float32, the gradient's norm."""
 
 import math
 from typing import Any, NamedTuple

@@ -40,10 +40,10 @@ class Dataset(NamedTuple):
     mean: np.ndarray
     std: np.ndarray
     digest: str
-    """Of the training images, before they are resized, and labels, with those of --validation."""
+    """Digest of the training images, before they are resized, and of labels, with --validation's."""
     validation: Split | None = None
     class_names: tuple[str, ...] = ()
-    """Of each class; its label where the source has no names."""
+    """The name of each class; its label where the source has no names."""
 
     @property
     def num_classes(self) -> int:

@@ -84,7 +84,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def _names(folder: Path) -> tuple[str, ...] | None:
-    """Of EMNIST's classes: its mapping has a line for each label, with the code points of its characters."""
+    """The names of EMNIST's classes: its mapping has a line for each label, with its code points."""
     paths = list(folder.glob("*-mapping.txt"))
     if len(paths) != 1:
         return None

@@ -99,7 +99,7 @@ class ResNet(nnx.Module):
         return self.head(x.mean((1, 2)))
 
     def stem(self, images: jax.Array, train: bool) -> jax.Array:
-        """What the first block takes: a large image has a quarter of its pixels a side left."""
+        """The input of the first block; a large image has a quarter of its side left."""
         x = nnx.relu(normalised(self.stem_norm, self.stem_conv(images), train))
         if self._small:
             return x
