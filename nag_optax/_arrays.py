@@ -151,7 +151,7 @@ def _check_buffer(updates: optax.Updates, dtype: jnp.dtype | None, buffer: optax
     try:
         offsets = treedef.flatten_up_to(buffer)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"the updates' tree is not that of the parameters: {error}") from None
+        raise ValueError(f"the updates have another tree than the parameters: {error}") from None
     for (path, u), w in zip(leaves, offsets, strict=True):
         if u is None:
             continue

@@ -252,7 +252,7 @@ def _check_search_arguments(updates: Any, value: Any, grad: Any, value_fn: Any) 
         raise ValueError(
             "fista without a learning rate evaluates value_fn, which takes all parameters; got an update of "
             "another tree than grad, as from optax.masked or optax.partition: give it a learning_rate, or "
-            "leave what is frozen out of the parameters and let value_fn close over it"
+            "leave frozen parameters out and let value_fn close over them"
         ) from None
     for (path, u), g in zip(leaves, grads, strict=True):
         # Compared by identity, because numbers may be traced. The same array comes from the same function.

@@ -47,7 +47,7 @@ def dana_zero(learning_rate: optax.ScalarOrSchedule, momentum: optax.ScalarOrSch
         v₀.
 
     Raises:
-        ValueError: if a Python number is out of range, or a gradient's tree is not that of `init`.
+        ValueError: if a Python number is out of range, or a gradient has another tree than the parameters.
         TypeError: if an argument is neither a number nor a schedule, or a parameter is not of floating or
             complex dtype.
 

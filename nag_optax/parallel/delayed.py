@@ -67,7 +67,7 @@ def delayed_nesterov(
         The functions, for gradients or pseudo-gradients. The part of a worker is empty.
 
     Raises:
-        ValueError: if a Python number is out of range, or an update's tree is not that of `init`.
+        ValueError: if a Python number is out of range, or an update has another tree than the parameters.
         TypeError: if an argument is of the wrong kind, or a parameter is not of floating or complex dtype.
 
     Example:

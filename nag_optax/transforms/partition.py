@@ -57,7 +57,7 @@ def partition(
             try:
                 return treedef.flatten_up_to(tree)
             except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(f"the updates' tree is not that of the parameters: {error}") from None
+                raise ValueError(f"the updates have another tree than the parameters: {error}") from None
 
         def half(tree: Any, which: bool) -> Any:
             pairs = zip(flags, leaves_of(tree), strict=True)

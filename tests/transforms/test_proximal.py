@@ -195,7 +195,7 @@ P = {"a": jnp.ones(2), "b": jnp.ones(3)}
             ValueError,
             r"proximal needs the parameters: call update\(updates, state, params\)",
         ),
-        (l1(1.0), {"a": jnp.ones(2)}, P, ValueError, "the updates' tree is not that of the parameters"),
+        (l1(1.0), {"a": jnp.ones(2)}, P, ValueError, "the updates have another tree than the parameters"),
         (
             l1(1.0),
             {**P, "a": jnp.ones(1)},
