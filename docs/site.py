@@ -16,6 +16,13 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 OTHERS = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 
+HOW_TO_RUN = """
+---
+
+This page is `notebooks/{}`. In a clone, run it with `pip install ".[notebooks]" jupyterlab` and
+`jupyter lab notebooks`.
+"""
+
 
 def on_config(config: MkDocsConfig) -> None:
     fences = config.mdx_configs.setdefault("pymdownx.superfences", {}).setdefault("custom_fences", [])
@@ -28,7 +35,8 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         files.append(File.generated(config, page, content=of_the_root((ROOT / name).read_text())))
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         page = f"notebooks/{path.stem}.md"
-        files.append(File.generated(config, page, content=notebook(json.loads(path.read_text()))))
+        content = notebook(json.loads(path.read_text())) + HOW_TO_RUN.format(path.name)
+        files.append(File.generated(config, page, content=content))
 
 
 def formula(source: str, *_: Any, **__: Any) -> str:
