@@ -1,4 +1,4 @@
-"""A trained model: what a run ends with, and what its folder alone gives back."""
+"""A trained model: the end of a run, which its folder alone gives back."""
 
 import json
 from collections.abc import Callable
@@ -28,12 +28,12 @@ class Trained:
     """A trained model, and what it needs to classify images.
 
     Attributes:
-        model: at the iterate to evaluate; called as `model(images, train=False)` on standardised images.
-        class_names: of its outputs, in their order.
+        model: the module, at the iterate to evaluate; call `model(images, train=False)`, standardised.
+        class_names: the names of the classes, in the order of its outputs.
         metrics: the content of `summary.json`; empty for a run that has not ended.
         image_shape: (height, width, channels) of the images that it takes.
-        mean: of each channel of the training images, which standardises all others.
-        std: the deviation of each channel, as well.
+        mean: the mean of each channel of the training images, for standardising others.
+        std: the standard deviation of each channel, likewise.
         image_size: the side to which images are resized; None for a run that kept their size.
     """
 
@@ -90,7 +90,7 @@ def run(options: Options, console: Console | None = None) -> Trained:
     """Trains a model, as `nag-optax train` does, and returns it.
 
     Args:
-        options: what to train; a None takes its default.
+        options: the options of `nag-optax train`; None takes a default.
         console: where to show progress and result; None is standard output.
 
     Returns:
@@ -119,12 +119,12 @@ def run(options: Options, console: Console | None = None) -> Trained:
 
 
 def load(run_dir: Path | str, *, device: str = "auto", say: Callable[[str], None] = print) -> Trained:
-    """The model of a run, by its folder alone: no training data are needed.
+    """The model of a run, from its folder alone; it needs no training data.
 
     Args:
-        run_dir: the folder, as `run` or `nag-optax train` wrote it; of a run that goes on, too.
+        run_dir: the folder that `run` or `nag-optax train` wrote; the run may still go on.
         device: where to load it: auto, cpu, gpu or tpu.
-        say: told, in one line, of each damaged checkpoint that is passed over.
+        say: called with one line for each damaged checkpoint that is passed over.
 
     Returns:
         The model of its best checkpoint, else of its newest, at the iterate to evaluate.
