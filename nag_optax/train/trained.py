@@ -28,7 +28,7 @@ class Trained:
     """A trained model, and what it needs to classify images.
 
     Attributes:
-        model: the module, at the iterate to evaluate; call `model(images, train=False)`, standardised.
+        model: the module, at the iterate to evaluate. `model(images, train=False)` takes standardised images.
         class_names: the names of the classes, in the order of its outputs.
         metrics: the content of `summary.json`; empty for a run that has not ended.
         image_shape: (height, width, channels) of the images that it takes.
