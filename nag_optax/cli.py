@@ -21,7 +21,13 @@ _FOLDERS = {
 
 def main() -> None:
     """Entry point of the command line."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    jax = sys.modules.get("jax")
+    if code and jax is not None and jax.distributed.is_initialized():
+        # A normal exit would wait for the other processes, which wait for this one.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -75,7 +81,8 @@ def _execute(options: Any, arguments: list[str], interrupts: list[int]) -> None:
         from nag_optax.train.spec import resolve
 
         spec = resolve(options)  # Before JAX is imported: a mistake, and the first line, are there at once.
-        print(f"{spec.dataset} · {spec.model} · {spec.optimizer}", flush=True)
+        if not spec.process_id:
+            print(f"{spec.dataset} · {spec.model} · {spec.optimizer}", flush=True)
     carry_out = _imported(_CARRY_OUT[arguments[0]])
     _check(interrupts)
     carry_out(options)

@@ -17,6 +17,7 @@ from orbax.checkpoint import v1 as ocp
 
 from nag_optax.train.environment import versions_of
 from nag_optax.train.errors import InputError
+from nag_optax.train.processes import largest
 
 _KEEP = 3
 # What decides the structure of a state, and how it is written.
@@ -59,7 +60,9 @@ class Checkpoints:
             self._check_space(state)
             folder = self._unused(step)
             with _quiet():
-                ocp.save_checkpointables(str(folder), {"state": state})
+                ocp.save_checkpointables(str(folder), {"state": state})  # All processes together.
+            if jax.process_index():
+                return
             record = {
                 "folder": folder.name,
                 "files": _digests(folder),
@@ -148,7 +151,10 @@ class Checkpoints:
     def _unused(self, step: int) -> Path:
         """A name beside those of this step that are there already, whole or not."""
         names = itertools.chain([f"{step}"], (f"{step}.{i}" for i in itertools.count(1)))
-        return next(path for name in names if not (path := self._folder / name).exists())
+        paths = (self._folder / name for name in names)
+        # Every process has looked before one of them writes.
+        first = largest(next(i for i, path in enumerate(paths) if not path.exists()))
+        return self._folder / (f"{step}.{first}" if first else f"{step}")
 
     def _remove_others(self, step: int, folder: Path, best: int | None) -> None:
         """Removes what is older than the last three, but for the best, and what this checkpoint replaces.

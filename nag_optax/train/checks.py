@@ -27,6 +27,9 @@ ALLOWED = {
     "target_accuracy": "a number in (0, 1]",
     "patience": "a whole number of at least 1",
     "num_devices": "a whole number of at least 1",
+    "coordinator": "HOST:PORT, with a port from 1 to 65535, or auto",
+    "num_processes": "a whole number of at least 1",
+    "process_id": "a whole number from 0 to one less than --num-processes",
     "seed": "a whole number from 0 to 4294967295",
 }
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nag_optax.train.errors import InputError
@@ -34,6 +35,18 @@ def find_devices(kind: str, count: int) -> list[Device]:
             f"--num-devices {count}: JAX finds {len(devices)} on this machine's {devices[0].platform}{hint}"
         )
     return devices[:count]
+
+
+def put(tree: Any, shardings: Any) -> Any:
+    """The arrays of the tree, laid out so; where there are several processes, each of them has the tree."""
+
+    def one(array: Any, sharding: NamedSharding) -> jax.Array:
+        if sharding.is_fully_addressable:
+            return jax.device_put(array, sharding)
+        local = np.asarray(array)
+        return jax.make_array_from_callback(local.shape, sharding, lambda index: local[index])
+
+    return jax.tree.map(one, tree, shardings)
 
 
 def split_over(mesh: Mesh, tree: Any) -> Any:

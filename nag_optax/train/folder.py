@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, TypeVar
 
 from nag_optax.train.errors import InputError
+from nag_optax.train.figures import draw_curves
 from nag_optax.train.spec import load_spec, resolve
 
 CONFIG, METRICS, SUMMARY, CURVES, CHECKPOINTS = (
@@ -170,6 +171,11 @@ class RunFolder(Folder):
         """`metrics.jsonl`, a row a line."""
         self.write(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
 
+    def draw(self, rows: list[dict[str, Any]], title: str) -> None:
+        """`curves.png`, of these rows."""
+        with self._writing():
+            draw_curves(rows, title, self.path / CURVES)
+
     def rows(self) -> list[dict[str, Any]]:
         """Rows of `metrics.jsonl`; a line that is damaged ends them."""
         rows: list[dict[str, Any]] = []
@@ -190,6 +196,23 @@ class RunFolder(Folder):
             if isinstance(summary, dict) and summary.keys() >= SUMMARY_FIELDS:
                 return summary
         return None
+
+
+class Follower(RunFolder):
+    """The same as the other processes of a run see it: they read it, and leave it as it is."""
+
+    def check(self) -> None:
+        pass
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        yield
+
+    def write(self, name: str, text: str) -> None:
+        pass
+
+    def draw(self, rows: list[dict[str, Any]], title: str) -> None:
+        pass
 
 
 def stored_options(options: _Options, kind: type[Folder] = RunFolder) -> _Options:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.train.augment import AUGMENTATIONS, augmentation_key
 from nag_optax.train.data import Dataset, Statistics
-from nag_optax.train.devices import Device, split_over
+from nag_optax.train.devices import Device, put, split_over
 from nag_optax.train.errors import InputError
 from nag_optax.train.freezing import fix_statistics, frozen_mask
 from nag_optax.train.models import make_model
@@ -75,7 +75,7 @@ class Loop:
         self._dtype = jnp.bfloat16 if spec.bfloat16_parameters else jnp.float32
         self._schedule = make_schedule(spec, self.steps_per_epoch)
         self._optimizer = make_optimizer(spec, self.steps_per_epoch)
-        self._train = jax.device_put(dataset.train, self._replicated)
+        self._train = self._everywhere(dataset.train)
         self._order: tuple[int, jax.Array] | None = None
         self._programs: dict[int, Any] = {}
         self.compile_seconds = 0.0
@@ -105,7 +105,7 @@ class Loop:
             loss_sum=jnp.zeros([], jnp.float32),
             correct=jnp.zeros([], jnp.int32),
         )
-        return jax.device_put(state, self._shardings(state))
+        return put(state, self._shardings(state))
 
     def run_chunk(self, state: TrainState, num_steps: int) -> TrainState:
         """Takes `num_steps` steps within one epoch; the state passed in is given up."""
@@ -124,7 +124,8 @@ class Loop:
 
     def eval_state(self, state: TrainState) -> tuple[Any, Any]:
         """The parameters to evaluate and the batch statistics."""
-        return jax.jit(eval_params)(state.opt_state, state.params), state.model_state
+        read = jax.jit(eval_params, out_shardings=self._replicated)
+        return read(state.opt_state, state.params), state.model_state
 
     def module(self, state: TrainState) -> nnx.Module:
         """The model at the iterate to evaluate; with --prune, without its zero units."""
@@ -192,7 +193,11 @@ class Loop:
 
     def _epoch_order(self, epoch: int) -> jax.Array:
         order = epoch_order(self._spec.seed, epoch, self.num_examples, self.batch_size)
-        return jax.device_put(order, self._replicated)
+        return self._everywhere(order)
+
+    def _everywhere(self, tree: Any) -> Any:
+        """The whole of the arrays on every device."""
+        return put(tree, jax.tree.map(lambda _: self._replicated, tree))
 
 
 class _Plan(NamedTuple):

@@ -151,9 +151,19 @@ class Options:
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to train; auto takes the best that JAX finds."""
     num_devices: int = 1
-    """Local devices among which each batch is split, at least 1."""
+    """Local devices of each process, among which each batch is split, at least 1."""
     shard_optimizer: bool = False
     """Split the optimizer's state over the devices too; each has the whole of the parameters."""
+
+    coordinator: Annotated[
+        str | None, tyro.conf.arg(metavar="HOST:PORT|auto", help_behavior_hint="(default: one process)")
+    ] = None
+    """Train as one of several processes, which all have this command; process 0 listens at HOST:PORT.
+    auto: the cluster says it all, as Slurm, Open MPI and a TPU pod do."""
+    num_processes: Int = None
+    """How many processes there are, at least 1."""
+    process_id: Int = None
+    """Which one this is, from 0."""
 
     run_dir: OptionalPath = None
     """Folder of the run, by default runs/<dataset>-<model>-<optimizer>-<seed>."""

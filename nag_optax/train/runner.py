@@ -7,16 +7,16 @@ import statistics
 import time
 from typing import Any
 
+import jax
 from rich.console import Console
 
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.data import Dataset, load_dataset, source_of
-from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import Diverged, InputError
-from nag_optax.train.figures import draw_curves
-from nag_optax.train.folder import CHECKPOINTS, CURVES, METRICS, SUMMARY, RunFolder
+from nag_optax.train.folder import CHECKPOINTS, METRICS, SUMMARY, Follower, RunFolder
 from nag_optax.train.loop import Loop, chunk_lengths
 from nag_optax.train.options import Options
+from nag_optax.train.processes import devices_of_all, joined, largest
 from nag_optax.train.progress import RunProgress, shown, summary_table
 from nag_optax.train.rows import Split
 from nag_optax.train.signals import collected_signals, interrupted
@@ -53,10 +53,11 @@ def train(options: Options, console: Console | None = None) -> dict[str, Any]:
     """
     started = time.perf_counter()
     console = console or Console()
-    with collected_signals() as interrupts:
-        spec = resolve(options)
-        devices = find_devices(spec.device, spec.num_devices)
-        folder = RunFolder(spec)
+    with collected_signals() as interrupts, joined(spec := resolve(options)):
+        devices = devices_of_all(spec.device, spec.num_devices)
+        if follows := jax.process_index() > 0:
+            console = Console(quiet=True)
+        folder = Follower(spec) if follows else RunFolder(spec)
         folder.check()
         dataset = load_dataset(spec, console=console)
         facts = Checkpoints(folder.path / CHECKPOINTS).data_facts() if spec.resume else None
@@ -74,6 +75,8 @@ def train(options: Options, console: Console | None = None) -> dict[str, Any]:
         if (steps := spec.num_epochs * loop.steps_per_epoch) >= 2**31:
             raise InputError(f"--num-epochs {spec.num_epochs}: makes {steps} steps; at most {2**31 - 1}")
         where = f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}"
+        if spec.coordinator is not None:
+            where += f" in {jax.process_count()} processes"
         _say(
             console,
             f"{loop.num_parameters:,} parameters on {where}, learning rate {spec.learning_rate:g}, "
@@ -160,8 +163,7 @@ class _Run:
         for length in chunk_lengths(
             int(state.step) - begin, loop.steps_per_epoch, self._spec.model_row.steps_per_report
         ):
-            if self._interrupts:
-                self._stop(state)
+            self._look(state)
             compiled, started = loop.compile_seconds, time.perf_counter()
             state = loop.run_chunk(state, length)
             compiling = loop.compile_seconds - compiled
@@ -219,7 +221,11 @@ class _Run:
     def _stopped(self) -> str | None:
         return stop_reason(self._rows, self._spec.target_accuracy, self._spec.patience)
 
-    def _stop(self, state: TrainState) -> None:
+    def _look(self, state: TrainState) -> None:
+        """Stops every process if a signal came to one of them."""
+        if not (number := largest(max(self._interrupts, default=0))):
+            return
+        self._interrupts.insert(0, number)
         step = int(state.step)
         self._save(state)
         raise interrupted(
@@ -251,8 +257,7 @@ class _Run:
         return f"Lower --learning-rate {rate}{clip}, in a new --run-dir"
 
     def _finish(self, state: TrainState) -> dict[str, Any]:
-        if self._interrupts:
-            self._stop(state)
+        self._look(state)
         train = self._loop.evaluate(state, self._dataset.train)
         if not math.isfinite(train.loss):
             raise Diverged(self._divergence(int(state.step), self._num_epochs))
@@ -288,10 +293,7 @@ class _Run:
         if self._spec.prune is not None:
             summary |= self._without_zero_units(state)
         title = f"{self._spec.dataset} · {self._spec.model} · {self._spec.optimizer}"
-        try:
-            draw_curves(self._rows, title, self._folder.path / CURVES)
-        except OSError as error:
-            raise InputError(f"{self._folder.path / CURVES}: cannot be written ({error})") from None
+        self._folder.draw(self._rows, title)
         self._folder.write(SUMMARY, json.dumps(summary, indent=2) + "\n")
         self._console.print(summary_table(summary, str(self._folder.path)))
         if train.loss > self._loss_of_a_guess and (row := self._first_far_off()):

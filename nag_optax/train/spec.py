@@ -70,6 +70,9 @@ class Spec(Stored):
     device: str
     num_devices: int
     shard_optimizer: bool
+    coordinator: str | None
+    num_processes: int | None
+    process_id: int | None
     run_dir: Path
     resume: bool
     overwrite: bool
@@ -182,6 +185,11 @@ def _check_values(spec: Spec) -> None:
     need(positive(spec.clip_norm), "clip_norm")
     for name in ("num_epochs", "batch_size", "image_size", "num_devices", "accumulate", "patience"):
         need(positive(getattr(spec, name)), name)
+    _, colon, port = (spec.coordinator or "").rpartition(":")
+    address = colon and port.isdecimal() and 0 < int(port) < 2**16
+    need(spec.coordinator in (None, "auto") or bool(address), "coordinator")
+    need(positive(spec.num_processes), "num_processes")
+    need(spec.process_id is None or 0 <= spec.process_id < (spec.num_processes or 1), "process_id")
     need(all(spec.freeze), "freeze")
     need(spec.image_size is None or spec.image_size <= 1024, "image_size")
     need(0 <= spec.seed < 2**32, "seed")
@@ -216,17 +224,27 @@ def _check_combinations(spec: Spec) -> None:
             raise InputError(f"{flag(name)} {value}: goes with --validation, whose images it looks at")
     if spec.prune is not None and spec.ema:
         raise InputError(f"--ema {spec.ema}: goes without --prune, as an average has no unit at exactly zero")
-    if spec.batch_size % (spec.num_devices * spec.accumulate):
-        if spec.accumulate > 1:
-            raise InputError(
-                f"--batch-size {spec.batch_size}: must be a multiple of --num-devices {spec.num_devices} "
-                f"times --accumulate {spec.accumulate}"
-            )
-        raise InputError(
-            f"--batch-size {spec.batch_size}: must be a multiple of --num-devices {spec.num_devices}"
-        )
+    for name in ("num_processes", "process_id"):
+        value, address = getattr(spec, name), spec.coordinator not in (None, "auto")
+        if address and value is None:
+            raise InputError(f"--coordinator {spec.coordinator}: needs {flag(name)}, {ALLOWED[name]}")
+        if value is not None and not address:
+            raise InputError(f"{flag(name)} {value}: goes with --coordinator HOST:PORT")
+    check_batch(spec, spec.num_processes or 1)
     if spec.prune is not None and not spec.model_row.hidden_layers:
         raise InputError(f"--prune {spec.prune}: the registry names no hidden layers of --model {spec.model}")
+
+
+def check_batch(spec: Spec, num_processes: int) -> None:
+    """Refuses a batch that cannot be split."""
+    parts = {
+        "--num-devices": spec.num_devices,
+        "--num-processes": num_processes,
+        "--accumulate": spec.accumulate,
+    }
+    if spec.batch_size % math.prod(parts.values()):
+        product = " times ".join(f"{name} {count}" for name, count in parts.items() if count > 1)
+        raise InputError(f"--batch-size {spec.batch_size}: must be a multiple of {product}")
 
 
 def _check_data_dir(spec: Spec) -> None:

@@ -14,7 +14,7 @@ _Config = TypeVar("_Config")
 _MARKS = {"run": "optimizer", "comparison": "optimizers"}
 
 # What a command says, and a configuration does not.
-_NOT_KEPT = ("run_dir", "resume", "overwrite", "dry_run")
+_NOT_KEPT = ("run_dir", "resume", "overwrite", "dry_run", "coordinator", "num_processes", "process_id")
 
 
 class Stored:

@@ -1,0 +1,110 @@
+"""Two real processes on this machine train as one; what ends one ends both, and any number goes on."""
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nag_optax.cli import run
+from tests.helpers import exhaustive
+
+OPTIONS = ("--model", "mlp", "--num-epochs", "3", "--batch-size", "64")
+"""Those of `finished_run`."""
+
+
+def start_two(run_dir: Path, *options: str) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    together = ("--coordinator", address, "--num-processes", "2", "--run-dir", str(run_dir))
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "nag_optax.cli", "train", *options, *together, "--process-id", str(i)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+
+
+def rows(run_dir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run in two processes, each with a part of the optimizer's state."""
+    run_dir = tmp_path_factory.mktemp("two") / "run"
+    first, second = start_two(run_dir, *OPTIONS, "--shard-optimizer")
+    out, error = first.communicate(timeout=120)
+    assert (first.returncode, error) == (0, ""), error
+    assert "parameters on 2 cpu devices in 2 processes" in out and "epoch   3/3" in out
+    assert second.communicate(timeout=30) == ("", "") and second.returncode == 0
+    return run_dir
+
+
+def test_two_processes_give_the_numbers_of_one(run_of_two, finished_run):
+    """To the rounding of sums of 64 in another order, which 69 steps magnify less than a hundredfold."""
+    tolerance = 100 * 64 * 2.0**-24
+    for two, one in zip(rows(run_of_two), rows(finished_run), strict=True):
+        assert two["step"] == one["step"]
+        for name in ("train_loss", "test_loss", "gradient_norm"):
+            assert two[name] == pytest.approx(one[name], rel=tolerance)
+        assert abs(two["test_accuracy"] - one["test_accuracy"]) < 2 / 360
+    # Who carried it out is no part of a run.
+    assert not {"coordinator", "num_processes"} & json.loads((run_of_two / "config.json").read_text()).keys()
+
+
+def test_one_process_goes_on_with_what_two_began(run_of_two, tmp_path, capsys):
+    shutil.copytree(run_of_two, tmp_path / "run")
+    assert run(["train", "--resume", "--num-epochs", "4", "--run-dir", str(tmp_path / "run")]) == 0
+    assert "from step 69" in capsys.readouterr().out
+    assert [row["step"] for row in rows(tmp_path / "run")] == [23, 46, 69, 92]
+
+
+# Without process 1, process 0 waits for a heartbeat, of 30 s.
+@pytest.mark.parametrize("killed", [0, exhaustive(1)])
+def test_where_one_is_killed_the_other_says_so_and_two_go_on(tmp_path, killed):
+    run_dir = tmp_path / "run"
+    processes = start_two(run_dir, *OPTIONS[:2], "--num-epochs", "100000", *OPTIONS[4:])
+    metrics, deadline = run_dir / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.exists() and len(rows(run_dir)) >= 2):
+        assert all(process.poll() is None for process in processes) and time.monotonic() < deadline
+        time.sleep(0.05)
+    processes[killed].kill()
+    other = processes[1 - killed]
+    _, error = other.communicate(timeout=60)
+    processes[killed].communicate()
+    assert other.returncode not in (0, None)
+    assert re.fullmatch(r"nag-optax: .*--resume.*\n", error), error
+
+    # They stop together where a signal comes to one of them, and say at which step.
+    resumed = start_two(run_dir, "--resume")
+    lines = [resumed[0].stdout.readline() for _ in range(5)]  # pyright: ignore[reportOptionalMemberAccess]
+    assert re.match(r"resuming .* from step \d+", lines[2]) and lines[4].startswith("epoch")
+    resumed[1].send_signal(signal.SIGTERM)
+    for process in resumed:
+        error = process.communicate(timeout=60)[1]
+        assert process.returncode == 128 + signal.SIGTERM
+        assert re.search(r"nag-optax: stopped by SIGTERM at step \d+, which is saved", error)
+
+
+def test_processes_that_cannot_meet_say_so_in_one_line(tmp_path):
+    """192.0.2.1 is no address of any machine, and no cluster is found here."""
+    command = [sys.executable, "-m", "nag_optax.cli", "train", "--run-dir", str(tmp_path / "run")]
+    here = ["--coordinator", "192.0.2.1:1234", "--num-processes", "2", "--process-id", "0"]
+    for options, message in (
+        (here, "nag-optax: --coordinator 192.0.2.1:1234: "),
+        (["--coordinator", "auto"], "--coordinator auto: cannot be used"),
+    ):
+        done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60)
+        assert done.returncode and done.stderr.count("\n") == 1 and message in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir())
