@@ -10,6 +10,7 @@ _CARRY_OUT = {
     "train": "nag_optax.train.runner:train",
     "predict": "nag_optax.train.predict:predict",
     "evaluate": "nag_optax.train.evaluate:evaluate",
+    "export": "nag_optax.export.run:export_run",
     "compare": "nag_optax.compare:compare",
 }
 _FOLDERS = {

@@ -48,6 +48,8 @@ def command(*arguments: object) -> list[str]:
         ("compare --resume --run-dir nowhere", "nowhere/config.json: no such file"),
         ("evaluate nowhere", "nowhere/config.json: no such file"),
         ("predict nowhere", "PATH is missing: name pictures, folders of them, or .npy files"),
+        ("export nowhere", "nowhere/config.json: no such file"),
+        ("export nowhere --freeze head", "--freeze head: goes with --what train-step"),
         ("predict nowhere x.png", "nowhere/config.json: no such file"),
     ],
 )
@@ -74,7 +76,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, line, capsys, tmp_path
         ("train --no-resume", ["--no-resume"]),
         ("train --resume yes", ["yes"]),
         ("train fast", ["fast"]),
-        ("trian", ["trian", "train, predict, evaluate, compare"]),
+        ("trian", ["trian", "train, predict, evaluate, export, compare"]),
         ("compare --learning-rates 1 fast", ["--learning-rates", "fast"]),
         ("compare --seeds many", ["--seeds", "many"]),
         ("compare --problem cubic", ["--problem", "cubic", "quadratic", "rosenbrock", "logistic"]),

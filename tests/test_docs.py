@@ -76,6 +76,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 @over_pages
 def test_commands_exist(page: Path, monkeypatch):
     """Their options, too; they are not carried out."""
+    from nag_optax.export.device import make_parser
     from nag_optax.train.command_line import parse
 
     monkeypatch.chdir(ROOT)
@@ -88,6 +89,8 @@ def test_commands_exist(page: Path, monkeypatch):
                 assert isinstance(parser().parse_args(words[3:]), argparse.Namespace)
             elif hasattr(module, "parse"):
                 assert isinstance(module.parse(words[3:]), argparse.Namespace)
+        elif words[0] == "python" and words[1].endswith("/device.py"):
+            assert isinstance(make_parser().parse_args(words[2:]), argparse.Namespace)
         else:
             runs = (
                 words[0] in {"pip", "mkdocs"}
@@ -98,11 +101,12 @@ def test_commands_exist(page: Path, monkeypatch):
 
 
 def test_the_command_line_page_has_every_option_and_optimizer():
-    from nag_optax.train.options import Options
+    from nag_optax.train.options import ExportOptions, Options
     from nag_optax.train.registry import OPTIMIZERS
 
     page = (DOCS / "command-line.md").read_text()
-    for field in dataclasses.fields(Options):
+    fields = [field for kind in (Options, ExportOptions) for field in dataclasses.fields(kind)]
+    for field in fields:
         assert re.search(rf"`--{field.name.replace('_', '-')}[` ]", page), field.name
     (row,) = re.findall(r"^\| `--optimizer` \| (.*) \|$", page, re.M)
     named = re.findall(r"`(\w+)`", row)
@@ -114,7 +118,7 @@ def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tm
     from nag_optax.compare.folder import ComparisonFolder
     from nag_optax.train.command_line import parse
     from nag_optax.train.folder import RunFolder
-    from nag_optax.train.options import EvaluateOptions, PredictOptions
+    from nag_optax.train.options import EvaluateOptions, ExportOptions, PredictOptions
 
     monkeypatch.chdir(tmp_path)
     begun = []
@@ -122,7 +126,7 @@ def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tm
         if words[0] != "nag-optax":
             continue
         options = parse(words[1:])
-        if isinstance(options, EvaluateOptions | PredictOptions):
+        if isinstance(options, EvaluateOptions | ExportOptions | PredictOptions):
             assert options.run_dir in begun
             continue
         folder = (ComparisonFolder if words[1] == "compare" else RunFolder).resolve(options).run_dir

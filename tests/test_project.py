@@ -24,7 +24,7 @@ def test_the_oldest_versions_tested_are_the_lower_bounds():
         if line and not line.startswith("#")
     )
     extras = PROJECT["optional-dependencies"]
-    declared = [*PROJECT["dependencies"], *extras["train"], *extras["test"]]
+    declared = [*PROJECT["dependencies"], *extras["train"], *extras["export"], *extras["test"]]
     bounds = dict(d.split(">=") for d in declared if not d.startswith("nag_optax"))
     assert pinned.pop("jaxlib") == pinned["jax"]
     assert bounds == pinned

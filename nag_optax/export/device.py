@@ -57,27 +57,37 @@ class Device:
         if program["trains"]:
             count = len(self.state)
             self.state, self.steps = list(results[:count]), self.steps + 1
-        return [np.asarray(x) for x in results[count:]]
+        # Copies: IREE takes the memory of a result back when its handle goes.
+        return [np.asarray(x).copy() for x in results[count:]]
 
-    def train(self, data: dict[str, np.ndarray], steps: int, seed: int = 0) -> Iterator[float]:
-        """The loss of each step until the state has seen that many; a batch depends on (seed, step) alone."""
-        inputs = self._program("train")["inputs"]
-        arrays = [data[leaf["name"]] for leaf in inputs]
+    def train(self, data: dict[str, np.ndarray], steps: int, seed: int = 0) -> Iterator[dict[str, Any]]:
+        """The outputs of each step until the state has seen that many; a batch depends on (seed, step) alone.
+
+        Args:
+            data: arrays by the names of the inputs, with the examples along the first axis.
+            steps: in all.
+            seed: of the order of the examples.
+        """
+        program = self._program("train")
+        inputs, names = program["inputs"], [leaf["name"] for leaf in program["outputs"]]
+        arrays = [_fitted(data[leaf["name"]], leaf) for leaf in inputs]
         size, count = inputs[0]["shape"][0], len(arrays[0])
+        if any(len(array) != count for array in arrays):
+            raise ValueError(f"the arrays hold {' and '.join(str(len(array)) for array in arrays)} examples")
         an_epoch = -(-count // size)
         while self.steps < steps:
             epoch, step = divmod(self.steps, an_epoch)
             # The last batch of an epoch is filled up from the epoch's first examples.
             order = np.resize(np.random.default_rng([seed, epoch]).permutation(count), an_epoch * size)
             rows = order[step * size : (step + 1) * size]
-            yield float(self.run("train", [array[rows] for array in arrays])[0])
+            yield dict(zip(names, self.run("train", [array[rows] for array in arrays]), strict=True))
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
+    def predict(self, examples: np.ndarray) -> np.ndarray:
         """The outputs for any number of examples; the last batch is filled up with zeros."""
         (leaf,) = self._program("predict")["inputs"]
-        size, pieces = leaf["shape"][0], []
-        for start in range(0, len(images), size):
-            piece = images[start : start + size]
+        examples, size, pieces = _fitted(examples, leaf), leaf["shape"][0], []
+        for start in range(0, len(examples), size):
+            piece = examples[start : start + size]
             padded = np.pad(piece, [(0, size - len(piece))] + [(0, 0)] * (piece.ndim - 1))
             pieces.append(self.run("predict", [padded])[0][: len(piece)])
         return np.concatenate(pieces)
@@ -163,51 +173,90 @@ def write_state(path: Path, arrays: Sequence[np.ndarray], steps: int) -> None:
     os.replace(partial, path)
 
 
+def read_data(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of these names in an .npz file; a .npy file holds one, the first."""
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            found = {names[0]: found}
+        arrays = {name: found[name] for name in names if name in found}
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error):  # NumPy's own text is of pickles.
+        raise ValueError(f"{path}: is no readable .npz or .npy file of numbers") from None
+    if missing := [name for name in names if name not in arrays]:
+        raise ValueError(f"{path}: has no array {missing[0]}; an .npz file must hold {' and '.join(names)}")
+    return arrays
+
+
 def _fitted(x: Any, leaf: dict[str, Any]) -> np.ndarray:
-    """The array as the program takes it."""
-    x, dtype = np.asarray(x), np.dtype(leaf["dtype"])
-    if not np.can_cast(x.dtype, dtype, "same_kind") or list(x.shape) != leaf["shape"]:
-        raise ValueError(
-            f"{leaf['name']}: must be {dtype}{leaf['shape']}, of which the first is the batch size; "
-            f"got {x.dtype}{list(x.shape)}"
-        )
+    """Examples as a program takes them; pictures of one channel may come without its axis."""
+    x, dtype, (_, *shape) = np.asarray(x), np.dtype(leaf["dtype"]), leaf["shape"]
+    if shape[-1:] == [1] and list(x.shape[1:]) == shape[:-1]:
+        x = x[..., None]
+    if list(x.shape[1:]) != shape or not x.size or not np.can_cast(x.dtype, dtype, "same_kind"):
+        wanted = ", ".join(["N", *map(str, shape)])
+        raise ValueError(f"{leaf['name']}: must be {dtype}[{wanted}]; is {x.dtype}{list(x.shape)}")
     return x.astype(dtype, copy=False)
 
 
 def _train(device: Device, options: argparse.Namespace) -> None:
-    with np.load(options.data, allow_pickle=False) as file:
-        data = dict(file)
-    for loss in device.train(data, options.steps, options.seed):
+    data = read_data(options.data, ["images", "labels"])
+    if device.steps >= options.steps:
+        print(f"{device.path} has seen {device.steps} steps already")
+    for outputs in device.train(data, options.steps, options.seed):
+        if not np.isfinite(outputs["loss"]):
+            raise ValueError(f"the loss is not finite at step {device.steps}; {device.path} is as it was")
         if device.steps % options.save_every == 0 or device.steps == options.steps:
             device.save()
-            print(f"step {device.steps}: loss {loss:.6f}", flush=True)
+            shown = ", ".join(f"{name} {value:.6f}" for name, value in sorted(outputs.items(), reverse=True))
+            print(f"step {device.steps}: {shown}", flush=True)
 
 
 def _predict(device: Device, options: argparse.Namespace) -> None:
-    data = np.load(options.data, allow_pickle=False)
     names = device.manifest["notes"]["class_names"]
+    rows = device.predict(read_data(options.data, ["images"])["images"])
     print(",".join(["class", *names]))
-    for row in device.predict(data if isinstance(data, np.ndarray) else data["images"]):
+    for row in rows:
         print(",".join([names[row.argmax()], *(f"{p:.6g}" for p in row)]))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+def _evaluate(device: Device, options: argparse.Namespace) -> None:
+    data = read_data(options.data, ["images", "labels"])
+    right = device.predict(data["images"]).argmax(1) == data["labels"]
+    print(f"accuracy {right.mean():.4f} of {len(right)} images")
+
+
+def positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return number
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser(description="Trains and predicts with NumPy and the IREE runtime.")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="of the export")
     parser.add_argument("--state", type=Path, help="file of the state; by default trained.npz in the folder")
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train until the state has seen --steps steps")
+    training.set_defaults(run=_train)
     training.add_argument("data", type=Path, help=".npz file with the arrays images and labels")
-    training.add_argument("--steps", type=int, required=True, help="in all, those of the state included")
-    training.add_argument("--seed", type=int, default=0, help="of the order of the examples")
-    training.add_argument("--save-every", type=int, default=50, metavar="STEPS", help="(default: 50)")
+    training.add_argument("--steps", type=positive, required=True, help="in all, those of the state included")
+    training.add_argument("--seed", type=int, default=0, help="of the order of the examples (default: 0)")
+    training.add_argument("--save-every", type=positive, default=50, metavar="STEPS", help="(default: 50)")
     predicting = commands.add_parser("predict", help="print the class and the probabilities of images")
-    predicting.add_argument("data", type=Path, help=".npy file, or .npz file with the array images")
-    options = parser.parse_args(arguments)
+    predicting.set_defaults(run=_predict)
+    predicting.add_argument("data", type=Path, help=".npy file of images, or .npz file with the array images")
+    evaluating = commands.add_parser("evaluate", help="print the accuracy on images with labels")
+    evaluating.set_defaults(run=_evaluate)
+    evaluating.add_argument("data", type=Path, help=".npz file with the arrays images and labels")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Carries a command out; what is wrong ends it with one line."""
+    options = make_parser().parse_args(arguments)
     try:
-        device = Device(options.folder, options.state)
-        (_train if options.command == "train" else _predict)(device, options)
+        options.run(Device(options.folder, options.state), options)
     except (OSError, ValueError) as error:
         sys.exit(f"device: {error}")
     except KeyboardInterrupt:

@@ -7,13 +7,14 @@ import tyro
 
 from nag_optax.compare.spec import CompareOptions
 from nag_optax.train.errors import InputError
-from nag_optax.train.options import EvaluateOptions, Options, PredictOptions
+from nag_optax.train.options import EvaluateOptions, ExportOptions, Options, PredictOptions
 from nag_optax.train.registry import defaults_table
 
 _Commands = (
     Annotated[Options, tyro.conf.subcommand("train")]
     | Annotated[PredictOptions, tyro.conf.subcommand("predict")]
     | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
+    | Annotated[ExportOptions, tyro.conf.subcommand("export")]
     | Annotated[CompareOptions, tyro.conf.subcommand("compare")]
 )
 _CONFIG = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs)

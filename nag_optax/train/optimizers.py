@@ -41,10 +41,13 @@ def decay_schedule(name: str, num_steps: int, peak: float = 1.0) -> optax.Schedu
             return optax.constant_schedule(peak)
 
 
-def make_optimizer(spec: Spec, steps_per_epoch: int) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(
+    spec: Spec, steps_per_epoch: int, *, watched: bool = True
+) -> optax.GradientTransformationExtraArgs:
     """Clipping, the adaptive step, smoothing, then the optimizer; each only if it is asked for.
 
     Around them low memory, the rounding of bfloat16 parameters, freezing and averaging, in this order.
+    With `watched` the state holds the gradient's norm.
     """
     parts = []
     if spec.clip_norm is not None:
@@ -70,7 +73,8 @@ def make_optimizer(spec: Spec, steps_per_epoch: int) -> optax.GradientTransforma
     if spec.bfloat16_parameters:
         rounding = nag_optax.stochastic_rounding(spec.seed)
         optimizer = optax.chain(in_float32(optax.with_extra_args_support(optimizer)), rounding)
-    optimizer = optax.chain(with_gradient_norm(steps_per_epoch), optimizer)
+    if watched:
+        optimizer = optax.chain(with_gradient_norm(steps_per_epoch), optimizer)
     if spec.freeze:
         optimizer = freeze(optimizer, spec.freeze)
     optimizer = optax.with_extra_args_support(optimizer)

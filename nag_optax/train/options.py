@@ -211,6 +211,34 @@ class PredictOptions:
     """Where to predict; auto takes the best that JAX finds."""
 
 
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write a run for a device without JAX, where device.py trains and predicts with NumPy and IREE."""
+
+    run_dir: Annotated[Path, tyro.conf.arg(metavar="RUN_DIR")]
+    """Folder of the run, as nag-optax train wrote it."""
+    what: Literal["predict", "train-step"] = "predict"
+    """predict: the model alone, with its weights in the program.
+    train-step: a step of the run's optimizer from a fresh state, and the model that reads that state."""
+    target: Literal["cpu", "host", "arm64", "stablehlo"] = "cpu"
+    """cpu: every processor of this machine's kind. host: this machine's own instructions, which are faster.
+    arm64: every 64-bit ARM processor with Linux. stablehlo: for JAX alone, with any batch size."""
+    batch_size: Annotated[Int, tyro.conf.arg(help_behavior_hint="(default: 32)")] = None
+    """Images that the program takes at once, at least 1. IREE compiles for one size."""
+    freeze: Annotated[
+        tuple[str, ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="PATTERN", help_behavior_hint="(default: none)"),
+    ] = ()
+    """Keep the parameters of these paths, as in nag-optax train: constants of the program, with no state."""
+    learning_rate: Annotated[Float, tyro.conf.arg(help_behavior_hint="(default: the run's)")] = None
+    """Learning rate of each step, above 0."""
+    low_memory: bool = False
+    """Keep the optimizer's state in one byte a number; that of a run with --low-memory is so in any case."""
+    output: OptionalPath = None
+    """New folder of the files, by default export in the folder of the run."""
+
+
 def allowed(name: str) -> str:
     """The values of the option of that name, in words."""
     if name in ALLOWED:

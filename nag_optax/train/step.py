@@ -86,7 +86,7 @@ def train_step(
         params=optax.apply_updates(state.params, updates),
         model_state=model_state,
         opt_state=opt_state,
-        loss_sum=state.loss_sum + loss * len(labels),
+        loss_sum=state.loss_sum + loss * labels.shape[0],
         correct=state.correct + correct,
     )
 

@@ -1,0 +1,159 @@
+"""`nag-optax export`: the model of a run, or a step that trains it on, for a machine without JAX."""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from rich.console import Console
+
+from nag_optax.acceleration.evaluation import eval_params
+from nag_optax.export import device
+from nag_optax.export.program import Program, trace
+from nag_optax.export.stored import save
+from nag_optax.train.checks import ALLOWED, flag, positive
+from nag_optax.train.data import Statistics
+from nag_optax.train.devices import find_devices
+from nag_optax.train.errors import InputError
+from nag_optax.train.freezing import fix_statistics, frozen_mask
+from nag_optax.train.optimizers import make_optimizer
+from nag_optax.train.options import ExportOptions
+from nag_optax.train.spec import Spec
+from nag_optax.train.step import How, TrainState, step_key, train_step
+from nag_optax.train.transfer import StoredRun, stored_run
+
+_BATCH_SIZE = 32
+
+
+def export_run(options: ExportOptions, console: Console | None = None) -> Path:
+    """Writes the programs of a run, and returns their folder.
+
+    Raises:
+        InputError: if an option is wrong, the folder holds no run, or the extra `export` is missing.
+    """
+    console = console or Console()
+    _check(options)
+    folder = options.output or options.run_dir / "export"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--output {folder}: exists already; name a new folder")
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
+    run = stored_run(options.run_dir, find_devices("cpu", 1), say)
+    programs = programs_of(run, options)
+    classes = run.facts.get("class_names") or list(map(str, run.facts["classes"]))
+    files, notes = {}, {"class_names": classes, "target": options.target}
+    if options.target != "stablehlo":
+        from nag_optax.export.iree import compiled
+
+        say(f"compiling for {options.target} with IREE")
+        notes["iree"] = importlib.metadata.version("iree-base-compiler")
+        try:
+            files = {f"{name}.vmfb": compiled(program, options.target) for name, program in programs.items()}
+        except ValueError as error:
+            raise InputError(f"--what {options.what}: {error}") from None
+        files["device.py"] = Path(device.__file__).read_bytes()
+    try:
+        save(folder, programs, files=files, notes=notes)
+    except OSError as error:
+        raise InputError(f"--output {folder}: cannot be written ({error})") from None
+    state = sum(array.nbytes for array in programs[next(iter(programs))].initial)
+    say(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}; {state:,} bytes of state")
+    return folder
+
+
+def programs_of(run: StoredRun, options: ExportOptions) -> dict[str, Program]:
+    """`predict`, and for a step `train` as well, of one state."""
+    model, facts, spec = run.loop.module(run.state), run.facts, _tuned(run.spec, options)
+    statistics = Statistics(*(np.array(facts[name], np.float32) for name in ("mean", "std")))
+    size = None if options.target == "stablehlo" else options.batch_size or _BATCH_SIZE
+    images = {"images": jax.ShapeDtypeStruct((1, *facts["image_shape"]), jnp.float32)}
+    labels = {"labels": jax.ShapeDtypeStruct((1,), jnp.int32)}
+    common: dict[str, Any] = {"batch_size": size, "platforms": ["cpu"]}
+
+    for _, module in nnx.iter_graph(model):
+        if isinstance(module, nnx.BatchNorm):  # The run may have frozen others.
+            module.use_running_average = False
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    frozen = frozen_mask(spec.freeze, params)
+    fix_statistics(model, frozen)
+    graphdef, _, rest = nnx.split(model, nnx.Param, ...)
+    optimizer = make_optimizer(spec, 1, watched=False)
+    if spec.bfloat16_parameters:
+        params = optax.tree.cast(params, jnp.bfloat16)
+    zero = jnp.zeros([], jnp.int32)
+    trains = options.what == "train-step"
+    opt_state = jax.jit(optimizer.init)(params) if trains else ()
+    state = TrainState(zero, params, nnx.to_pure_dict(rest), opt_state, zero.astype(jnp.float32), zero)
+    # Sums over an epoch begin at zero in each step: what is left of them is one batch's.
+    constant: list[Any] = [False, frozen, _fixed_statistics(model, state.model_state), False, True, True]
+    how = How(0.0, spec.label_smoothing, spec.precision != "float32")
+
+    def train(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
+        standardised, labels = statistics.standardise(batch["images"]), batch["labels"]
+        key = step_key(spec.seed, state.step)
+        state = train_step(graphdef, optimizer, state, standardised, labels, key, how)
+        count = labels.shape[0]
+        return state, {"loss": state.loss_sum / count, "accuracy": state.correct / count}
+
+    def predict(state: TrainState, batch: dict[str, jax.Array]) -> tuple[None, dict[str, jax.Array]]:
+        params = eval_params(state.opt_state, state.params)
+        module = nnx.merge(graphdef, optax.tree.cast(params, jnp.float32), state.model_state)
+        logits = module(statistics.standardise(batch["images"]), train=False)
+        return None, {"probabilities": jax.nn.softmax(logits)}
+
+    if not trains:
+        return {"predict": trace(predict, state, images, frozen=True, **common)}
+    return {
+        "train": trace(train, state, images | labels, frozen=TrainState(*constant), **common),
+        "predict": trace(predict, state, images, frozen=TrainState(*constant), **common),
+    }
+
+
+def _tuned(spec: Spec, options: ExportOptions) -> Spec:
+    """The run's optimizer for more steps of unknown number; nothing is pruned or averaged."""
+    return dataclasses.replace(
+        spec,
+        learning_rate=options.learning_rate or spec.learning_rate,
+        schedule="constant",
+        warmup_epochs=0.0,
+        freeze=tuple(part.strip() for pattern in options.freeze for part in pattern.split(",")),
+        low_memory=spec.low_memory or options.low_memory,
+        prune=None,
+        prune_strength=None,
+        ema=0.0,
+    )
+
+
+def _fixed_statistics(model: nnx.Module, model_state: Any) -> Any:
+    """True for the running statistics of a batch normalisation that is a fixed function."""
+    fixed = {
+        path
+        for path, module in nnx.iter_graph(model)
+        if isinstance(module, nnx.BatchNorm) and module.use_running_average
+    }
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: tuple(entry.key for entry in path[:-1]) in fixed, model_state
+    )
+
+
+def _check(options: ExportOptions) -> None:
+    for name in ("batch_size", "learning_rate"):
+        if not positive(value := getattr(options, name)):
+            raise InputError(f"{flag(name)} {value}: must be {ALLOWED[name]}")
+    for name in ("freeze", "learning_rate", "low_memory"):
+        if options.what == "predict" and (value := getattr(options, name)):
+            shown = ",".join(value) if isinstance(value, tuple) else value
+            raise InputError(f"{flag(name)} {shown}: goes with --what train-step")
+    if options.target == "stablehlo":
+        if options.batch_size is not None:
+            raise InputError(f"--batch-size {options.batch_size}: --target stablehlo takes every size")
+    elif importlib.util.find_spec("iree") is None or importlib.util.find_spec("iree.compiler") is None:
+        raise InputError(f"--target {options.target}: needs the extra, pip install 'nag_optax[export]'")

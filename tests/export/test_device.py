@@ -1,0 +1,204 @@
+"""A device with NumPy and the IREE runtime alone trains as JAX does, survives kills and names mistakes."""
+
+import json
+import re
+import shutil
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nag_optax import export
+from nag_optax.export import device
+
+
+def done(process: Any) -> str:
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return output
+
+
+def copied(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to / "copy"))
+
+
+def of_jax(folder: Path, data: Path, steps: int) -> tuple[list[Any], float]:
+    """State and loss after steps by JAX on the same batches, whose order the test draws itself."""
+    program = export.load(folder, "train")
+    with np.load(data) as file:
+        images, labels = file["images"].astype(np.float32)[..., None], file["labels"].astype(np.int32)
+    an_epoch = -(-len(labels) // 32)
+    state, outputs = list(program.initial), []
+    for step in range(steps):
+        order = np.random.default_rng([0, step // an_epoch]).permutation(len(labels))
+        rows = np.concatenate([order, order])[step % an_epoch * 32 :][:32]
+        state, outputs = program(state, [images[rows], labels[rows]])
+    assert program.outputs[1].name == "loss"
+    return state, float(outputs[1])
+
+
+def test_200_steps_without_jax_reach_its_loss(exported: Path, data: Path, bare: Callable, tmp_path: Path):
+    folder = copied(exported, tmp_path)
+    output = done(bare(folder / "device.py", "train", data, "--steps", 200, "--save-every", 200))
+    state, loss = of_jax(folder, data, 200)
+    found, steps = device.read_state(folder / "trained.npz", device.read_manifest(folder)["state"])
+    assert steps == 200
+    # Each step rounds the numbers of the state anew.
+    rounding = 200 * 2.0**-23
+    for here, there in zip(found, state, strict=True):
+        wide = np.asarray(there).astype(float)
+        np.testing.assert_allclose(
+            here.astype(float), wide, rtol=0, atol=rounding * np.abs(wide).max(initial=0)
+        )
+    (shown,) = re.findall(r"^step 200: loss ([\d.]+), accuracy 1\.0+$", output, re.M)
+    assert abs(float(shown) - loss) <= 5e-7 + rounding  # Six digits are shown.
+    # The loss of a guess is log 5, and the test is none if there was nothing to learn.
+    assert of_jax(folder, data, 1)[1] > 10 * loss
+    accuracy = done(bare(folder / "device.py", "evaluate", data))
+    assert re.fullmatch(r"accuracy (1\.0000|0\.99\d\d) of 901 images\n", accuracy)
+
+
+def test_a_kill_and_a_restart_change_nothing(exported: Path, data: Path, bare: Callable, tmp_path: Path):
+    folder = copied(exported, tmp_path)
+    command = (folder / "device.py", "train", data, "--steps", 300, "--save-every", 1)
+    with bare(*command) as process:
+        assert process.stdout.readline().startswith("step 1: loss ")
+        assert process.stdout.readline().startswith("step 2: loss ")
+        process.kill()
+    killed, leaves = folder / "trained.npz", device.read_manifest(folder)["state"]
+    assert 2 <= device.read_state(killed, leaves)[1] < 300
+    done(bare(*command[:-2], "--save-every", 150))
+    state = killed.read_bytes()
+    again = "--state", tmp_path / "again.npz"
+    done(bare(command[0], *again, *command[1:-1], 300))
+    assert (tmp_path / "again.npz").read_bytes() == state
+    assert done(bare(*command)) == f"{killed} has seen 300 steps already\n"
+
+
+def test_a_state_that_is_written_is_the_new_one_or_the_old(tmp_path: Path, monkeypatch):
+    """A kill amid the writing leaves the old file as it is."""
+    path = tmp_path / "state.npz"
+    device.write_state(path, [np.ones(3)], 1)
+    before = path.read_bytes()
+    monkeypatch.setattr(device.np, "savez", lambda file, *_, **__: (file.write(b"half"), 1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        device.write_state(path, [np.zeros(3)], 2)
+    assert path.read_bytes() == before
+
+
+def write(path: Path, content: Any) -> None:
+    path.write_bytes(content(path.read_bytes()))
+
+
+def changed(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+WRONG = {
+    "truncated module": (
+        lambda f: write(f / "predict.vmfb", lambda content: content[:-10]),
+        "predict x.npy",
+        "predict.vmfb: is damaged, or of another export; copy it again",
+    ),
+    "module of another IREE": (
+        lambda f: (
+            write(f / "predict.vmfb", lambda content: content[: len(content) // 2]),
+            changed(
+                f / "manifest.json",
+                lambda m: m["files"].update({"predict.vmfb": zlib.crc32((f / "predict.vmfb").read_bytes())}),
+            ),
+        ),
+        "predict x.npy",
+        "cannot load what IREE",
+    ),
+    "version": (
+        lambda f: changed(f / "manifest.json", lambda m: m.update(version=99)),
+        "predict x.npy",
+        "is of version 99, and this code reads 1; export again",
+    ),
+    "no export": (lambda f: (f / "manifest.json").unlink(), "predict x.npy", "holds no manifest.json"),
+    "no module": (
+        lambda f: changed(f / "manifest.json", lambda m: m["files"].pop("predict.vmfb")),
+        "predict x.npy",
+        "is an export without predict.vmfb",
+    ),
+    "no program": (
+        lambda f: changed(f / "manifest.json", lambda m: m["programs"].pop("train")),
+        "train y.npz --steps 1",
+        "holds predict, and no train",
+    ),
+    "shape": (
+        lambda f: np.save("x.npy", np.ones((2, 9, 9))),
+        "predict x.npy",
+        "images: must be float32[N, 8, 8, 1]; is float64[2, 9, 9]",
+    ),
+    "none": (lambda f: np.save("x.npy", np.ones((0, 8, 8))), "predict x.npy", "is float64[0, 8, 8, 1]"),
+    "dtype": (lambda f: np.save("x.npy", np.ones((2, 8, 8), complex)), "predict x.npy", "is complex128["),
+    "no data": (lambda f: None, "predict z.npy", "No such file or directory: 'z.npy'"),
+    "no numbers": (
+        lambda f: Path("x.npy").write_text("not numbers"),
+        "predict x.npy",
+        "x.npy: is no readable .npz or .npy file of numbers",
+    ),
+    "no labels": (
+        lambda f: None,
+        "train x.npy --steps 1",
+        "x.npy: has no array labels; an .npz file must hold",
+    ),
+    "fewer labels": (
+        lambda f: np.savez("y.npz", images=np.ones((3, 8, 8)), labels=np.ones(2, int)),
+        "train y.npz --steps 1",
+        "the arrays hold 3 and 2 examples",
+    ),
+    "damaged state": (
+        lambda f: Path("s.npz").write_bytes((f / "state.npz").read_bytes()[:-30]),
+        "--state s.npz predict x.npy",
+        "s.npz: is no readable state",
+    ),
+    "another's state": (
+        lambda f: np.savez("s.npz", np.ones(3), steps=1),
+        "--state s.npz predict x.npy",
+        "s.npz: holds 1 arrays; the manifest has",
+    ),
+    "infinite": (
+        lambda f: np.savez("y.npz", images=np.full((3, 8, 8), np.inf), labels=np.ones(3, int)),
+        "train y.npz --steps 9",
+        "the loss is not finite at step 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_one_line(name: str, exported: Path, tmp_path: Path, monkeypatch, capsys):
+    change, command, line = WRONG[name]
+    monkeypatch.chdir(tmp_path)
+    folder = copied(exported, tmp_path)
+    np.save("x.npy", np.ones((2, 8, 8)))
+    np.savez("y.npz", images=np.ones((3, 8, 8)), labels=np.ones(3, int))
+    change(folder)
+    with pytest.raises(SystemExit) as caught:
+        device.main(["--folder", str(folder), *command.split()])
+    assert isinstance(caught.value.code, str) and caught.value.code.startswith("device: ")
+    assert line in caught.value.code and "\n" not in caught.value.code
+    assert capsys.readouterr().out == "" and not (folder / "trained.npz").exists()
+
+
+def test_probabilities_are_those_of_the_run(exported: Path, run_dir: Path, data: Path, capsys):
+    """More images than a batch, with and without the axis of the channel."""
+    from nag_optax.train import load
+
+    with np.load(data) as file:
+        images = file["images"][:40]
+    found = device.Device(exported).predict(images)
+    np.testing.assert_array_equal(found, device.Device(exported).predict(images[..., None]))
+    # Sums of 128 products in another order.
+    np.testing.assert_allclose(found, load(run_dir).predict(images), rtol=0, atol=128 * 2.0**-24)
+    device.main(["--folder", str(exported), "predict", str(data)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "class,0,1,2,3,4" and len(lines) == 902
+    assert lines[1].split(",")[0] == str(found[0].argmax())
