@@ -12,10 +12,13 @@ _CARRY_OUT = {
     "evaluate": "nag_optax.train.evaluate:evaluate",
     "export": "nag_optax.export.run:export_run",
     "compare": "nag_optax.compare:compare",
+    "serve": "nag_optax.parallel.serve:serve",
+    "work": "nag_optax.parallel.worker:work",
 }
 _FOLDERS = {
     "train": "nag_optax.train.folder:RunFolder",
     "compare": "nag_optax.compare.folder:ComparisonFolder",
+    "serve": "nag_optax.parallel.options:ServedFolder",
 }
 """Of the commands that --resume."""
 

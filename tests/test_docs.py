@@ -101,12 +101,13 @@ def test_commands_exist(page: Path, monkeypatch):
 
 
 def test_the_command_line_page_has_every_option_and_optimizer():
-    from nag_optax.train.options import ExportOptions, Options
+    from nag_optax.parallel.options import ServeOptions, WorkOptions
+    from nag_optax.train.options import ExportOptions
     from nag_optax.train.registry import OPTIMIZERS
 
     page = (DOCS / "command-line.md").read_text()
-    fields = [field for kind in (Options, ExportOptions) for field in dataclasses.fields(kind)]
-    for field in fields:
+    kinds = (ServeOptions, WorkOptions, ExportOptions)
+    for field in (field for kind in kinds for field in dataclasses.fields(kind)):
         assert re.search(rf"`--{field.name.replace('_', '-')}[` ]", page), field.name
     (row,) = re.findall(r"^\| `--optimizer` \| (.*) \|$", page, re.M)
     named = re.findall(r"`(\w+)`", row)
@@ -116,6 +117,7 @@ def test_the_command_line_page_has_every_option_and_optimizer():
 def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tmp_path):
     """Each begins in a folder of its own, and reads those of commands above it."""
     from nag_optax.compare.folder import ComparisonFolder
+    from nag_optax.parallel.options import ServedFolder, WorkOptions
     from nag_optax.train.command_line import parse
     from nag_optax.train.folder import RunFolder
     from nag_optax.train.options import EvaluateOptions, ExportOptions, PredictOptions
@@ -129,7 +131,11 @@ def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tm
         if isinstance(options, EvaluateOptions | ExportOptions | PredictOptions):
             assert options.run_dir in begun
             continue
-        folder = (ComparisonFolder if words[1] == "compare" else RunFolder).resolve(options).run_dir
+        if isinstance(options, WorkOptions):
+            assert options.token_file is not None and options.token_file.parent in begun
+            continue
+        kinds = {"compare": ComparisonFolder, "serve": ServedFolder}
+        folder = kinds.get(words[1], RunFolder).resolve(options).run_dir
         assert (folder in begun) == options.resume, words
         begun.append(folder)
         if (origin := getattr(options, "init_from", None)) is not None:

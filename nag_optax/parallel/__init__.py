@@ -4,6 +4,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nag_optax.parallel.client import Client as Client
+    from nag_optax.parallel.client import connect as connect
     from nag_optax.parallel.dana import DanaState as DanaState
     from nag_optax.parallel.dana import dana_zero as dana_zero
     from nag_optax.parallel.delayed import DelayedState as DelayedState
@@ -11,13 +13,15 @@ if TYPE_CHECKING:
     from nag_optax.parallel.method import Method as Method
 
 _HOMES = {
+    "Client": "client",
+    "connect": "client",
     "DanaState": "dana",
     "DelayedState": "delayed",
     "Method": "method",
     "dana_zero": "dana",
     "delayed_nesterov": "delayed",
 }
-__all__ = ["DanaState", "DelayedState", "Method", "dana_zero", "delayed_nesterov"]
+__all__ = ["Client", "DanaState", "DelayedState", "Method", "connect", "dana_zero", "delayed_nesterov"]
 
 
 def __getattr__(name: str) -> Any:

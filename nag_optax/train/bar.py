@@ -1,7 +1,7 @@
 """The live bar of a run: in a terminal alone, elsewhere lines."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,17 +17,27 @@ from rich.progress import (
 )
 
 
+class _Bar(Progress):
+    beside: Callable[[], Any] | None = None
+
+    def get_renderables(self) -> Iterable[Any]:
+        yield from super().get_renderables()
+        if self.beside is not None:
+            yield self.beside()
+
+
 class LiveBar:
     """A context manager around the run.
 
     Args:
         console: where it is shown.
         after: what stands after the count; may name fields.
+        beside: gives what is shown below it.
         **task: what `rich` says of the task.
     """
 
-    def __init__(self, console: Console, after: str, **task: Any):
-        self._bar = Progress(
+    def __init__(self, console: Console, after: str, beside: Callable[[], Any] | None = None, **task: Any):
+        self._bar = _Bar(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -40,6 +50,7 @@ class LiveBar:
             disable=not console.is_terminal,
             expand=True,
         )
+        self._bar.beside = beside
         self._task = self._bar.add_task("compiling", **task)
 
     def __enter__(self) -> Self:

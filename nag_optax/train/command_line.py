@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import tyro
 
 from nag_optax.compare.spec import CompareOptions
+from nag_optax.parallel.options import ServeOptions, WorkOptions
 from nag_optax.train.errors import InputError
 from nag_optax.train.options import EvaluateOptions, ExportOptions, Options, PredictOptions
 from nag_optax.train.registry import defaults_table
@@ -16,6 +17,8 @@ _Commands = (
     | Annotated[EvaluateOptions, tyro.conf.subcommand("evaluate")]
     | Annotated[ExportOptions, tyro.conf.subcommand("export")]
     | Annotated[CompareOptions, tyro.conf.subcommand("compare")]
+    | Annotated[ServeOptions, tyro.conf.subcommand("serve")]
+    | Annotated[WorkOptions, tyro.conf.subcommand("work")]
 )
 _CONFIG = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs)
 
@@ -37,7 +40,7 @@ def parse(arguments: list[str]) -> Any:
             config=_CONFIG,
         )
     except SystemExit as end:
-        if not end.code and arguments[0] == "train":
+        if not end.code and arguments[0] in ("train", "serve"):
             print(f"Defaults by dataset and model, the learning rates by optimizer:\n\n{defaults_table()}")
         raise
 

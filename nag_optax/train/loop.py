@@ -55,6 +55,11 @@ class Pruned(NamedTuple):
 class Loop:
     """The compiled programs of one run: initial state, a chunk of steps, evaluation, prediction."""
 
+    command = "train"
+    """Of `nag-optax`, which resumes it."""
+    beside: Callable[[], Any] | None = None
+    """What is shown below the bar, for `rich`."""
+
     def __init__(self, spec: Spec, dataset: Dataset, devices: list[Device]):
         self._mesh = Mesh(np.array(devices), ("batch",))
         self._replicated = NamedSharding(self._mesh, PartitionSpec())

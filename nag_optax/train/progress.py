@@ -12,9 +12,16 @@ from nag_optax.train.bar import LiveBar
 class RunProgress(LiveBar):
     """Use as a context manager around the run; `advance` after each chunk, `epoch` after each epoch."""
 
-    def __init__(self, console: Console, num_epochs: int, steps_per_epoch: int, start_step: int):
-        total = num_epochs * steps_per_epoch
-        super().__init__(console, "{task.fields[loss]}", total=total, completed=start_step, loss="")
+    def __init__(
+        self,
+        console: Console,
+        num_epochs: int,
+        steps_per_epoch: int,
+        start_step: int,
+        beside: Callable[[], Any] | None = None,
+    ):
+        task = {"total": num_epochs * steps_per_epoch, "completed": start_step, "loss": ""}
+        super().__init__(console, "{task.fields[loss]}", beside, **task)
         self._num_epochs = num_epochs
 
     def advance(self, step: int, epoch: int, loss: float) -> None:

@@ -5,6 +5,7 @@ import math
 import shlex
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,12 +27,15 @@ from nag_optax.train.stopping import best_row, stop_reason
 from nag_optax.train.transfer import Weights, check_same_data, facts_of, standardised_as, starting_weights
 
 
-def train(options: Options, console: Console | None = None) -> dict[str, Any]:
+def train(
+    options: Options, console: Console | None = None, *, make_loop: Callable[..., Loop] = Loop
+) -> dict[str, Any]:
     """Carries out a run, or what is left of it, and returns its summary.
 
     Args:
         options: what to train; a None takes its default.
         console: where to show progress and result; None is standard output.
+        make_loop: takes what `Loop` takes, and makes what takes the steps.
 
     Returns:
         The content of `summary.json`.
@@ -63,7 +67,7 @@ def train(options: Options, console: Console | None = None) -> dict[str, Any]:
         facts = Checkpoints(folder.path / CHECKPOINTS).data_facts() if spec.resume else None
         if facts is not None:
             check_same_data(dataset, facts, source_of(spec))
-        loop = Loop(spec, dataset, devices)
+        loop = make_loop(spec, dataset, devices)
         weights = None
         if facts is None and spec.init_from is not None:
             weights = starting_weights(spec.init_from, loop, devices, lambda line: _say(console, line))
@@ -119,7 +123,7 @@ class _Run:
             self._console.print(summary_table(summary, str(self._folder.path)))
             return summary
         with RunProgress(
-            self._console, self._num_epochs, loop.steps_per_epoch, int(state.step)
+            self._console, self._num_epochs, loop.steps_per_epoch, int(state.step), loop.beside
         ) as self._progress:
             while (step := int(state.step)) < total and not self._stopped():
                 state = self._epoch(state, step // loop.steps_per_epoch + 1)
@@ -173,6 +177,8 @@ class _Run:
             if not math.isfinite(mean_loss):
                 raise Diverged(self._divergence(step, epoch))
             self._progress.advance(step, epoch, mean_loss)
+        if self._interrupts and int(state.step) % loop.steps_per_epoch:
+            self._stop(state)  # A loop that waits for others has given up.
         self._log(state, epoch)
         self._save(state)
         return state
@@ -316,7 +322,7 @@ class _Run:
         }
 
     def _resume_command(self) -> str:
-        return f"nag-optax train --resume --run-dir {shlex.quote(str(self._folder.path))}"
+        return f"nag-optax {self._loop.command} --resume --run-dir {shlex.quote(str(self._folder.path))}"
 
     def _say(self, line: str) -> None:
         _say(self._console, line)

@@ -157,15 +157,17 @@ def load_spec(path: Path) -> Spec:
     Raises:
         InputError: if the file is missing, damaged, or not a trainer's.
     """
+    return load_stored(path, "run", lambda fields: spec_of(fields, path.parent))
 
-    def make(fields: dict[str, Any]) -> Spec:
-        for name in ("data_dir", "init_from"):
-            if fields[name] is not None:
-                fields[name] = Path(fields[name])
-        fields["freeze"] = tuple(fields["freeze"])
-        return resolve(Options(**fields, run_dir=path.parent))
 
-    return load_stored(path, "run", make)
+def spec_of(fields: dict[str, Any], run_dir: Path) -> Spec:
+    """The run whose options these are, as `to_dict` gives them."""
+    fields = dict(fields)
+    for name in ("data_dir", "init_from"):
+        if fields[name] is not None:
+            fields[name] = Path(fields[name])
+    fields["freeze"] = tuple(fields["freeze"])
+    return resolve(Options(**fields, run_dir=run_dir))
 
 
 def _check_values(spec: Spec) -> None:

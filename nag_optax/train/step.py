@@ -54,6 +54,30 @@ def train_step(
     how: How = How(),  # noqa: B008
 ) -> TrainState:
     """One step on one batch of standardised images, a pure function; `key` is for dropout and mixup."""
+    (loss, (correct, model_state)), grads = gradients(
+        graphdef, state.params, state.model_state, images, labels, key, how
+    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
+    return TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        model_state=model_state,
+        opt_state=opt_state,
+        loss_sum=state.loss_sum + loss * labels.shape[0],
+        correct=state.correct + correct,
+    )
+
+
+def gradients(
+    graphdef: Any,
+    params: Any,
+    model_state: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    key: jax.Array,
+    how: How = How(),  # noqa: B008
+) -> tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]:
+    """((mean loss, (right answers, batch statistics after it)), gradients) of a batch; see `train_step`."""
     share = partners = None
     if how.mixup:
         share = mixing_share(augmentation_key(key, "mixup"), how.mixup)
@@ -79,16 +103,7 @@ def train_step(
     batch = _Batch(images, labels, partners)
     if how.accumulate > 1:
         gradient = _in_parts(gradient, how.accumulate)
-    (loss, (correct, model_state)), grads = gradient(state.params, state.model_state, batch, key)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
-    return TrainState(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        model_state=model_state,
-        opt_state=opt_state,
-        loss_sum=state.loss_sum + loss * labels.shape[0],
-        correct=state.correct + correct,
-    )
+    return gradient(params, model_state, batch, key)
 
 
 def step_key(seed: int | jax.Array, step: jax.Array) -> jax.Array:

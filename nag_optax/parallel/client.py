@@ -1,0 +1,168 @@
+"""`connect`: a client of a Nesterov server, for a worker of one's own."""
+
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nag_optax.parallel import payload, wire
+from nag_optax.train.errors import InputError
+
+VARIABLE = "NAG_OPTAX_TOKEN"
+"""Of the environment: the token, for those who name no file of it."""
+_REPLY_SECONDS = 600.0
+"""A round of DiLoCo may wait for its slowest worker."""
+
+
+class Client:
+    """A connection to a server; made by `connect`.
+
+    Attributes:
+        config: the options of the run, as `config.json` keeps them.
+        facts: of the data: classes, image shape, mean and deviation of the training images.
+        local_steps: K steps that a worker takes by itself before it sends how far it came; 0 where the server
+            takes gradients.
+        worker: the number that the server gave to this client.
+        params: nested dicts of arrays: where the next gradient is due.
+        model_state: the same of the batch statistics.
+        step: of the run, an integer.
+        done: whether the run has ended; nothing more is taken then.
+        sent, received: bytes of updates and of parameters so far.
+    """
+
+    def __init__(self, sock: socket.socket, format: payload.Wire):
+        self._sock, self._format = sock, format
+        self._seed = jnp.int32(secrets.randbits(20))
+        self._pushes = self._largest = 0
+        self.sent = self.received = 0
+        sock.settimeout(_REPLY_SECONDS)
+        header, _ = self._ask(
+            {"kind": "join", "wire": format, "name": f"{socket.gethostname()}:{os.getpid()}"}
+        )
+        wire.expect(header, "spec")
+        self.config: dict[str, Any] = header["config"]
+        self.facts: dict[str, Any] = header["facts"]
+        self.local_steps: int = header["local_steps"]
+        self.worker: int = header["worker"]
+        self._like = payload.skeleton(header["params"]), payload.skeleton(header["model_state"])
+        self._plain = payload.plain(self._like)
+        self._largest = payload.size(self._plain)
+        self.done = False
+        self.fetch()
+
+    def fetch(self) -> Any:
+        """The newest parameters, which are also in `params`."""
+        self._take(*self._ask({"kind": "fetch"}))
+        return self.params
+
+    def push(
+        self, update: Any, *, model_state: Any = None, loss: float | None = None, correct: float | None = None
+    ) -> Any:
+        """Sends a gradient, or how far K steps went: the parameters before them less those after.
+
+        Args:
+            update: a tree like `params`.
+            model_state: batch statistics after the step; None for the server's own.
+            loss: mean of the examples of the step; None for none.
+            correct: the share of them that was classified right, in [0, 1].
+
+        Returns:
+            The newest parameters, which are also in `params`. The batch statistics and `step` are new, too.
+
+        Raises:
+            InputError: if the server has dropped this worker.
+            wire.ProtocolError, OSError: if it is gone.
+        """
+        arrays = payload.encoded(update, self._format, jnp.int32(self._pushes), self._seed)
+        states = jax.tree.leaves(self.model_state if model_state is None else model_state)
+        body = payload.to_bytes([*arrays, *states])
+        self._pushes += 1
+        self.sent += len(body)
+        self._take(*self._ask({"kind": "push", "loss": loss, "correct": correct}, body))
+        return self.params
+
+    def _take(self, header: wire.Header, body: bytes) -> None:
+        wire.expect(header, "params", "done")
+        if header["kind"] == "done":
+            self.done = True
+            return
+        self.received += len(body)
+        leaves = payload.from_bytes(body, self._plain)
+        self.params, self.model_state = jax.tree.structure(self._like).unflatten(leaves)
+        self.step: int = header["step"]
+
+    def _ask(self, header: wire.Header, body: bytes = b"") -> tuple[wire.Header, bytes]:
+        wire.send(self._sock, header, body)
+        answer, body = wire.receive(self._sock, max_body=self._largest)
+        if answer["kind"] == "dropped":
+            raise InputError(f"the server has dropped this worker: {answer.get('why')}")
+        return answer, body
+
+
+@contextmanager
+def connect(
+    address: str, token: str | Path | None = None, *, wire_format: payload.Wire = "float32"
+) -> Iterator[Client]:
+    """Joins a server of `nag-optax serve`, and leaves it at the end of the block.
+
+    Args:
+        address: "HOST:PORT".
+        token: the file of the token, as a `Path`, or the token itself; None takes the environment's
+            `NAG_OPTAX_TOKEN`.
+        wire_format: how updates are sent: "float32", or "bfloat16" or "int8", rounded at random. Parameters
+            come in float32.
+
+    Returns:
+        A context manager of the `Client`.
+
+    Raises:
+        InputError: if address or token are wrong, before anything is sent.
+        wire.WrongToken: if the server does not take the token.
+        OSError, wire.ProtocolError: if there is no server.
+
+    Example:
+        >>> from nag_optax.parallel import connect
+        >>> def work(gradient):
+        ...     with connect("127.0.0.1:7117") as server:
+        ...         while not server.done:
+        ...             server.push(gradient(server.params))
+    """
+    place, secret = parsed_address(address), read_token(token)
+    with socket.create_connection(place, timeout=wire.GREETING_SECONDS) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wire.enter(sock, secret)
+        client = Client(sock, wire_format)
+        try:
+            yield client
+        finally:
+            with contextlib.suppress(OSError):
+                wire.send(sock, {"kind": "leave"})
+
+
+def parsed_address(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InputError(f"--address {address}: must be HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def read_token(token: str | Path | None) -> bytes:
+    if token is None and (token := os.environ.get(VARIABLE)) is None:
+        raise InputError(
+            f"--token-file: name the file that the server wrote, RUN_DIR/token, or set {VARIABLE}"
+        )
+    if isinstance(token, Path):
+        try:
+            token = token.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--token-file {token}: cannot be read ({error})") from None
+    if len(token.strip()) < 16:
+        raise InputError("--token-file: holds no token of a server")
+    return token.strip().encode()

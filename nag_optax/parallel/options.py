@@ -1,0 +1,200 @@
+"""What a user types after `nag-optax serve` and `nag-optax work`, and what the first of them means."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
+
+import tyro
+
+from nag_optax.train.errors import InputError
+from nag_optax.train.folder import RunFolder
+from nag_optax.train.hints import Float, Int, OptionalPath, choices, given_or, matches
+from nag_optax.train.options import Options
+from nag_optax.train.registry import optimizer_row
+from nag_optax.train.spec import resolve
+from nag_optax.train.stored import shown
+
+MethodName = Literal["dana", "delayed", "diloco"]
+Wire = Literal["float32", "bfloat16", "int8"]
+PORT, TIMEOUT, LOCAL_STEPS = 7117, 30.0, 20
+SERVER, TOKEN = "server.json", "token"
+"""Files of a run's folder."""
+
+
+@dataclass(frozen=True)
+class ServeOptions(Options):
+    """Train with workers who come, go and lag; the options of nag-optax train, and these."""
+
+    # None stands for the default, or what a run that is resumed was started with.
+
+    method: Annotated[
+        MethodName | None,
+        tyro.conf.arg(metavar="{dana,delayed,diloco}", help_behavior_hint="(default: dana)"),
+    ] = None
+    """dana: a velocity for each worker, and a gradient a step; --optimizer must be nag.
+    delayed and diloco: workers take --local-steps with --optimizer, then send how far they came.
+    delayed applies that at once, diloco once all have arrived; both add Nesterov's momentum once a round."""
+    workers: Int = None
+    """Workers to start on this machine, by Ray, at least 0; by default none, and others join."""
+    port: Int = None
+    """Where workers join, from 0 to 65535, 0 for a free one; by default 7117."""
+    host: Annotated[
+        str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="(default: 127.0.0.1)")
+    ] = None
+    """The address to listen at. Only this machine reaches 127.0.0.1."""
+    timeout: Float = None
+    """Seconds of silence after which a worker is no longer counted, above 0; by default 30."""
+    local_steps: Int = None
+    """Steps of a worker between two updates of delayed or diloco, at least 1; by default 20."""
+    outer_learning_rate: Float = None
+    """Of the server's steps with delayed or diloco, above 0; by default 0.7."""
+    outer_momentum: Float = None
+    """Of these steps, in [0, 1); by default 0.9."""
+    ray_address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None
+    """Start the --workers in this Ray cluster, in place of a Ray of their own."""
+
+
+@dataclass(frozen=True)
+class WorkOptions:
+    """Compute gradients for a server, on this machine's share of the work."""
+
+    address: Annotated[str, tyro.conf.arg(metavar="HOST:PORT")] = f"127.0.0.1:{PORT}"
+    """Of the server."""
+    token_file: OptionalPath = None
+    """The file that the server wrote, RUN_DIR/token; without it, the environment's NAG_OPTAX_TOKEN."""
+    data_dir: OptionalPath = None
+    """Own data of the same classes and shape; by default those of the run, where they are here too."""
+    max_updates: Int = None
+    """Leave after so many updates, at least 1; by default at the end of the run."""
+    wire: Annotated[Wire, tyro.conf.arg(metavar="{float32,bfloat16,int8}")] = "float32"
+    """How updates are sent. The last two are rounded at random, and right on average."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Where to compute; auto takes the best that JAX finds."""
+    patience: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 300.0
+    """How long to look for a server that does not answer, at least 0."""
+
+
+class Serving(NamedTuple):
+    """What the options say of the server: everything is known."""
+
+    method: MethodName
+    workers: int
+    port: int
+    host: str
+    timeout: float
+    local_steps: int
+    """0 where workers send gradients."""
+    outer_learning_rate: float
+    outer_momentum: float
+    ray_address: str | None
+
+
+_REFUSED_BY_ALL = ("prune", "ema", "shard_optimizer", "restart")
+_REFUSED_BY_DANA = ("weight_decay", "smoothing", "adaptive_step", "low_memory", "inner")
+
+
+def training(options: ServeOptions) -> Options:
+    """The options of the run that this is, one of `nag` or of `snoo`.
+
+    Raises:
+        InputError: if an option of the run goes with no server, or not with this method.
+    """
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(Options)}
+    method = given_or(options.method, "dana")
+    plain = {field.name: field.default for field in dataclasses.fields(Options)}
+    refused = (*_REFUSED_BY_ALL, *(_REFUSED_BY_DANA if method == "dana" else ()))
+    for name in refused:
+        if given[name] != plain[name] and given[name] != 0:
+            raise _mistake(name, given[name], f"goes with no --method {method}")
+    if options.num_devices != 1:
+        raise _mistake("num_devices", options.num_devices, "a server has one; its workers are the others")
+    if options.precision == "bfloat16-parameters":
+        raise _mistake("precision", options.precision, "a server keeps float32; bfloat16 is for its workers")
+    if method == "dana":
+        if options.optimizer != "nag" or options.momentum_schedule != "constant":
+            raise InputError(
+                f"--optimizer {options.optimizer} --momentum-schedule {options.momentum_schedule}: "
+                "--method dana is nag with a constant momentum; others go with --method delayed or diloco"
+            )
+    elif options.optimizer != "snoo":  # As a run that is resumed has it.
+        if optimizer_row(options.optimizer).goes_around:
+            raise _mistake("optimizer", options.optimizer, f"--method {method} goes around one itself")
+        given |= {"optimizer": "snoo", "inner": options.optimizer}
+    return Options(**given)
+
+
+def serving(options: ServeOptions, stored: dict[str, Any]) -> Serving:
+    """What is given, else what a run that is resumed was started with, else the default.
+
+    Raises:
+        InputError: names the option, its value and what is allowed.
+    """
+    hints = get_type_hints(ServeOptions)
+    for name in Serving._fields:
+        if not matches(value := getattr(options, name), hints[name]):
+            raise _mistake(name, value, f"must be {_kind(hints[name])}")
+    known = {name: given_or(getattr(options, name), stored.get(name)) for name in Serving._fields}
+    method = given_or(known["method"], "dana")
+    if stored and method != stored["method"]:
+        raise _mistake("method", method, f"the run was started with {stored['method']}")
+    outer = method != "dana"
+    for name in ("local_steps", "outer_learning_rate", "outer_momentum"):
+        if not outer and getattr(options, name) is not None:
+            raise _mistake(name, getattr(options, name), "goes with --method delayed or diloco")
+    known |= {
+        "method": method,
+        "workers": given_or(known["workers"], 0),
+        "port": given_or(known["port"], PORT),
+        "host": given_or(known["host"], "127.0.0.1"),
+        "timeout": given_or(known["timeout"], TIMEOUT),
+        "local_steps": given_or(known["local_steps"], LOCAL_STEPS) if outer else 0,
+        "outer_learning_rate": given_or(known["outer_learning_rate"], 0.7),
+        "outer_momentum": given_or(known["outer_momentum"], 0.9),
+    }
+    found = Serving(**known)
+    for name, fits, allowed in (
+        ("workers", 0 <= found.workers <= 256, "a whole number from 0 to 256"),
+        ("port", 0 <= found.port < 65536, "a whole number from 0 to 65535"),
+        ("timeout", 0 < found.timeout < math.inf, "a finite number above 0"),
+        ("local_steps", found.local_steps >= outer, "a whole number of at least 1"),
+        ("outer_learning_rate", 0 < found.outer_learning_rate < math.inf, "a finite number above 0"),
+        ("outer_momentum", 0 <= found.outer_momentum < 1, "a number in [0, 1)"),
+    ):
+        if not fits:
+            raise _mistake(name, getattr(found, name), f"must be {allowed}")
+    if found.ray_address is not None and not found.workers:
+        raise _mistake("ray_address", found.ray_address, "goes with --workers")
+    return found
+
+
+def stored_serving(folder: Path) -> dict[str, Any]:
+    """What the folder of a served run says of its server.
+
+    Raises:
+        InputError: if it says nothing.
+    """
+    try:
+        found = json.loads((folder / SERVER).read_text())
+        return {name: found[name] for name in Serving._fields}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"--run-dir {folder}: holds no run of a server; nag-optax train resumes others"
+        ) from None
+
+
+class ServedFolder(RunFolder):
+    """The files of a served run, which is one of its optimizer."""
+
+    resolve = staticmethod(lambda options: resolve(training(options)))
+
+
+def _kind(hint: Any) -> str:
+    names = choices(hint)
+    return f"one of {', '.join(names)}" if names else "a text" if str in get_args(hint) else "a number"
+
+
+def _mistake(name: str, value: Any, what: str) -> InputError:
+    return InputError(f"--{name.replace('_', '-')} {shown(value)}: {what}")

@@ -1,0 +1,121 @@
+"""Trees as bytes: float32, bfloat16 or one byte a number; rounded at random, so that the mean is right."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nag_optax.parallel.wire import ProtocolError
+from nag_optax.transforms import codes
+from nag_optax.transforms.stochastic_rounding import random_bits, to_bfloat16, uniform
+
+Wire = Literal["float32", "bfloat16", "int8"]
+BLOCK_SIZE = 128
+
+
+class Array(NamedTuple):
+    """Shape and dtype of an array on the wire."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+def names(tree: Any) -> list[list[Any]]:
+    """Path and shape of each array of nested dicts, for a header."""
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [[[key.key for key in path], list(leaf.shape), str(leaf.dtype)] for path, leaf in flat]
+
+
+def skeleton(named: list[list[Any]]) -> dict[Any, Any]:
+    """The nested dicts of `names`, with arrays of zeros.
+
+    Raises:
+        ProtocolError: if it is no such list.
+    """
+    tree: dict[Any, Any] = {}
+    try:
+        for path, shape, dtype in named:
+            node = tree
+            for key in path[:-1]:
+                node = node.setdefault(key, {})
+            node[path[-1]] = np.zeros([int(size) for size in shape], np.dtype(str(dtype)))
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ProtocolError("no list of arrays") from error
+    return tree
+
+
+@partial(jax.jit, static_argnums=1)
+def encoded(tree: Any, wire: Wire, step: jax.Array, seed: jax.Array) -> list[jax.Array]:
+    """The arrays to send. `seed` tells the roundings of one worker from those of another."""
+    arrays = []
+    for k, x in enumerate(jax.tree.leaves(tree)):
+        x = x.astype(jnp.float32)
+        bits = random_bits(x.shape, step + seed * jnp.int32(1_000_003), k, 0)
+        if wire == "bfloat16":
+            arrays.append(to_bfloat16(x, bits))
+        elif wire == "int8":
+            arrays += codes.encode(x, uniform(bits), BLOCK_SIZE)
+        else:
+            arrays.append(x)
+    return arrays
+
+
+def decoded(arrays: Sequence[Any], like: Any, wire: Wire) -> Any:
+    """The tree of these arrays, of float32; `like` has its structure and shapes."""
+    if wire == "int8":
+        pairs = zip(arrays[::2], arrays[1::2], strict=True)
+        leaves = [codes.decode(code, scales, BLOCK_SIZE) for code, scales in pairs]
+    else:
+        leaves = [x.astype(jnp.float32) for x in arrays]
+    return jax.tree.structure(like).unflatten(leaves)
+
+
+def layout(tree: Any, wire: Wire) -> list[Array]:
+    """What `encoded` gives for a tree of these shapes."""
+    found = []
+    for leaf in jax.tree.leaves(tree):
+        shape = tuple(leaf.shape)
+        if wire == "int8":
+            found += [
+                Array(shape, np.int8),
+                Array(codes.layout(shape, BLOCK_SIZE).scales, np.float32),
+            ]
+        else:
+            found.append(Array(shape, jnp.bfloat16 if wire == "bfloat16" else np.float32))
+    return found
+
+
+def plain(tree: Any) -> list[Array]:
+    """Each array as it is."""
+    return [Array(tuple(leaf.shape), leaf.dtype) for leaf in jax.tree.leaves(tree)]
+
+
+def size(arrays: list[Array]) -> int:
+    return sum(array.nbytes for array in arrays)
+
+
+def to_bytes(arrays: list[Any]) -> bytes:
+    return b"".join(np.asarray(array).tobytes() for array in arrays)
+
+
+def from_bytes(body: bytes, arrays: list[Array]) -> list[np.ndarray]:
+    """The arrays of a body.
+
+    Raises:
+        ProtocolError: if it has another size.
+    """
+    if len(body) != size(arrays):
+        raise ProtocolError(f"{len(body)} bytes where {size(arrays)} are due")
+    found, start = [], 0
+    for array in arrays:
+        part = np.frombuffer(body, array.dtype, array.nbytes // np.dtype(array.dtype).itemsize, start)
+        found.append(part.reshape(array.shape))
+        start += array.nbytes
+    return found

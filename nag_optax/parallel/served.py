@@ -1,0 +1,156 @@
+"""What a server holds: parameters and momentum, batch statistics, counts; and the compiled update of all.
+
+A served run is one of `nag` (DANA-Zero) or of `snoo` (Delayed Nesterov, DiLoCo), and has its checkpoints:
+every command that reads the folder of a run reads this one too.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nag_optax.acceleration.evaluation import eval_params
+from nag_optax.acceleration.iterate import OuterState, StoredIterate
+from nag_optax.acceleration.kernel import AccelerateState
+from nag_optax.parallel import payload
+from nag_optax.parallel.dana import dana_zero
+from nag_optax.parallel.delayed import delayed_nesterov
+from nag_optax.parallel.method import Method
+from nag_optax.train.step import TrainState
+from nag_optax.train.wrappers import GradientNormState
+
+MethodName = Literal["dana", "delayed", "diloco"]
+
+
+class Received(NamedTuple):
+    """What an update changes, and what it was.
+
+    Attributes:
+        state: of the method.
+        part: of the worker.
+        model_state: batch statistics.
+        sent: where the worker begins next.
+        norm: of the update.
+        taken: False where it was not finite: then nothing else has changed.
+    """
+
+    state: Any
+    part: Any
+    model_state: Any
+    sent: Any
+    norm: jax.Array
+    taken: jax.Array
+
+
+class Served(NamedTuple):
+    """A method, and the way from its state to a checkpoint's and back.
+
+    Attributes:
+        method: the pure functions.
+        waits: whether an update's answer waits for the end of its round.
+        read: `read(state, step) -> method state`, of a `TrainState`.
+        write: `write(fresh, method state) -> TrainState`, of a fresh one.
+    """
+
+    method: Method
+    waits: bool
+    read: Callable[[TrainState], Any]
+    write: Callable[[TrainState, Any], TrainState]
+
+
+def dana(schedule: optax.Schedule, momentum: float) -> Served:
+    method = dana_zero(schedule, momentum)
+
+    def read(state: TrainState) -> Any:
+        # The velocities went with the workers.
+        params = eval_params(state.opt_state, state.params)
+        return method.init(params)._replace(updates=jnp.copy(state.step))
+
+    def write(fresh: TrainState, state: Any) -> TrainState:
+        offset = jax.tree.map(lambda v: momentum * v, state.velocity)
+        opt_state = _replaced(
+            fresh.opt_state,
+            AccelerateState,
+            lambda n: n._replace(offset=None if n.offset is None else offset),
+        )
+        return fresh._replace(params=method.send(state), opt_state=opt_state)
+
+    return Served(method, False, read, write)
+
+
+def outer(rate: float, momentum: float, wait: bool) -> Served:
+    """Delayed Nesterov; with `wait`, DiLoCo."""
+    method = delayed_nesterov(rate, momentum, wait=wait)
+
+    def read(state: TrainState) -> Any:
+        (held,) = _found(state.opt_state, OuterState)
+        fresh = method.init(eval_params(state.opt_state, state.params))
+        return fresh._replace(offset=None if fresh.offset is None else held.method_state.offset)
+
+    def write(fresh: TrainState, state: Any) -> TrainState:
+        def replaced(node: OuterState) -> OuterState:
+            offset = node.method_state.offset if state.offset is None else state.offset
+            held = StoredIterate(state.params, jnp.ones([], bool))
+            return node._replace(evaluated=held, method_state=node.method_state._replace(offset=offset))
+
+        opt_state = _replaced(fresh.opt_state, OuterState, replaced)
+        return fresh._replace(params=state.params, opt_state=opt_state)
+
+    return Served(method, wait, read, write)
+
+
+def checkpoint(
+    served: Served, fresh: TrainState, state: Any, model_state: Any, step: int, norm: float
+) -> TrainState:
+    """The run's state, as a run of its optimizer by itself would have it."""
+    written = served.write(fresh, state)
+    count = jnp.asarray(step, jnp.int32)
+    opt_state = _replaced(written.opt_state, optax.ScaleByScheduleState, lambda n: n._replace(count=count))
+    mean = jnp.asarray(norm, jnp.float32)
+    opt_state = _replaced(opt_state, GradientNormState, lambda n: n._replace(step=count, mean=mean))
+    return written._replace(step=count, model_state=model_state, opt_state=opt_state)
+
+
+def at_step(opt_state: Any, step: jax.Array) -> Any:
+    """An optimizer's state whose learning rate follows the run's steps, and not those of a worker alone."""
+    return _replaced(opt_state, optax.ScaleByScheduleState, lambda n: n._replace(count=step))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def receive(
+    method: Method,
+    wire: payload.Wire,
+    state: Any,
+    part: Any,
+    model_state: Any,
+    arrays: list[jax.Array],
+    theirs: list[jax.Array],
+    share: jax.Array,
+) -> Received:
+    """The update of these arrays; `theirs` are the batch statistics of the worker, and count by `share`."""
+    update = payload.decoded(arrays, state.params, wire)
+    norm = optax.tree.norm(update)
+    statistics = jax.tree.structure(model_state).unflatten(theirs)
+    taken = jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(statistics))
+
+    def mixed(mine: jax.Array, new: jax.Array) -> jax.Array:
+        return mine + share * (new - mine) if jnp.issubdtype(mine.dtype, jnp.floating) else new
+
+    def take() -> tuple[Any, Any, Any]:
+        return *method.receive(state, part, update), jax.tree.map(mixed, model_state, statistics)
+
+    state, part, model_state = jax.lax.cond(taken, take, lambda: (state, part, model_state))
+    return Received(state, part, model_state, method.send(state), norm, taken)
+
+
+def _replaced(tree: Any, kind: type, replace: Callable[[Any], Any]) -> Any:
+    is_kind = lambda node: isinstance(node, kind)  # noqa: E731
+    return jax.tree.map(lambda node: replace(node) if is_kind(node) else node, tree, is_leaf=is_kind)
+
+
+def _found(tree: Any, kind: type) -> list[Any]:
+    nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
+    return [node for node in nodes if isinstance(node, kind)]

@@ -1,0 +1,293 @@
+"""The Nesterov server: its door, a thread for each worker, and one lock around what they change."""
+
+import os
+import re
+import secrets
+import socket
+import socketserver
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.table import Table
+
+from nag_optax.parallel import payload, wire
+from nag_optax.parallel.served import Served, receive
+
+MOST_CONNECTIONS = 256
+REFUSALS = 10
+"""Updates in a row that are not finite, after which a worker is dropped."""
+_FIRST_SECONDS = 600.0
+"""For the first update of a worker, which compiles before it."""
+
+
+@dataclass
+class Worker:
+    """What a server knows of one."""
+
+    number: int
+    name: str
+    part: Any
+    seen: int
+    """The server's updates when it was sent its parameters."""
+    updates: int = 0
+    refused: int = 0
+    refused_in_a_row: int = 0
+    staleness: float = 0.0
+    """A running mean of the updates of others between what it was sent and what it answers."""
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=50))
+
+    def rate(self) -> float:
+        """Updates a second, lately."""
+        return (len(self.times) - 1) / (time.monotonic() - self.times[0]) if len(self.times) > 1 else 0.0
+
+
+@dataclass
+class Counts:
+    """Of the epoch: sums over its steps, in units of a step's mean."""
+
+    steps: int = 0
+    told: int = 0
+    loss: float = 0.0
+    correct: float = 0.0
+    norm: float = 0.0
+    updates: int = 0
+
+
+class Server:
+    """Listens from its start to its `close`.
+
+    Args:
+        served: the method.
+        state: of the method.
+        model_state: batch statistics.
+        step: at which it starts. An update is one step, or `local_steps`; from `limit` on, all wait.
+        spec: what a worker is told: config, facts, local_steps.
+        token: of those who may join.
+        address: host and port; port 0 takes a free one, which `address` then names.
+        timeout: seconds of silence after which a worker is no longer counted.
+        say: told, in one line, who comes and goes.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        state: Any,
+        model_state: Any,
+        step: int,
+        spec: dict[str, Any],
+        token: bytes,
+        address: tuple[str, int],
+        timeout: float,
+        say: Callable[[str], None],
+    ):
+        self._served, self.state, self.model_state = served, state, model_state
+        self.step, self.limit, self.updates, self.ended, self._closing = step, step, 0, False, False
+        self._open: set[socket.socket] = set()
+        self._steps = max(1, spec["local_steps"])
+        self._spec, self._token, self._timeout, self._say = spec, token, timeout, say
+        self.workers: dict[int, Worker] = {}
+        self.counts, self._rounds, self._joined = Counts(), 0, 0
+        self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self.changed = threading.Condition()
+        self._send, self._join, self._leave = (
+            jax.jit(f) for f in (served.method.send, served.method.join, served.method.leave)
+        )
+        self._sent = self._send(state)
+        self._listener = _Listener(address, self)
+        self.address = self._listener.server_address[:2]
+        threading.Thread(target=self._listener.serve_forever, args=(0.1,), daemon=True).start()
+
+    def close(self, finished: bool, patience: float = 3.0) -> None:
+        """Hangs up. Where the run has finished, workers hear it first; else they look for it again."""
+        with self.changed:
+            self.ended, self._closing = finished, True
+            self.changed.notify_all()
+        until = time.monotonic() + patience
+        while finished and self.workers and time.monotonic() < until:
+            time.sleep(0.02)
+        self._listener.shutdown()
+        self._listener.server_close()
+        for sock in list(self._open):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def table(self) -> Table:
+        """Who is at work."""
+        table = Table("worker", "from", "updates", "a second", "staleness", "refused", box=None)
+        for w in list(self.workers.values()):
+            row = w.number, w.name, w.updates, f"{w.rate():.1f}", f"{w.staleness:.1f}", w.refused
+            table.add_row(*map(str, row))
+        return table
+
+    def line(self) -> str:
+        """The same in one line."""
+        workers = list(self.workers.values())
+        staleness = [w.staleness for w in workers if w.updates]
+        mean = f", staleness {sum(staleness) / len(staleness):.1f}" if staleness else ""
+        rate = sum(w.rate() for w in workers)
+        return f"{len(workers)} worker{'s' * (len(workers) != 1)}, {rate:.1f} updates a second{mean}"
+
+    # Of one connection, in a thread of its own.
+
+    def talk(self, sock: socket.socket, host: str) -> None:
+        if not self._places.acquire(blocking=False):
+            return
+        worker = None
+        self._open.add(sock)
+        try:
+            wire.admit(sock, self._token)
+            sock.settimeout(_FIRST_SECONDS)
+            header, _ = wire.receive(sock)
+            wire.expect(header, "join")
+            format = header.get("wire")
+            if format not in ("float32", "bfloat16", "int8"):
+                raise wire.ProtocolError(f"wire {format!r}")
+            with self.changed:
+                self._joined += 1
+                number = self._joined
+                params, states = payload.names(self._sent), payload.names(self.model_state)
+            wire.send(
+                sock,
+                {"kind": "spec", "worker": number, "params": params, "model_state": states} | self._spec,
+            )
+            name = re.sub(r"[^\w.:-]", "?", str(header.get("name"))[:60])
+            worker = Worker(number, f"{host} {name}", None, self.updates)
+            self._serve(sock, worker, format)
+        except wire.WrongToken:
+            self._say(f"refused a connection from {host}: wrong token")
+        except (wire.ProtocolError, OSError) as error:
+            if worker is None and not isinstance(error, wire.Closed):
+                self._say(f"refused a connection from {host}: {error or type(error).__name__}")
+        finally:
+            self._open.discard(sock)
+            self._places.release()
+            if worker is not None:
+                self._left(worker)
+
+    def _serve(self, sock: socket.socket, worker: Worker, format: payload.Wire) -> None:
+        arrays, states = payload.layout(self._sent, format), payload.plain(self.model_state)
+        largest = payload.size(arrays) + payload.size(states)
+        while True:
+            header, body = wire.receive(sock, max_body=largest)
+            wire.expect(header, "fetch", "push", "leave")
+            if header["kind"] == "leave":
+                return
+            if header["kind"] == "push":
+                found = payload.from_bytes(body, [*arrays, *states])
+                self._push(worker, header, format, found[: len(arrays)], found[len(arrays) :])
+                sock.settimeout(self._timeout)
+                if worker.refused_in_a_row >= REFUSALS:
+                    why = f"its last {REFUSALS} updates were not finite"
+                    wire.send(sock, {"kind": "dropped", "why": why})
+                    self._say(f"dropped worker {worker.number} ({worker.name}): {why}")
+                    return
+            with self.changed:
+                ended, sent, states_now, step = self.ended, self._sent, self.model_state, self.step
+                worker.seen = self.updates
+            if self._closing and not ended:
+                return
+            if ended:
+                wire.send(sock, {"kind": "done"})
+                continue
+            leaves = jax.tree.leaves((sent, states_now))
+            wire.send(sock, {"kind": "params", "step": step}, payload.to_bytes(leaves))
+
+    def _push(
+        self,
+        worker: Worker,
+        header: wire.Header,
+        format: payload.Wire,
+        arrays: list[np.ndarray],
+        states: list[np.ndarray],
+    ) -> None:
+        with self.changed:
+            self.changed.wait_for(lambda: self._closing or self.step < self.limit)
+            if self._closing:
+                return
+            if worker.number not in self.workers:
+                # Not sooner: while it compiles nobody waits for it.
+                self.state, worker.part = self._join(self.state)
+                self.workers[worker.number] = worker
+                self._say(f"worker {worker.number} is at work ({worker.name}); {self.line()}")
+            share = jnp.float32(1 / len(self.workers))
+            got = receive(
+                self._served.method, format, self.state, worker.part, self.model_state, arrays, states, share
+            )
+            worker.times.append(time.monotonic())
+            if not bool(got.taken):
+                worker.refused, worker.refused_in_a_row = worker.refused + 1, worker.refused_in_a_row + 1
+                return
+            self.state, worker.part, self.model_state, self._sent = got[:4]
+            gap = self.updates - worker.seen
+            worker.updates, worker.refused_in_a_row = worker.updates + 1, 0
+            worker.staleness += (gap - worker.staleness) / min(worker.updates, 20)
+            self.updates, self.step = self.updates + 1, self.step + self._steps
+            self._count(header, float(got.norm))
+            self.changed.notify_all()
+            if self._served.waits:
+                self._wait(worker)
+
+    def _wait(self, worker: Worker) -> None:
+        """Until the round is over, and with it what the worker waits for."""
+        mine = int(self.state.rounds)
+        if int(self.state.arrivals):
+            self.changed.wait_for(lambda: self._closing or int(self.state.rounds) != mine)
+
+    def _count(self, header: wire.Header, norm: float) -> None:
+        counts = self.counts
+        counts.steps, counts.updates, counts.norm = (
+            counts.steps + self._steps,
+            counts.updates + 1,
+            counts.norm + norm,
+        )
+        told = [header.get(name) for name in ("loss", "correct")]
+        numbers = [float(x) for x in told if isinstance(x, int | float) and np.isfinite(x)]
+        if len(numbers) == 2:
+            counts.told += 1
+            counts.loss, counts.correct = counts.loss + numbers[0], counts.correct + numbers[1]
+
+    def _left(self, worker: Worker) -> None:
+        with self.changed:
+            if self.workers.pop(worker.number, None) is None:
+                return
+            self.state = self._leave(self.state, worker.part)
+            self._sent = self._send(self.state)
+            self.changed.notify_all()
+            if not self._closing:
+                self._say(f"worker {worker.number} is gone ({worker.name}); {self.line()}")
+
+
+class _Listener(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], server: Server):
+        self._server = server
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, socketserver.BaseRequestHandler)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._server.talk(request, client_address[0])
+
+
+def token_of(path: Path) -> bytes:
+    """The token in this file, made at the first start, for the owner alone to read."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_bytes().strip()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32) + "\n")
+    return path.read_bytes().strip()

@@ -1,0 +1,137 @@
+"""Frames over a socket, and who may send them.
+
+    frame = "nag1", bytes of the header (in 4), bytes of the body (in 8), header (JSON), body (raw numbers)
+
+Nothing that is received is ever executed. Both ends prove that they know the token before anything else is
+said: each sends a number that was never used, and HMAC-SHA256 of both numbers under the token. The token
+itself is not sent. Nothing is encrypted.
+"""
+
+import hmac
+import json
+import secrets
+import socket
+import struct
+import time
+from typing import Any
+
+_HEAD = struct.Struct(">4sIQ")
+_MAGIC = b"nag1"
+MAX_HEADER = 1 << 20
+"""Bytes of a header among those who know the token."""
+_MAX_GREETING = 1024
+"""Before that."""
+GREETING_SECONDS = 10.0
+
+Header = dict[str, Any]
+
+
+class ProtocolError(Exception):
+    """What came is no frame, or not the one that was due."""
+
+
+class WrongToken(ProtocolError):
+    """The other end does not know the token."""
+
+
+class Closed(ProtocolError):
+    """The other end is gone."""
+
+
+def send(sock: socket.socket, header: Header, body: bytes = b"") -> None:
+    text = json.dumps(header).encode()
+    sock.sendall(_HEAD.pack(_MAGIC, len(text), len(body)) + text)
+    if body:
+        sock.sendall(body)
+
+
+def receive(
+    sock: socket.socket, *, max_header: int = MAX_HEADER, max_body: int = 0, deadline: float | None = None
+) -> tuple[Header, bytes]:
+    """The next frame.
+
+    Args:
+        sock: whose timeout is that of a pause within a frame.
+        max_header: of its header, in bytes; not a byte more is read.
+        max_body: of its body, in bytes.
+        deadline: a time of `time.monotonic` at which it must be whole.
+
+    Raises:
+        ProtocolError: if it is no frame, or too large.
+        Closed: if the other end is gone.
+        TimeoutError: if it does not come in time.
+    """
+    magic, header_size, body_size = _HEAD.unpack(_exactly(sock, _HEAD.size, deadline))
+    if magic != _MAGIC or header_size > max_header or body_size > max_body:
+        raise ProtocolError("no frame of this protocol, or too large a one")
+    try:
+        header = json.loads(_exactly(sock, header_size, deadline))
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("a header that is no JSON") from error
+    if not isinstance(header, dict) or not isinstance(header.get("kind"), str):
+        raise ProtocolError("a header without a kind")
+    return header, _exactly(sock, body_size, deadline)
+
+
+def expect(header: Header, *kinds: str) -> None:
+    if header["kind"] not in kinds:
+        raise ProtocolError(f"a frame of kind {header['kind']!r} where {' or '.join(kinds)} is due")
+
+
+def admit(sock: socket.socket, token: bytes) -> None:
+    """The server's part: returns if the client knows the token, and proves that the server does.
+
+    Raises:
+        WrongToken: if it does not; it has been told nothing then but a random number.
+    """
+    deadline = time.monotonic() + GREETING_SECONDS
+    sock.settimeout(GREETING_SECONDS)
+    mine = secrets.token_hex(32)
+    send(sock, {"kind": "challenge", "number": mine})
+    header, _ = receive(sock, max_header=_MAX_GREETING, deadline=deadline)
+    expect(header, "answer")
+    theirs, proof = str(header.get("number")), str(header.get("proof"))
+    if not hmac.compare_digest(proof.encode(), _proof(token, "client", mine, theirs).encode()):
+        raise WrongToken("wrong token")
+    send(sock, {"kind": "welcome", "proof": _proof(token, "server", mine, theirs)})
+
+
+def enter(sock: socket.socket, token: bytes) -> None:
+    """The client's part.
+
+    Raises:
+        WrongToken: if the server closes the door, or cannot prove that it knows the token.
+    """
+    deadline = time.monotonic() + GREETING_SECONDS
+    sock.settimeout(GREETING_SECONDS)
+    header, _ = receive(sock, max_header=_MAX_GREETING, deadline=deadline)
+    expect(header, "challenge")
+    theirs, mine = str(header.get("number")), secrets.token_hex(32)
+    send(sock, {"kind": "answer", "number": mine, "proof": _proof(token, "client", theirs, mine)})
+    try:
+        header, _ = receive(sock, max_header=_MAX_GREETING, deadline=deadline)
+    except (Closed, ConnectionError):
+        raise WrongToken("the server does not take this token") from None
+    expect(header, "welcome")
+    expected = _proof(token, "server", theirs, mine)
+    if not hmac.compare_digest(str(header.get("proof")).encode(), expected.encode()):
+        raise WrongToken("the server does not know this token")
+
+
+def _proof(token: bytes, who: str, servers: str, clients: str) -> str:
+    return hmac.new(token, f"{who} {servers} {clients}".encode(), "sha256").hexdigest()
+
+
+def _exactly(sock: socket.socket, count: int, deadline: float | None) -> bytes:
+    whole = bytearray(count)
+    rest = memoryview(whole)
+    while rest:
+        if deadline is not None:
+            if (left := deadline - time.monotonic()) <= 0:
+                raise TimeoutError
+            sock.settimeout(left)
+        got = sock.recv_into(rest)
+        if not got:
+            raise Closed("the connection was closed")
+        rest = rest[got:]
+    return bytes(whole)

@@ -1,0 +1,200 @@
+"""`nag-optax work`: computes gradients for a server, finds it again when it was gone, leaves when asked."""
+
+import dataclasses
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich.console import Console
+
+from nag_optax.parallel import wire
+from nag_optax.parallel.client import Client, connect, parsed_address, read_token
+from nag_optax.parallel.options import WorkOptions
+from nag_optax.parallel.served import at_step
+from nag_optax.train.augment import augmentation_key
+from nag_optax.train.data import Dataset, load_dataset, source_of
+from nag_optax.train.devices import Device, find_devices
+from nag_optax.train.errors import InputError
+from nag_optax.train.loop import Loop
+from nag_optax.train.signals import collected_signals, interrupted
+from nag_optax.train.spec import Spec, spec_of
+from nag_optax.train.step import gradients
+from nag_optax.train.transfer import check_same_shapes, standardised_as
+
+
+def work(options: WorkOptions, console: Console | None = None) -> int:
+    """Works for a server until its run ends, and returns how many updates it has sent.
+
+    Args:
+        options: where the server is, and what to bring.
+        console: told what happens; None is standard output.
+
+    Raises:
+        InputError: if an option is wrong, the server does not take the token, or has dropped this worker.
+        Interrupted: after SIGINT or SIGTERM, once the server knows.
+    """
+    console = console or Console()
+    if options.max_updates is not None and options.max_updates < 1:
+        raise InputError(f"--max-updates {options.max_updates}: must be a whole number of at least 1")
+    if not options.patience >= 0:
+        raise InputError(f"--patience {options.patience}: must be at least 0")
+    parsed_address(options.address)
+    read_token(options.token_file)
+    with collected_signals() as interrupts:
+        return _Work(options, console, interrupts).carry_out()
+
+
+class _Work:
+    def __init__(self, options: WorkOptions, console: Console, interrupts: list[int]):
+        self._options, self._console, self._interrupts = options, console, interrupts
+        self._loop: WorkerLoop | None = None
+        self._config: dict[str, Any] | None = None
+        self._updates = 0
+
+    def carry_out(self) -> int:
+        lost, tries = time.monotonic(), 0
+        while True:
+            try:
+                with connect(
+                    self._options.address, self._options.token_file, wire_format=self._options.wire
+                ) as server:
+                    if self._with(server):
+                        self._say(f"{self._updates} updates sent, {server.sent / 1e6:.1f} MB")
+                        return self._updates
+            except wire.WrongToken as error:
+                raise InputError(f"--address {self._options.address}: {error}") from None
+            except (OSError, wire.ProtocolError) as error:
+                if self._lately:
+                    lost, tries, self._lately = time.monotonic(), 0, False
+                if time.monotonic() - lost > self._options.patience:
+                    raise InputError(
+                        f"--address {self._options.address}: no server answers ({error or 'it is silent'})"
+                    ) from None
+                if not tries:
+                    self._say(f"no server at {self._options.address} ({error}); trying again")
+            # Not all workers at once.
+            pause = min(5.0, 0.1 * 2**tries) * random.uniform(0.5, 1.0)
+            tries += 1
+            until = time.monotonic() + pause
+            while time.monotonic() < until and not self._interrupts:
+                time.sleep(0.02)
+            if self._interrupts:
+                raise interrupted(self._interrupts, f"; {self._updates} updates were sent")
+
+    _lately = False
+    """Whether the server has answered since it was last lost."""
+
+    def _with(self, server: Client) -> bool:
+        """Works until all is done."""
+        if self._loop is None or server.config != self._config:
+            self._loop, self._config = self._made(server), server.config
+        loop = self._loop
+        loop.begin(server.worker)
+        said = f"worker {server.worker} of {self._options.address}: {server.config['dataset']} · "
+        self._say(f"{said}{server.config['model']}, {len(loop.dataset.train.labels)} images")
+        while not server.done:
+            if self._interrupts:
+                raise interrupted(self._interrupts, f"; {self._updates} updates were sent")
+            update, model_state, loss, correct = loop.update(server)
+            server.push(update, model_state=model_state, loss=loss, correct=correct)
+            self._lately = True
+            self._updates += not server.done
+            if self._updates == self._options.max_updates:
+                break
+        return True
+
+    def _made(self, server: Client) -> "WorkerLoop":
+        spec = spec_of(server.config, Path())
+        if self._options.data_dir is not None:
+            spec = dataclasses.replace(spec, data_dir=self._options.data_dir)
+        spec = dataclasses.replace(spec, device=self._options.device)
+        if server.local_steps:  # The outer optimizer is the server's.
+            spec = dataclasses.replace(spec, optimizer=spec.inner, inner=None)
+        dataset = load_dataset(spec, server.facts["classes"], self._console)
+        check_same_shapes(dataset, server.facts, source_of(spec))
+        dataset = standardised_as(dataset, server.facts)
+        return WorkerLoop(spec, dataset, find_devices(spec.device, 1), server.local_steps)
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class WorkerLoop(Loop):
+    """What a worker computes: a gradient, or how far some steps go; on batches in an order of its own."""
+
+    def __init__(self, spec: Spec, dataset: Dataset, devices: list[Device], local_steps: int):
+        super().__init__(spec, dataset, devices)
+        self._local_steps = local_steps
+        fresh = self.init()
+        self._opt_state: Any = fresh.opt_state if local_steps else ()
+        plan = self._plan(self._shardings(fresh))
+
+        def gradient(params: Any, model_state: Any, train: Any, statistics: Any, rows: Any, key: Any):
+            images = train.images[rows]
+            if plan.augment is not None:
+                images = plan.augment(augmentation_key(key, "image"), images)
+            images, labels = statistics.standardise(images), train.labels[rows]
+            return gradients(plan.graphdef, params, model_state, images, labels, key, plan.how)
+
+        def one(params: Any, model_state: Any, train: Any, statistics: Any, rows: Any, key: Any):
+            (loss, (correct, model_state)), grads = gradient(
+                params, model_state, train, statistics, rows[0], key
+            )
+            grads = jax.tree.map(lambda g, f: jnp.zeros_like(g) if f else g, grads, self._frozen)
+            if spec.clip_norm is not None:
+                grads, _ = optax.clip_by_global_norm(spec.clip_norm).update(grads, optax.EmptyState())
+            return grads, model_state, loss, correct / rows.size
+
+        def several(
+            params: Any, model_state: Any, opt_state: Any, train: Any, statistics: Any, rows: Any, key: Any
+        ):
+            def body(carry: Any, i: jax.Array) -> Any:
+                params, model_state, opt_state = carry
+                (loss, (correct, model_state)), grads = gradient(
+                    params, model_state, train, statistics, rows[i], jax.random.fold_in(key, i)
+                )
+                updates, opt_state = self._optimizer.update(grads, opt_state, params, value=loss)
+                return (optax.apply_updates(params, updates), model_state, opt_state), (loss, correct)
+
+            carry = params, model_state, opt_state
+            (reached, model_state, opt_state), (loss, correct) = jax.lax.scan(
+                body, carry, jnp.arange(len(rows))
+            )
+            way = jax.tree.map(jnp.subtract, params, reached)
+            return way, model_state, jnp.mean(loss), jnp.sum(correct) / rows.size, opt_state
+
+        self._one, self._several = jax.jit(one), jax.jit(several)
+
+    def begin(self, worker: int) -> None:
+        """A new place at the server, and so another order of the data."""
+        self._worker, self._taken = worker, 0
+        self._drawn: tuple[int, int] | None = None
+
+    def update(self, server: Client) -> tuple[Any, Any, float, float]:
+        """The next gradient or way, batch statistics, mean loss and share of right answers."""
+        count = max(1, self._local_steps)
+        rows = np.stack([self._rows(self._taken + i) for i in range(count)])
+        seed = jax.random.fold_in(jax.random.key(self._spec.seed), self._worker)
+        key = jax.random.fold_in(seed, self._taken)
+        self._taken += count
+        inputs = self._train, self.dataset.statistics, rows, key
+        if not self._local_steps:
+            found = self._one(server.params, server.model_state, *inputs)
+        else:
+            opt_state = at_step(self._opt_state, jnp.int32(server.step))
+            *found, self._opt_state = self._several(server.params, server.model_state, opt_state, *inputs)
+        update, model_state, loss, correct = found
+        return update, model_state, float(loss), float(correct)
+
+    def _rows(self, step: int) -> np.ndarray:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if self._drawn != (self._worker, epoch):
+            rng = np.random.default_rng([self._spec.seed, self._worker, epoch])
+            order = np.resize(rng.permutation(self.num_examples), self.steps_per_epoch * self.batch_size)
+            self._drawn, self._rows_of_epoch = (self._worker, epoch), order.astype(np.int32)
+        return self._rows_of_epoch[place * self.batch_size :][: self.batch_size]

@@ -1,0 +1,103 @@
+"""The server with workers in other processes, who die, freeze, lag and send nonsense."""
+
+import os
+import signal
+import stat
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nag_optax.parallel import connect, dana_zero, delayed_nesterov
+from nag_optax.parallel.server import REFUSALS, token_of
+from nag_optax.train.errors import InputError
+from tests.helpers import assert_trees_equal
+from tests.parallel.conftest import START, TOKEN, address, eventually, plain
+
+
+def test_a_client_gets_what_the_method_sends(serving):
+    """To the bit: over the wire in float32 nothing is lost."""
+    method = dana_zero(0.05)
+    server = serving(plain(method))
+    state, worker = method.join(method.init(jax.tree.map(jnp.asarray, START)))
+    receive, send = jax.jit(method.receive), jax.jit(method.send)
+    with connect(address(server), TOKEN) as client:
+        for i in range(5):
+            gradient = jax.tree.map(np.asarray, client.params)
+            client.push(gradient, model_state={"mean": np.full(2, i, np.float32)})
+            state, worker = receive(state, worker, gradient)
+            assert_trees_equal(client.params, jax.tree.map(np.asarray, send(state)))
+            assert client.step == i + 1
+            # Of one worker the statistics are the server's.
+            np.testing.assert_array_equal(client.model_state["mean"], i)
+        assert client.sent == 5 * (9 + 2) * 4 and client.received == 6 * (9 + 2) * 4
+    eventually(lambda: not server.workers)
+
+
+def test_batch_statistics_are_a_moving_mean_over_the_workers(serving):
+    server = serving()
+    with connect(address(server), TOKEN) as a, connect(address(server), TOKEN) as b:
+        for client in (a, b):
+            client.push(client.params, model_state={"mean": np.zeros(2, np.float32)})
+        a.push(a.params, model_state={"mean": np.ones(2, np.float32)})
+        np.testing.assert_array_equal(a.model_state["mean"], 0.5)
+
+
+def test_updates_that_are_not_finite_are_refused_and_counted_and_their_sender_is_dropped(serving):
+    server = serving()
+    with connect(address(server), TOKEN) as good, connect(address(server), TOKEN) as bad:
+        good.push(good.params)
+        before = jax.tree.map(np.asarray, server.state)
+        bad.push({"w": np.full((2, 3), np.nan, np.float32), "b": np.ones(3, np.float32)})
+        bad.push(bad.params, model_state={"mean": np.full(2, np.inf, np.float32)})
+        assert_trees_equal(jax.tree.map(np.asarray, server.state), before)
+        assert server.step == 1 and server.workers[bad.worker].refused == 2
+        bad.push(bad.params)  # One good one, and the count begins anew.
+        with pytest.raises(InputError, match=f"its last {REFUSALS} updates were not finite"):
+            for _ in range(REFUSALS):
+                bad.push(jax.tree.map(lambda x: x * np.nan, bad.params))
+        good.push(good.params)
+        assert server.step == 3 and list(server.workers) == [good.worker]
+
+
+def test_a_round_of_diloco_waits_for_all_who_are_there_and_for_nobody_who_is_silent(serving):
+    server = serving(plain(delayed_nesterov(1.0, 0.0, wait=True), waits=True), timeout=1.0)
+    with connect(address(server), TOKEN) as a:
+        a.push(a.params)
+        with connect(address(server), TOKEN) as b:
+            b.push(
+                b.params
+            )  # Joins at once, a round of its own with a's place empty: it waits a second for a.
+            assert int(server.state.rounds) == 2 and list(server.workers) == [b.worker]
+
+
+@pytest.mark.exhaustive
+def test_a_worker_killed_frozen_slow_or_mad_changes_nothing_for_the_others(serving, processes):
+    server = serving(timeout=2.0)
+    of = {name: processes(server, 1.0, 0.01) for name in ("good", "killed", "frozen")}
+    of |= {"slow": processes(server, 1.0, 1.0), "mad": processes(server, np.nan, 0.05)}
+
+    def updates(name: str) -> int:
+        found = [w for w in list(server.workers.values()) if w.name.endswith(f":{of[name].pid}")]
+        return found[0].updates if found else -1
+
+    eventually(lambda: all(updates(name) > 0 for name in ("good", "killed", "frozen", "slow")), 60)
+    os.kill(of["killed"].pid, signal.SIGKILL)
+    os.kill(of["frozen"].pid, signal.SIGSTOP)
+    done = updates("good")
+    eventually(lambda: updates("killed") == updates("frozen") == -1)
+    eventually(lambda: updates("good") > done + 20)
+    assert of["mad"].wait(20) == 1 and "were not finite" in of["mad"].communicate()[1]
+    assert updates("slow") > 0 and {w.refused for w in server.workers.values()} == {0}
+    # Those who were dropped took their momentum along: the mean loss is that of the parameters, which fall.
+    assert max(float(abs(leaf).max()) for leaf in jax.tree.leaves(server.state.params)) < 0.2
+    # The frozen one finds out when it wakes.
+    os.kill(of["frozen"].pid, signal.SIGCONT)
+    assert of["frozen"].wait(20) == 1
+
+
+def test_the_token_is_made_once_and_for_its_owner_alone(tmp_path):
+    token = token_of(tmp_path / "token")
+    assert len(token) == 64 and token == token_of(tmp_path / "token") != token_of(tmp_path / "other")
+    assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
