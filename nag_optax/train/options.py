@@ -203,7 +203,7 @@ class PredictOptions:
 
     run_dir: Annotated[Path, tyro.conf.arg(metavar="RUN_DIR")]
     """Folder of the run, as nag-optax train wrote it."""
-    paths: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH ...")]
+    paths: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH ...", help_behavior_hint="(required)")]
     """Pictures, folders of pictures, and .npy files of images on the scale of the training images."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the CSV there, complete or not at all; by default it is printed."""
