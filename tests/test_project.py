@@ -24,7 +24,7 @@ def test_the_oldest_versions_tested_are_the_lower_bounds():
         if line and not line.startswith("#")
     )
     extras = PROJECT["optional-dependencies"]
-    used = (extras[name] for name in ("train", "export", "parallel", "test"))
+    used = (extras[name] for name in ("train", "export", "parallel", "tensorboard", "test"))
     declared = [*PROJECT["dependencies"], *(bound for extra in used for bound in extra)]
     bounds = dict(d.split(">=") for d in declared if not d.startswith("nag_optax"))
     assert pinned.pop("jaxlib") == pinned["jax"]

@@ -13,6 +13,7 @@ from typing import IO, Any, ClassVar, TypeVar
 from nag_optax.train.errors import InputError
 from nag_optax.train.figures import draw_curves
 from nag_optax.train.spec import load_spec, resolve
+from nag_optax.train.tensorboard import EVENTS
 
 CONFIG, METRICS, SUMMARY, CURVES, CHECKPOINTS = (
     "config.json",
@@ -153,8 +154,8 @@ class Folder:
                 folder.rmdir()
             # The configuration last: until then the folder can be told for ours.
             for name in (*self.files, CONFIG):
-                for path in (self.path / f"{name}.partial", self.path / name):
-                    path.unlink(missing_ok=True)
+                for path in (*self.path.glob(f"{name}.partial"), *self.path.glob(name)):
+                    path.unlink()
 
 
 class RunFolder(Folder):
@@ -163,7 +164,7 @@ class RunFolder(Folder):
     kind = "run"
     resolve = staticmethod(resolve)
     load = staticmethod(load_spec)
-    files = (METRICS, SUMMARY, CURVES)
+    files = (METRICS, SUMMARY, CURVES, EVENTS)
     folder = CHECKPOINTS
     entries = r"\d+(\.json|\.partial|(\.\d+)?(\.orbax-checkpoint-tmp.*)?)"
 

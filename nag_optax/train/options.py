@@ -179,6 +179,8 @@ class Options:
     """Stop at this accuracy on the --validation images, in (0, 1]."""
     patience: Int = None
     """Stop after this many epochs without a better accuracy on the --validation images, at least 1."""
+    tensorboard: bool = False
+    """Write the numbers of each epoch for TensorBoard too, into the folder of the run."""
     dry_run: bool = False
     """Stop before the first step, after the line that says what will be trained; nothing is written."""
     train_only: bool = False

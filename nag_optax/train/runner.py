@@ -6,6 +6,7 @@ import shlex
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from nag_optax.train.signals import collected_signals, interrupted
 from nag_optax.train.spec import Spec, resolve
 from nag_optax.train.step import TrainState
 from nag_optax.train.stopping import best_row, stop_reason
+from nag_optax.train.tensorboard import check_installed, event_file
 from nag_optax.train.transfer import Weights, check_same_data, facts_of, standardised_as, starting_weights
 
 
@@ -59,6 +61,8 @@ def train(
     console = console or Console()
     with collected_signals() as interrupts, joined(spec := resolve(options)):
         devices = devices_of_all(spec.device, spec.num_devices)
+        if spec.tensorboard:
+            check_installed()
         if follows := jax.process_index() > 0:
             console = Console(quiet=True)
         folder = Follower(spec) if follows else RunFolder(spec)
@@ -122,9 +126,12 @@ class _Run:
             self._say(f"{self._folder.path} is finished already")
             self._console.print(summary_table(summary, str(self._folder.path)))
             return summary
-        with RunProgress(
+        writes_events = self._spec.tensorboard and jax.process_index() == 0
+        events = event_file(self._folder.path, int(state.step)) if writes_events else nullcontext()
+        progress = RunProgress(
             self._console, self._num_epochs, loop.steps_per_epoch, int(state.step), loop.beside
-        ) as self._progress:
+        )
+        with progress as self._progress, events as self._add_event:
             while (step := int(state.step)) < total and not self._stopped():
                 state = self._epoch(state, step // loop.steps_per_epoch + 1)
         return self._finish(state)
@@ -208,6 +215,8 @@ class _Run:
         self._rows.append(row)
         self._epoch_seconds = 0.0
         self._folder.write_rows(self._rows)
+        if self._add_event is not None:
+            self._add_event(row)
         self._progress.epoch(row)
         if self._first_far_off() is row:
             self._progress.say(self._warning(row))

@@ -34,6 +34,7 @@ class Spec(Stored):
     # How long a run is may change too: it is the same one up to there.
     how = frozenset(
         {"data_dir", "device", "num_devices", "shard_optimizer", "num_epochs", "target_accuracy", "patience"}
+        | {"tensorboard"}
     )
 
     dataset: str
@@ -79,6 +80,7 @@ class Spec(Stored):
     validation: float
     target_accuracy: float | None
     patience: int | None
+    tensorboard: bool
     dry_run: bool
     train_only: bool
 
