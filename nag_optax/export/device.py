@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401 (NumPy knows bfloat16 by it; the IREE runtime brings it along)
 import numpy as np
 
 VERSION = 1

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from nag_optax import export
@@ -202,3 +204,15 @@ def test_probabilities_are_those_of_the_run(exported: Path, run_dir: Path, data:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "class,0,1,2,3,4" and len(lines) == 902
     assert lines[1].split(",")[0] == str(found[0].argmax())
+
+
+def test_bfloat16_is_read_and_written_before_iree_is_there(bare: Callable, tmp_path: Path):
+    """NumPy alone does not know the dtype."""
+    x = np.ones((2, 3), np.float32)
+    step = export.training_step(
+        lambda w, x: jnp.sum(x.astype(w.dtype) * w), optax.sgd(1.0), jnp.arange(1, 4, dtype=jnp.bfloat16), x
+    )
+    export.save(tmp_path, {"train": step}, files={"device.py": Path(device.__file__).read_bytes()})
+    script = "import device; d = device.Device('.'); d.save(); print(device.Device('.').state[0].tolist())"
+    (tmp_path / "script.py").write_text(f"import sys; sys.path.insert(0, '.'); {script}")
+    assert done(bare("script.py", cwd=tmp_path)) == "[1.0, 2.0, 3.0]\n"
