@@ -40,7 +40,7 @@ class ServeOptions(Options):
     workers: Int = None
     """Workers to start on this machine, by Ray, at least 0; by default none, and others join."""
     port: Int = None
-    """Where workers join, from 0 to 65535, 0 for a free one; by default 7117."""
+    """The port at which workers join, from 0 to 65535, 0 for a free one; by default 7117."""
     host: Annotated[
         str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="(default: 127.0.0.1)")
     ] = None
@@ -50,9 +50,9 @@ class ServeOptions(Options):
     local_steps: Int = None
     """Steps of a worker between two updates of delayed or diloco, at least 1; by default 20."""
     outer_learning_rate: Float = None
-    """Of the server's steps with delayed or diloco, above 0; by default 0.7."""
+    """Learning rate of the server's steps with delayed or diloco, above 0; by default 0.7."""
     outer_momentum: Float = None
-    """Of these steps, in [0, 1); by default 0.9."""
+    """Momentum of these steps, in [0, 1); by default 0.9."""
     ray_address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None
     """Start the --workers in this Ray cluster, in place of a Ray of their own."""
 
@@ -62,13 +62,13 @@ class WorkOptions:
     """Compute gradients for a server, on this machine's share of the work."""
 
     address: Annotated[str, tyro.conf.arg(metavar="HOST:PORT")] = f"127.0.0.1:{PORT}"
-    """Of the server."""
+    """Address of the server."""
     token_file: OptionalPath = None
     """The file that the server wrote, RUN_DIR/token; without it, the environment's NAG_OPTAX_TOKEN."""
     data_dir: OptionalPath = None
     """Own data of the same classes and shape; by default those of the run, where they are here too."""
     max_updates: Int = None
-    """Leave after so many updates, at least 1; by default at the end of the run."""
+    """Leave after this many updates, at least 1; by default at the end of the run."""
     wire: Annotated[Wire, tyro.conf.arg(metavar="{float32,bfloat16,int8}")] = "float32"
     """How updates are sent. The last two are rounded at random, and right on average."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
