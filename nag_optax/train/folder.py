@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, TypeVar
 
 from nag_optax.train.errors import InputError
-from nag_optax.train.figures import draw_curves
 from nag_optax.train.spec import load_spec, resolve
 from nag_optax.train.tensorboard import EVENTS
 
@@ -174,6 +173,8 @@ class RunFolder(Folder):
 
     def draw(self, rows: list[dict[str, Any]], title: str) -> None:
         """`curves.png`, of these rows."""
+        from nag_optax.train.figures import draw_curves  # It needs NumPy, and --help reads this module.
+
         with self._writing():
             draw_curves(rows, title, self.path / CURVES)
 
