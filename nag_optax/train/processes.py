@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -59,6 +60,23 @@ def joined(spec: Spec) -> Iterator[None]:
             os.write(2, traceback.format_exc().encode())
             os._exit(1)
         jax.distributed.shutdown()
+
+
+def check_alike(spec: Spec, *data: object) -> None:
+    """Refuses processes that would train different runs: they would wait for each other, or mix them.
+
+    Args:
+        spec: of this process.
+        *data: what it says of its training data.
+
+    Raises:
+        InputError: in every process.
+    """
+    options = {name: value for name, value in spec.to_dict().items() if name not in ("data_dir", "device")}
+    digest = zlib.crc32(repr((options, data)).encode()) >> 1  # An int32.
+    if largest(digest) != -largest(-digest):
+        jax.distributed.shutdown()  # Once each of them knows.
+        raise InputError("the processes do not have the same options and training data; start them alike")
 
 
 def _initialize(spec: Spec) -> None:

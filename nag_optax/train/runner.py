@@ -18,7 +18,7 @@ from nag_optax.train.errors import Diverged, InputError
 from nag_optax.train.folder import CHECKPOINTS, METRICS, SUMMARY, Follower, RunFolder
 from nag_optax.train.loop import Loop, chunk_lengths
 from nag_optax.train.options import Options
-from nag_optax.train.processes import devices_of_all, joined, largest
+from nag_optax.train.processes import check_alike, devices_of_all, joined, largest
 from nag_optax.train.progress import RunProgress, shown, summary_table
 from nag_optax.train.rows import Split
 from nag_optax.train.signals import collected_signals, interrupted
@@ -68,6 +68,7 @@ def train(
         folder = Follower(spec) if follows else RunFolder(spec)
         folder.check()
         dataset = load_dataset(spec, console=console)
+        check_alike(spec, dataset.digest)
         facts = Checkpoints(folder.path / CHECKPOINTS).data_facts() if spec.resume else None
         if facts is not None:
             check_same_data(dataset, facts, source_of(spec))
@@ -185,7 +186,7 @@ class _Run:
                 raise Diverged(self._divergence(step, epoch))
             self._progress.advance(step, epoch, mean_loss)
         if self._interrupts and int(state.step) % loop.steps_per_epoch:
-            self._stop(state)  # A loop that waits for others has given up.
+            self._look(state)  # A loop that waits for others has given up.
         self._log(state, epoch)
         self._save(state)
         return state

@@ -19,19 +19,16 @@ OPTIONS = ("--model", "mlp", "--num-epochs", "3", "--batch-size", "64")
 """Those of `finished_run`."""
 
 
-def start_two(run_dir: Path, *options: str) -> list[subprocess.Popen[str]]:
+def start_two(run_dir: Path, *options: str, second: tuple[str, ...] = ()) -> list[subprocess.Popen[str]]:
+    """Two processes with these options, the second one with more."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     together = ("--coordinator", address, "--num-processes", "2", "--run-dir", str(run_dir))
+    command = (sys.executable, "-m", "nag_optax.cli", "train", *options, *together)
     return [
-        subprocess.Popen(
-            [sys.executable, "-m", "nag_optax.cli", "train", *options, *together, "--process-id", str(i)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
+        subprocess.Popen([*command, *own], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for own in (("--process-id", "0"), ("--process-id", "1", *second))
     ]
 
 
@@ -95,6 +92,16 @@ def test_where_one_is_killed_the_other_says_so_and_two_go_on(tmp_path, killed):
         error = process.communicate(timeout=60)[1]
         assert process.returncode == 128 + signal.SIGTERM
         assert re.search(r"nag-optax: stopped by SIGTERM at step \d+, which is saved", error)
+
+
+@pytest.mark.exhaustive
+def test_processes_of_two_runs_say_so(tmp_path):
+    for process in start_two(tmp_path / "run", *OPTIONS, second=("--seed", "1")):
+        error = process.communicate(timeout=60)[1]
+        assert process.returncode
+        assert error == (
+            "nag-optax: the processes do not have the same options and training data; start them alike\n"
+        )
 
 
 def test_processes_that_cannot_meet_say_so_in_one_line(tmp_path):
