@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import (
+    batch_statistics,
     characters,
     comparison,
     first_step,
@@ -269,6 +270,17 @@ def of_staleness(result: dict[str, Any]) -> Section:
     )
 
 
+def of_batch_statistics(result: dict[str, Any]) -> Section:
+    data = "" if result["data"] == "digits" else " --data-dir DIR"
+    options = f"{data} --seeds {result['seeds']} --epochs {result['epochs']}"
+    return Section(
+        f"Batch statistics at both iterates: {result['data']}",
+        [f"python -m benchmarks.batch_statistics{options} --json FILE"],
+        [report.markdown_table(batch_statistics.COLUMNS, [batch_statistics.rows(result)], text=(0, 3))],
+        batch_statistics.NOTES,
+    )
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "convex": of_convex,
     "large": of_large,
@@ -278,6 +290,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "nadam": of_nadam,
     "schedules": of_schedules,
     "staleness": of_staleness,
+    "batch_statistics": of_batch_statistics,
     "step": of_step,
     "muon": of_muon,
     "memory": of_memory,
