@@ -15,6 +15,7 @@ from benchmarks import (
     batch_statistics,
     characters,
     comparison,
+    device,
     first_step,
     memory,
     muon,
@@ -281,6 +282,22 @@ def of_batch_statistics(result: dict[str, Any]) -> Section:
     )
 
 
+def of_device(result: dict[str, Any]) -> Section:
+    packages = f"{', '.join(device.RUNTIME[:-1])} and {device.RUNTIME[-1]}"
+    return Section(
+        "A device without JAX",
+        [f"python -m benchmarks.device{_repeats(result)} --json FILE"],
+        [
+            report.markdown_table(device.COLUMNS, device.rows(result), text=(0, 1, 2)),
+            report.markdown_table(device.INFERENCE, device.inference_rows(result)),
+        ],
+        [
+            *device.LEGEND.splitlines(),
+            f"The device needs {packages} beside Python: {result['runtime_megabytes']:.0f} MB of disk.",
+        ],
+    )
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "convex": of_convex,
     "large": of_large,
@@ -297,6 +314,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "training": of_training,
     "startup": of_startup,
     "first_step": of_first_step,
+    "device": of_device,
 }
 """By the first word of the file's name, in the order of the page."""
 

@@ -69,8 +69,10 @@ def export_run(options: ExportOptions, console: Console | None = None) -> Path:
     return folder
 
 
-def programs_of(run: StoredRun, options: ExportOptions) -> dict[str, Program]:
-    """`predict`, and for a step `train` as well, of one state."""
+def programs_of(
+    run: StoredRun, options: ExportOptions, optimizer: optax.GradientTransformationExtraArgs | None = None
+) -> dict[str, Program]:
+    """`predict`, and for a step `train` as well, of one state; with this optimizer, else with the run's."""
     model, facts, spec = run.loop.module(run.state), run.facts, _tuned(run.spec, options)
     statistics = Statistics(*(np.array(facts[name], np.float32) for name in ("mean", "std")))
     size = None if options.target == "stablehlo" else options.batch_size or _BATCH_SIZE
@@ -85,7 +87,7 @@ def programs_of(run: StoredRun, options: ExportOptions) -> dict[str, Program]:
     frozen = frozen_mask(spec.freeze, params)
     fix_statistics(model, frozen)
     graphdef, _, rest = nnx.split(model, nnx.Param, ...)
-    optimizer = make_optimizer(spec, 1, watched=False)
+    optimizer = optimizer or make_optimizer(spec, 1, watched=False)
     if spec.bfloat16_parameters:
         params = optax.tree.cast(params, jnp.bfloat16)
     zero = jnp.zeros([], jnp.int32)
