@@ -126,7 +126,7 @@ def rows(result: dict[str, Any]) -> list[list[tuple[str, ...]]]:
     for entry in result["steps"]:
         group = groups.setdefault(entry["model"], [])
         module = f"{entry['module_bytes']:,}" if entry["engine"] == "IREE" else ""
-        state = f"{entry['state_bytes']:,}"
+        state = "" if entry["engine"] == "PyTorch" else f"{entry['state_bytes']:,}"
         cells = f"{entry['milliseconds']:.2f}", f"{entry['megabytes']:.0f}", state, module
         group.append((entry["model"] if not group else "", entry["state"], entry["engine"], *cells))
     return list(groups.values())
