@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXTRA = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["train"]
-IMPORTED_AS = {"scikit-learn": "sklearn", "orbax-checkpoint": "orbax", "pillow": "PIL"}
+IMPORTED_AS = {"scikit-learn": "sklearn", "orbax-checkpoint": "orbax", "pillow": "PIL", "absl-py": "absl"}
 NEEDED = {"nag_optax", *(IMPORTED_AS.get(name, name) for name in (line.split(">=")[0] for line in EXTRA))}
 INSTALL = '%pip install -q "{source}[train]"'
 WHEEL = "nag_optax-0.10.0-py3-none-any.whl"

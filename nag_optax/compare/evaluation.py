@@ -11,7 +11,7 @@ from flax import nnx
 
 from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.train.data import Statistics
-from nag_optax.train.loop import EVALUATION_BATCH
+from nag_optax.train.measure import EVALUATION_BATCH
 from nag_optax.train.rows import Split
 from nag_optax.train.step import TrainState
 

@@ -6,7 +6,6 @@ nothing but the images; one that diverges leaves the others as they are.
 """
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,8 +20,10 @@ from flax import nnx
 from nag_optax.compare.evaluation import evaluate
 from nag_optax.compare.search import Contender
 from nag_optax.train.data import Dataset, Statistics
-from nag_optax.train.devices import Device
-from nag_optax.train.loop import Metrics, chunk_lengths, epoch_order
+from nag_optax.train.data.stream import epoch_order
+from nag_optax.train.devices import Device, memory_of
+from nag_optax.train.loop import chunk_lengths
+from nag_optax.train.measure import Metrics
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizers import make_schedule
 from nag_optax.train.rows import Split
@@ -279,14 +280,4 @@ def lanes_that_fit(program: Any, device: Device) -> int:
     if program is None:  # This backend does not tell.
         return 1
     lane = program.argument_size_in_bytes + program.output_size_in_bytes + program.temp_size_in_bytes
-    return max(1, _memory(device) // 2 // lane)
-
-
-def _memory(device: Device) -> int:
-    """Bytes that a program may hold."""
-    stats = device.memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 4 * 2**30
+    return max(1, memory_of(device) // 2 // lane)

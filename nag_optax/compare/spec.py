@@ -84,6 +84,8 @@ class CompareOptions:
     """The first of the seeds; the others follow it."""
     target: Annotated[Float, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 0.97)")] = None
     """Test accuracy in (0, 1] to which steps and seconds are counted."""
+    skip_unreadable: bool = False
+    """Leave out the pictures that cannot be decoded, and say how many."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to train; auto takes the best that JAX finds."""
 
@@ -112,9 +114,19 @@ def allowed(name: str) -> str:
 
 # It orthogonalises matrices; the parameters of a problem are a vector.
 _NOT_ON_PROBLEMS = ("muon",)
-_ON_DATA = ("dataset", "data_dir", "model", "image_size", "num_epochs", "batch_size", "seeds", "target")
+_ON_DATA = (
+    "dataset",
+    "data_dir",
+    "skip_unreadable",
+    "model",
+    "image_size",
+    "num_epochs",
+    "batch_size",
+    "seeds",
+    "target",
+)
 _OF_A_RUN = (
-    *("dataset", "data_dir", "model", "image_size", "schedule"),
+    *("dataset", "data_dir", "skip_unreadable", "model", "image_size", "schedule"),
     *("num_epochs", "batch_size", "seed", "device"),
 )
 
@@ -142,6 +154,7 @@ class DataSpec(ComparisonSpec):
 
     dataset: str
     data_dir: Path | None
+    skip_unreadable: bool
     model: str
     image_size: int | None
     num_epochs: int
@@ -187,7 +200,8 @@ def load_spec(path: Path) -> DataSpec | ProblemSpec:
         fields["optimizers"] = tuple(fields["optimizers"])
         if fields["learning_rates"] != "auto":
             fields["learning_rates"] = tuple(fields["learning_rates"])
-        return resolve(CompareOptions(**fields, run_dir=path.parent))
+        given = {name: value for name, value in fields.items() if value is not None}
+        return resolve(CompareOptions(**given, run_dir=path.parent))
 
     return load_stored(path, "comparison", make)
 
@@ -195,7 +209,7 @@ def load_spec(path: Path) -> DataSpec | ProblemSpec:
 def _on_data(options: CompareOptions) -> DataSpec:
     if options.num_steps is not None:
         raise InputError(f"--num-steps {options.num_steps}: goes with --problem; --num-epochs with a dataset")
-    given: dict[str, Any] = {name: getattr(options, name) for name in _OF_A_RUN}
+    given: dict[str, Any] = {name: getattr(options, name) for name in _OF_A_RUN} | {"resident": "yes"}
     given |= {"dataset": options.dataset or "digits", "model": options.model or "mlp"}
     train = resolve_run(Options(**given))
     values = vars(options) | {name: getattr(train, name) for name in _OF_A_RUN}
@@ -211,7 +225,7 @@ def _on_data(options: CompareOptions) -> DataSpec:
 
 def _on_problem(options: CompareOptions, problem: ProblemName) -> ProblemSpec:
     for name in _ON_DATA:
-        if (value := getattr(options, name)) is not None:
+        if (value := getattr(options, name)) not in (None, False):
             raise InputError(f"{flag(name)} {value}: goes with a dataset; --problem {problem} has none")
     for name in _NOT_ON_PROBLEMS:
         if name in (options.optimizers or ()):

@@ -112,10 +112,10 @@ class _Work:
         spec = spec_of(server.config, Path())
         if self._options.data_dir is not None:
             spec = dataclasses.replace(spec, data_dir=self._options.data_dir)
-        spec = dataclasses.replace(spec, device=self._options.device)
+        spec = dataclasses.replace(spec, device=self._options.device, resident="yes")
         if server.local_steps:  # The outer optimizer is the server's.
             spec = dataclasses.replace(spec, optimizer=spec.inner, inner=None)
-        dataset = load_dataset(spec, server.facts["classes"], self._console)
+        dataset = load_dataset(spec, server.facts, self._console)
         check_same_shapes(dataset, server.facts, source_of(spec))
         dataset = standardised_as(dataset, server.facts)
         return WorkerLoop(spec, dataset, find_devices(spec.device, 1), server.local_steps)

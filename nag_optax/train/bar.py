@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from nag_optax.train.signals import collected_signals, interrupted
+
 
 class _Bar(Progress):
     beside: Callable[[], Any] | None = None
@@ -70,19 +72,26 @@ class LiveBar:
 
 
 def watched(console: Console, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
-    """The items, with a bar once they take two seconds; one line where there is no terminal."""
+    """The items, with a bar once they take two seconds; one line where there is no terminal.
+
+    Raises:
+        Interrupted: after SIGINT or SIGTERM.
+    """
     started, shown = time.perf_counter(), False
     bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task(what, total=total)
-    try:
-        for done, item in enumerate(items):
-            if not shown and time.perf_counter() - started > 2:
-                shown = True
-                bar.start()
-                if not console.is_terminal:
-                    console.print(f"{what}: {total}", highlight=False)
-            bar.update(task, completed=done)
-            yield item
-    finally:
-        if shown and console.is_terminal:  # Elsewhere it would leave an empty line.
-            bar.stop()
+    with collected_signals() as interrupts:
+        try:
+            for done, item in enumerate(items):
+                if interrupts:
+                    raise interrupted(interrupts, f" while {what}")
+                if not shown and time.perf_counter() - started > 2:
+                    shown = True
+                    bar.start()
+                    if not console.is_terminal:
+                        console.print(f"{what}: {total}", highlight=False)
+                bar.update(task, completed=done)
+                yield item
+        finally:
+            if shown and console.is_terminal:  # Elsewhere it would leave an empty line.
+                bar.stop()

@@ -26,6 +26,7 @@ ALLOWED = {
     "validation": "a number in [0, 1)",
     "target_accuracy": "a number in (0, 1]",
     "patience": "a whole number of at least 1",
+    "data_workers": "a whole number from 0 to 1000",
     "num_devices": "a whole number of at least 1",
     "coordinator": "HOST:PORT, with a port from 1 to 65535, or auto",
     "num_processes": "a whole number of at least 1",

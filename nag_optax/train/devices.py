@@ -1,5 +1,6 @@
-"""The devices of a run."""
+"""The devices of a run, and the memory that its data may take."""
 
+import os
 from typing import Any
 
 import jax
@@ -47,6 +48,26 @@ def put(tree: Any, shardings: Any) -> Any:
         return jax.make_array_from_callback(local.shape, sharding, lambda index: local[index])
 
     return jax.tree.map(one, tree, shardings)
+
+
+def memory_of(device: Device) -> int:
+    """Bytes that a program may hold there."""
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return _host_memory()
+
+
+def stays_resident(resident: str, device: Device, num_bytes: int) -> bool:
+    """What --resident says of images of so many bytes; auto: they may take a quarter of either memory."""
+    fits = 4 * num_bytes <= min(memory_of(device), _host_memory())
+    return resident == "yes" or (resident == "auto" and fits)
+
+
+def _host_memory() -> int:
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 4 * 2**30
 
 
 def split_over(mesh: Mesh, tree: Any) -> Any:

@@ -13,6 +13,10 @@ class InputError(TrainError):
     exit_code = 2
 
 
+class StreamError(InputError):
+    """A batch cannot be read, between two steps."""
+
+
 class Diverged(TrainError):
     """The loss became NaN or infinite; the message says where, and what is kept."""
 

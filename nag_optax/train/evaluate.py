@@ -37,8 +37,7 @@ def _evaluate(options: EvaluateOptions, console: Console, interrupts: list[int])
     devices = find_devices(options.device, 1)
     checkpoints = Checkpoints(options.run_dir / CHECKPOINTS)
     facts = checkpoints.data_facts()
-    # Other data may lack a class.
-    dataset = load_dataset(run, None if facts is None else facts["classes"], console)
+    dataset = load_dataset(run, facts, console, devices[0])
     if facts is not None:
         check_same_shapes(dataset, facts, source_of(run))
         dataset = standardised_as(dataset, facts)
@@ -46,6 +45,10 @@ def _evaluate(options: EvaluateOptions, console: Console, interrupts: list[int])
 
     def say(line: str) -> None:
         console.print(line, highlight=False, soft_wrap=True)
+
+    def look() -> None:
+        if interrupts:
+            raise interrupted(interrupts, "")
 
     restored = checkpoints.restore(loop.init(), say, best=True)
     if restored is None:
@@ -60,9 +63,7 @@ def _evaluate(options: EvaluateOptions, console: Console, interrupts: list[int])
     for name, split in (("train", dataset.train), *held_out, ("test", dataset.test)):
         if not len(split.labels):  # A run with --train-only may have no test split.
             continue
-        if interrupts:
-            raise interrupted(interrupts, "")
-        metrics = loop.evaluate(restored.state, split)
+        metrics = loop.evaluate(restored.state, split, look)
         results[f"{name}_accuracy"], results[f"{name}_loss"] = metrics.accuracy, metrics.loss
         table.add_row(name, f"{metrics.accuracy:.2%}", shown(metrics.loss), str(len(split.labels)))
     console.print(table)

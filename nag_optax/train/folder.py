@@ -14,11 +14,12 @@ from nag_optax.train.errors import InputError
 from nag_optax.train.spec import load_spec, resolve
 from nag_optax.train.tensorboard import EVENTS
 
-CONFIG, METRICS, SUMMARY, CURVES, CHECKPOINTS = (
+CONFIG, METRICS, SUMMARY, CURVES, PICTURES, CHECKPOINTS = (
     "config.json",
     "metrics.jsonl",
     "summary.json",
     "curves.png",
+    "pictures.jsonl",
     "checkpoints",
 )
 # What a row of the metrics holds, and the summary at least.
@@ -35,6 +36,7 @@ ROW: dict[str, Any] = {
     "gradient_norm": float | None,
     "seconds": float,
     "images_per_second": float,
+    "waiting_seconds": float,
 }
 SUMMARY_FIELDS = {
     *("train_accuracy", "train_loss", "test_accuracy", "test_loss", "steps", "parameters"),
@@ -163,7 +165,7 @@ class RunFolder(Folder):
     kind = "run"
     resolve = staticmethod(resolve)
     load = staticmethod(load_spec)
-    files = (METRICS, SUMMARY, CURVES, EVENTS)
+    files = (METRICS, SUMMARY, CURVES, EVENTS, PICTURES)
     folder = CHECKPOINTS
     entries = r"\d+(\.json|\.partial|(\.\d+)?(\.orbax-checkpoint-tmp.*)?)"
 
@@ -190,6 +192,23 @@ class RunFolder(Folder):
                     break
                 rows.append(row)
         return rows
+
+    def pictures(self) -> list[list[tuple[str, int]]]:
+        """Lines of `pictures.jsonl`: names and sizes of files.
+
+        Raises:
+            InputError: if the file is damaged.
+        """
+        path = self.path / PICTURES
+        if not path.exists():
+            return []
+        try:
+            return [
+                [(str(n), int(size)) for n, size in json.loads(line)]
+                for line in path.read_text().splitlines()
+            ]
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{path}: is damaged ({error}); bring it back, or use --overwrite") from None
 
     def summary(self) -> dict[str, Any] | None:
         """`summary.json`, if the run has ended and the file is whole."""
@@ -229,7 +248,7 @@ def stored_options(options: _Options, kind: type[Folder] = RunFolder) -> _Option
     except InputError as error:
         raise InputError(f"--run-dir {error}") from None
     # What a spec lacks belongs to comparisons of the other kind.
-    return type(options)(**{f.name: getattr(stored, f.name, None) for f in dataclasses.fields(options)})
+    return type(options)(**{f.name: getattr(stored, f.name, f.default) for f in dataclasses.fields(options)})
 
 
 def _locked(file: IO[str]) -> bool:

@@ -1,4 +1,4 @@
-"""The training loop: one compiled scan over a chunk of steps, with donated state.
+"""The training loop: one compiled scan over a chunk of steps, with donated state; streamed, a step at a time.
 
 A batch is a pure function of (seed, step): the order of an epoch is drawn from (seed, epoch), dropout and
 augmentation of a step from (seed, step). So a resumed run is bit-equal to an uninterrupted one.
@@ -19,9 +19,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.train.augment import AUGMENTATIONS, augmentation_key
 from nag_optax.train.data import Dataset, Statistics
+from nag_optax.train.data.files import Pictures
+from nag_optax.train.data.stream import Stream, default_workers, epoch_order, grown_order
 from nag_optax.train.devices import Device, put, split_over
 from nag_optax.train.errors import InputError
 from nag_optax.train.freezing import fix_statistics, frozen_mask
+from nag_optax.train.hints import given_or
+from nag_optax.train.measure import Metrics, logits_of, metrics_of
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizers import make_optimizer, make_schedule
 from nag_optax.train.pruning import has_prunable, widths_without, without_units, zero_units
@@ -29,16 +33,6 @@ from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec
 from nag_optax.train.step import How, TrainState, step_key, train_step
 from nag_optax.train.wrappers import gradient_norm
-
-EVALUATION_BATCH = 500
-"""Images that are evaluated at once."""
-
-
-class Metrics(NamedTuple):
-    """Means over a set of examples."""
-
-    loss: float
-    accuracy: float
 
 
 class Pruned(NamedTuple):
@@ -80,8 +74,19 @@ class Loop:
         self._dtype = jnp.bfloat16 if spec.bfloat16_parameters else jnp.float32
         self._schedule = make_schedule(spec, self.steps_per_epoch)
         self._optimizer = make_optimizer(spec, self.steps_per_epoch)
-        self._train = self._everywhere(dataset.train)
+        self._train = None if dataset.streamed else self._everywhere(dataset.train)
         self._order: tuple[int, jax.Array] | None = None
+        self._stream: Stream | None = None
+        self._source = dataset.train
+        self._order_of: Callable[[int], np.ndarray] = partial(
+            epoch_order, spec.seed, num_examples=self.num_examples, batch_size=self.batch_size
+        )
+        self._next_step = 0
+        self.waited = 0.0
+        """Seconds in which steps waited for streamed data."""
+        self.num_workers = 0
+        if isinstance(dataset.train.images, Pictures):
+            self.num_workers = given_or(spec.data_workers, default_workers())
         self._programs: dict[int, Any] = {}
         self.compile_seconds = 0.0
 
@@ -113,19 +118,48 @@ class Loop:
         return put(state, self._shardings(state))
 
     def run_chunk(self, state: TrainState, num_steps: int) -> TrainState:
-        """Takes `num_steps` steps within one epoch; the state passed in is given up."""
-        epoch = int(state.step) // self.steps_per_epoch
+        """Takes `num_steps` steps within one epoch; the state passed in is given up.
+
+        Raises:
+            InputError: if a picture that is streamed cannot be decoded; the state is as it was for one step.
+        """
+        step = int(state.step)
+        if self.dataset.streamed:
+            for i in range(num_steps):
+                state = self._run(state, 1, self._streamed(step + i))
+            return state
+        epoch = step // self.steps_per_epoch
         if self._order is None or self._order[0] != epoch:
             self._order = (epoch, self._epoch_order(epoch))
-        inputs = (state, self._order[1], self._train, self.dataset.statistics)
-        if num_steps not in self._programs:
-            started = time.perf_counter()
-            shardings = self._shardings(state)
-            program = partial(_chunk, self._plan(shardings), num_steps)
-            jitted = jax.jit(program, donate_argnums=0, out_shardings=shardings)
-            self._programs[num_steps] = jitted.lower(*inputs).compile()
-            self.compile_seconds += time.perf_counter() - started
-        return jax.block_until_ready(self._programs[num_steps](*inputs))
+        return self._run(state, num_steps, (self._order[1], self._train))
+
+    def chunk_lengths(self, start: int) -> list[int]:
+        """Of the rest of an epoch from step `start` of it."""
+        at_once = 1 if self.dataset.streamed else self._spec.model_row.steps_per_report
+        return chunk_lengths(start, self.steps_per_epoch, at_once)
+
+    def grow(self, train: Split, latest: tuple[int, int]) -> None:
+        """From here on these are the training images; an epoch keeps its number of steps.
+
+        Args:
+            train: images that are streamed, with those of before in front.
+            latest: the epoch, counted from 0, in which the last ones came, and how many.
+        """
+        self.close()
+        self._source = train
+        self._order_of = partial(
+            grown_order,
+            self._spec.seed,
+            num_examples=len(train.labels),
+            length=self.steps_per_epoch * self.batch_size,
+            latest=latest,
+        )
+
+    def close(self) -> None:
+        """Ends the processes that decode."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
     def eval_state(self, state: TrainState) -> tuple[Any, Any]:
         """The parameters to evaluate and the batch statistics."""
@@ -150,15 +184,20 @@ class Loop:
         """Whether every parameter is a finite number."""
         return all(bool(jnp.all(jnp.isfinite(p))) for p in jax.tree.leaves(state.params))
 
-    def evaluate(self, state: TrainState, split: Split) -> Metrics:
-        """Loss and accuracy at the iterate to evaluate, dropout off, running batch statistics."""
-        return _metrics(self.logits(state, split.images), split.labels)
+    def evaluate(self, state: TrainState, split: Split, look: Callable[[], None] = lambda: None) -> Metrics:
+        """Loss and accuracy at the iterate to evaluate, dropout off, running batch statistics.
+
+        Args:
+            state: of the run.
+            split: images and labels.
+            look: called now and then; what it raises ends the evaluation.
+        """
+        return metrics_of(self._graphdef, self.eval_state(state), self.dataset.statistics, split, look)
 
     def evaluate_model(self, model: nnx.Module, split: Split) -> Metrics:
         """The same of another model on these images."""
         graphdef, weights = nnx.split(model)
-        logits = logits_of(graphdef, (weights,), self.dataset.statistics, split.images)
-        return _metrics(logits, split.labels)
+        return metrics_of(graphdef, (weights,), self.dataset.statistics, split)
 
     def logits(self, state: TrainState, images: np.ndarray) -> jax.Array:
         """(N, classes), computed in pieces of one shape, so that one program serves every N."""
@@ -182,6 +221,33 @@ class Loop:
             return everywhere
         return everywhere._replace(opt_state=split_over(self._mesh, state.opt_state))
 
+    def _run(self, state: TrainState, num_steps: int, data: Any) -> TrainState:
+        inputs = (state, data, self.dataset.statistics)
+        if num_steps not in self._programs:
+            started = time.perf_counter()
+            shardings = self._shardings(state)
+            program = partial(_chunk, self._plan(shardings), num_steps)
+            jitted = jax.jit(program, donate_argnums=0, out_shardings=shardings)
+            self._programs[num_steps] = jitted.lower(*inputs).compile()
+            self.compile_seconds += time.perf_counter() - started
+        return jax.block_until_ready(self._programs[num_steps](*inputs))
+
+    def _streamed(self, step: int) -> Split:
+        """The batch of a step. The first one starts the stream, and one that is not next does again."""
+        started = time.perf_counter()
+        if self._stream is None or step != self._next_step:
+            self.close()
+            spec = self._spec
+            steps = range(step, spec.num_epochs * self.steps_per_epoch)
+            place = partial(put, shardings=Split(self._sharded, self._sharded))
+            self._stream = Stream(
+                self._source, self._order_of, self.batch_size, steps, self.num_workers, place
+            )
+        self._next_step = step + 1
+        batch = self._stream.take()
+        self.waited += time.perf_counter() - started
+        return batch
+
     def _plan(self, shardings: TrainState) -> "_Plan":
         spec = self._spec
         return _Plan(
@@ -190,6 +256,7 @@ class Loop:
             spec.seed,
             self.steps_per_epoch,
             self.batch_size,
+            self.dataset.streamed,
             self._sharded,
             shardings,
             AUGMENTATIONS.get(spec.augment),
@@ -197,8 +264,7 @@ class Loop:
         )
 
     def _epoch_order(self, epoch: int) -> jax.Array:
-        order = epoch_order(self._spec.seed, epoch, self.num_examples, self.batch_size)
-        return self._everywhere(order)
+        return self._everywhere(self._order_of(epoch))
 
     def _everywhere(self, tree: Any) -> Any:
         """The whole of the arrays on every device."""
@@ -213,6 +279,8 @@ class _Plan(NamedTuple):
     seed: int
     steps_per_epoch: int
     batch_size: int
+    streamed: bool
+    """Whether the data are a batch, not the order of the epoch and all that it orders."""
     sharding: NamedSharding
     """The sharding of a batch."""
     shardings: TrainState
@@ -221,17 +289,21 @@ class _Plan(NamedTuple):
     how: How
 
 
-def _chunk(
-    plan: _Plan, num_steps: int, state: TrainState, order: jax.Array, train: Split, statistics: Statistics
-) -> TrainState:
-    def body(state: TrainState, _: None) -> tuple[TrainState, None]:
-        first = state.step % plan.steps_per_epoch * plan.batch_size
+def _chunk(plan: _Plan, num_steps: int, state: TrainState, data: Any, statistics: Statistics) -> TrainState:
+    def batch_of(step: jax.Array) -> Split:
+        if plan.streamed:
+            return data
+        order, train = data
+        first = step % plan.steps_per_epoch * plan.batch_size
         indices = jax.lax.dynamic_slice(order, (first,), (plan.batch_size,))
         indices = jax.lax.with_sharding_constraint(indices, plan.sharding)
-        images, key = train.images[indices], step_key(plan.seed, state.step)
+        return Split(train.images[indices], train.labels[indices])
+
+    def body(state: TrainState, _: None) -> tuple[TrainState, None]:
+        (images, labels), key = batch_of(state.step), step_key(plan.seed, state.step)
         if plan.augment is not None:
             images = plan.augment(augmentation_key(key, "image"), images)
-        images, labels = statistics.standardise(images), train.labels[indices]
+        images = statistics.standardise(images)
         state = train_step(plan.graphdef, plan.optimizer, state, images, labels, key, plan.how)
         return jax.lax.with_sharding_constraint(state, plan.shardings), None
 
@@ -241,39 +313,6 @@ def _chunk(
         loss_sum=jnp.where(fresh, 0.0, state.loss_sum), correct=jnp.where(fresh, 0, state.correct)
     )
     return jax.lax.scan(body, state, None, length=num_steps)[0]
-
-
-def logits_of(
-    graphdef: Any,
-    weights: tuple[Any, ...],
-    statistics: Statistics,
-    images: np.ndarray,
-    batch: int = EVALUATION_BATCH,
-) -> jax.Array:
-    """(N, classes), from a model in two or more parts, `batch` images at a time."""
-    pieces = []
-    for start in range(0, len(images), batch):
-        piece = images[start : start + batch]
-        missing = batch - len(piece)
-        padded = np.pad(piece, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
-        pieces.append(_predict(graphdef, weights, statistics, padded)[: len(piece)])
-    return jnp.concatenate(pieces)
-
-
-@partial(jax.jit, static_argnums=0)
-def _predict(graphdef: Any, weights: tuple[Any, ...], statistics: Statistics, images: jax.Array) -> jax.Array:
-    return nnx.merge(graphdef, *weights)(statistics.standardise(images), train=False)
-
-
-def _metrics(logits: jax.Array, labels: np.ndarray) -> Metrics:
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return Metrics(float(jnp.mean(losses)), float(jnp.mean(jnp.argmax(logits, -1) == labels)))
-
-
-def epoch_order(seed: int, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
-    """Every example once, in an order of (seed, epoch); the first ones again to fill the last batch."""
-    order = np.random.default_rng([seed, epoch]).permutation(num_examples)
-    return np.resize(order, -(-num_examples // batch_size) * batch_size).astype(np.int32)
 
 
 def chunk_lengths(start: int, steps_per_epoch: int, target: int) -> list[int]:

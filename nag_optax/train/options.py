@@ -40,6 +40,16 @@ class Options:
     """Folder of the images, or file of the arrays, for a --dataset that is not built in."""
     skip_unreadable: bool = False
     """Leave out the pictures that cannot be decoded, and say how many."""
+    resident: Literal["auto", "yes", "no"] = "auto"
+    """Where the training images are. yes: all on the device, decoded. no: they are streamed, batch by batch.
+    auto: on the device if they take at most a quarter of its memory and of the machine's."""
+    data_workers: Annotated[
+        Int, tyro.conf.arg(help_behavior_hint="(default: a core less than there are, at most 16)")
+    ] = None
+    """Processes that decode the pictures that are streamed; 0: threads of this one."""
+    follow: bool = False
+    """At the beginning of each epoch, take in the pictures that have arrived in the training folder.
+    An epoch keeps its number of steps: it has the new pictures and a part of the others. All are streamed."""
     model: Annotated[
         str | None,
         one_of(

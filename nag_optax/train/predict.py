@@ -16,7 +16,7 @@ from nag_optax.train.bar import watched
 from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
 from nag_optax.train.errors import InputError
 from nag_optax.train.options import PredictOptions
-from nag_optax.train.signals import collected_signals, interrupted
+from nag_optax.train.signals import collected_signals
 from nag_optax.train.trained import Trained, load
 
 _AT_ONCE = 256
@@ -30,7 +30,7 @@ def predict(options: PredictOptions) -> None:
         Interrupted: after SIGINT or SIGTERM; with `output`, nothing is written then.
     """
     console = Console(stderr=True)  # The CSV has standard output to itself.
-    with collected_signals() as interrupts:
+    with collected_signals():
         files = [file for path in options.paths for file in _files(path)]
         if not files:
             raise InputError("PATH is missing: name pictures, folders of them, or .npy files")
@@ -40,8 +40,6 @@ def predict(options: PredictOptions) -> None:
             rows = csv.writer(stream, lineterminator="\n")
             header = ["name", "class", *trained.class_names]
             for names, images in _pieces(watched_files, trained):
-                if interrupts:
-                    raise interrupted(interrupts, "")
                 if header:  # Not before there is a result.
                     rows.writerow(header)
                     header = None

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,12 @@ class Request(NamedTuple):
     watch: Callable[[Iterable[Any], int, str], Iterable[Any]] = lambda items, total, what: items
     """The same items, while a bar shows how many of them are done."""
     train_only: bool = False
+    fits: Callable[[int], bool] = lambda _: True
+    """Whether images of so many bytes in all are to be held in memory."""
+    among: Callable[[Sequence[str], Sequence[int]], Sequence[bool]] = lambda names, sizes: [True] * len(names)
+    """Which files of these names and sizes, below `data_dir`, are training images of this run."""
+    labels: dict[str, int] | None = None
+    """Of the classes that a model knows, by their names; None for a run that begins."""
 
 
 class HiddenLayer(NamedTuple):

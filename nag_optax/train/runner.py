@@ -6,20 +6,23 @@ import shlex
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import Any
 
 import jax
 from rich.console import Console
 
+from nag_optax.train.advice import divergence, too_high
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.data import Dataset, load_dataset, source_of
-from nag_optax.train.errors import Diverged, InputError
+from nag_optax.train.errors import Diverged, InputError, StreamError
 from nag_optax.train.folder import CHECKPOINTS, METRICS, SUMMARY, Follower, RunFolder
-from nag_optax.train.loop import Loop, chunk_lengths
+from nag_optax.train.follow import Arrivals, arrivals_of
+from nag_optax.train.loop import Loop
+from nag_optax.train.measure import Metrics
 from nag_optax.train.options import Options
 from nag_optax.train.processes import check_alike, devices_of_all, joined, largest
-from nag_optax.train.progress import RunProgress, shown, summary_table
+from nag_optax.train.progress import RunProgress, summary_table
 from nag_optax.train.rows import Split
 from nag_optax.train.signals import collected_signals, interrupted
 from nag_optax.train.spec import Spec, resolve
@@ -67,7 +70,9 @@ def train(
             console = Console(quiet=True)
         folder = Follower(spec) if follows else RunFolder(spec)
         folder.check()
-        dataset = load_dataset(spec, console=console)
+        arrivals = arrivals_of(spec, folder)
+        among = {} if arrivals is None else {"among": arrivals.among}
+        dataset = load_dataset(spec, None, console, devices[jax.process_index() * spec.num_devices], **among)
         check_alike(spec, dataset.digest)
         facts = Checkpoints(folder.path / CHECKPOINTS).data_facts() if spec.resume else None
         if facts is not None:
@@ -91,10 +96,14 @@ def train(
             f"{loop.num_parameters:,} parameters on {where}, learning rate {spec.learning_rate:g}, "
             f"{steps:,} steps",
         )
+        if dataset.streamed:
+            by = f", decoded in {loop.num_workers} processes" * bool(loop.num_workers)
+            _say(console, f"{len(dataset.train.labels):,} images are streamed{by}")
         if spec.dry_run:
             return {}
-        with folder.claimed():
-            return _Run(spec, folder, dataset, loop, weights, console, interrupts, started).carry_out()
+        with folder.claimed(), closing(loop):
+            run = _Run(spec, folder, dataset, loop, weights, arrivals, console, interrupts, started)
+            return run.carry_out()
 
 
 class _Run:
@@ -105,34 +114,33 @@ class _Run:
         dataset: Dataset,
         loop: Loop,
         weights: Weights | None,
+        arrivals: Arrivals | None,
         console: Console,
         interrupts: list[int],
         started: float,
     ):
         self._spec, self._dataset, self._loop = spec, dataset, loop
-        self._weights = weights
+        self._weights, self._arrivals = weights, arrivals
         self._console, self._interrupts, self._started = console, interrupts, started
         self._folder, self._num_epochs = folder, spec.num_epochs
         self._checkpoints = Checkpoints(folder.path / CHECKPOINTS)
-        self._earlier_seconds = 0.0
-        self._epoch_seconds = 0.0
+        self._earlier_seconds = self._epoch_seconds = self._waited = 0.0
         self._loss_of_a_guess = math.log(dataset.num_classes)
         self._rows: list[dict[str, Any]] = []
 
     def carry_out(self) -> dict[str, Any]:
-        state = self._begin()
-        loop = self._loop
-        total = self._num_epochs * loop.steps_per_epoch
-        if (int(state.step) == total or self._stopped()) and (summary := self._folder.summary()):
+        state, loop = self._begin(), self._loop
+        total, begin = self._num_epochs * loop.steps_per_epoch, int(state.step)
+        if (begin == total or self._stopped()) and (summary := self._folder.summary()):
             self._say(f"{self._folder.path} is finished already")
             self._console.print(summary_table(summary, str(self._folder.path)))
             return summary
         writes_events = self._spec.tensorboard and jax.process_index() == 0
-        events = event_file(self._folder.path, int(state.step)) if writes_events else nullcontext()
-        progress = RunProgress(
-            self._console, self._num_epochs, loop.steps_per_epoch, int(state.step), loop.beside
-        )
+        events = event_file(self._folder.path, begin) if writes_events else nullcontext()
+        progress = RunProgress(self._console, self._num_epochs, loop.steps_per_epoch, begin, loop.beside)
         with progress as self._progress, events as self._add_event:
+            if len(self._rows) < begin // loop.steps_per_epoch:
+                self._end_epoch(state, len(self._rows) + 1)
             while (step := int(state.step)) < total and not self._stopped():
                 state = self._epoch(state, step // loop.steps_per_epoch + 1)
         return self._finish(state)
@@ -145,7 +153,8 @@ class _Run:
         step = 0 if restored is None else restored.step
         done = step // self._loop.steps_per_epoch
         self._rows = [row for row in self._folder.rows() if row["epoch"] <= done]
-        if len(self._rows) != done:
+        # A signal during the evaluation leaves one to be made.
+        if done - len(self._rows) > (step % self._loop.steps_per_epoch == 0 < step):
             raise InputError(
                 f"{self._folder.path / METRICS}: holds {len(self._rows)} of the {done} epochs of the "
                 "checkpoint; bring the file back, or start again with --overwrite"
@@ -165,6 +174,7 @@ class _Run:
             return state
         self._earlier_seconds = restored.notes["wall_seconds"]
         self._epoch_seconds = restored.notes["epoch_seconds"]
+        self._waited = restored.notes.get("waiting_seconds", 0.0)
         self._loop.compile_seconds += restored.notes["compile_seconds"]
         self._say(f"resuming {self._folder.path} from step {step}")
         return restored.state
@@ -172,12 +182,17 @@ class _Run:
     def _epoch(self, state: TrainState, epoch: int) -> TrainState:
         loop = self._loop
         begin = (epoch - 1) * loop.steps_per_epoch
-        for length in chunk_lengths(
-            int(state.step) - begin, loop.steps_per_epoch, self._spec.model_row.steps_per_report
-        ):
+        if self._arrivals is not None:
+            self._arrivals.take_in(loop, self._dataset, epoch, self._progress.say)
+        for length in loop.chunk_lengths(int(state.step) - begin):
             self._look(state)
             compiled, started = loop.compile_seconds, time.perf_counter()
-            state = loop.run_chunk(state, length)
+            try:
+                state = loop.run_chunk(state, length)
+            except StreamError as error:
+                self._save(state)
+                saved = f"step {int(state.step)} is saved; continue with: {self._resume_command()}"
+                raise InputError(f"{error}; {saved}") from None
             compiling = loop.compile_seconds - compiled
             self._epoch_seconds += time.perf_counter() - started - compiling
             step = int(state.step)
@@ -187,15 +202,18 @@ class _Run:
             self._progress.advance(step, epoch, mean_loss)
         if self._interrupts and int(state.step) % loop.steps_per_epoch:
             self._look(state)  # A loop that waits for others has given up.
+        self._end_epoch(state, epoch)
+        return state
+
+    def _end_epoch(self, state: TrainState, epoch: int) -> None:
         self._log(state, epoch)
         self._save(state)
-        return state
 
     def _log(self, state: TrainState, epoch: int) -> None:
         seen = self._loop.steps_per_epoch * self._loop.batch_size
-        test = None if self._spec.train_only else self._loop.evaluate(state, self._dataset.test)
+        test = None if self._spec.train_only else self._evaluate(state, self._dataset.test)
         held_out = self._dataset.validation
-        validation = None if held_out is None else self._loop.evaluate(state, held_out)
+        validation = None if held_out is None else self._evaluate(state, held_out)
         norm = self._loop.gradient_norm(state)
         row = {
             "epoch": epoch,
@@ -210,11 +228,12 @@ class _Run:
             "gradient_norm": norm if math.isfinite(norm) else None,  # JSON knows no infinity.
             "seconds": self._epoch_seconds,
             "images_per_second": seen / self._epoch_seconds,
+            "waiting_seconds": self._waited + self._loop.waited,
         }
         if test is not None and not math.isfinite(test.loss):
             raise Diverged(self._divergence(int(state.step), epoch))
         self._rows.append(row)
-        self._epoch_seconds = 0.0
+        self._epoch_seconds = self._waited = self._loop.waited = 0.0
         self._folder.write_rows(self._rows)
         if self._add_event is not None:
             self._add_event(row)
@@ -228,6 +247,7 @@ class _Run:
         notes = {
             "wall_seconds": self._earlier_seconds + time.perf_counter() - self._started,
             "epoch_seconds": self._epoch_seconds,
+            "waiting_seconds": self._waited + self._loop.waited,
             "compile_seconds": self._loop.compile_seconds,
             "data": facts_of(self._dataset),
         }
@@ -236,6 +256,9 @@ class _Run:
 
     def _stopped(self) -> str | None:
         return stop_reason(self._rows, self._spec.target_accuracy, self._spec.patience)
+
+    def _evaluate(self, state: TrainState, split: Split) -> Metrics:
+        return self._loop.evaluate(state, split, lambda: self._look(state))
 
     def _look(self, state: TrainState) -> None:
         """Stops every process if a signal came to one of them."""
@@ -249,35 +272,20 @@ class _Run:
         )
 
     def _divergence(self, step: int, epoch: int) -> str:
-        kept = self._checkpoints.steps()
-        where = f"the checkpoint of step {kept[0]} is kept" if kept else "no checkpoint was written yet"
-        return (
-            f"the loss is not finite at step {step} (epoch {epoch}); {where} in {self._folder.path}. "
-            f"{self._advice()}"
-        )
+        return divergence(self._spec, self._folder.path, self._checkpoints.steps(), step, epoch)
 
     def _first_far_off(self) -> dict[str, Any] | None:
         """The first epoch with more than twice the loss of a guess, where no model begins."""
         return next((row for row in self._rows if row["train_loss"] > 2 * self._loss_of_a_guess), None)
 
     def _warning(self, row: dict[str, Any]) -> str:
-        return (
-            f"warning: the loss of epoch {row['epoch']} is {shown(row['train_loss'])}, where a guess has "
-            f"{shown(self._loss_of_a_guess)}: the learning rate is too high. {self._advice()}"
-        )
-
-    def _advice(self) -> str:
-        spec = self._spec
-        clip = ", or add --clip-norm 1" if spec.clip_norm is None else ""
-        rate = f"{spec.learning_rate:g} (by default {spec.usual_learning_rate:g})"
-        return f"Lower --learning-rate {rate}{clip}, in a new --run-dir"
+        return too_high(self._spec, row, self._loss_of_a_guess)
 
     def _finish(self, state: TrainState) -> dict[str, Any]:
-        self._look(state)
-        train = self._loop.evaluate(state, self._dataset.train)
+        train = self._evaluate(state, self._dataset.train)
         if not math.isfinite(train.loss):
             raise Diverged(self._divergence(int(state.step), self._num_epochs))
-        test = None if self._spec.train_only else self._loop.evaluate(state, self._dataset.test)
+        test = None if self._spec.train_only else self._evaluate(state, self._dataset.test)
         # The first epoch warms caches up.
         seconds = statistics.median(
             [row["seconds"] for row in self._rows[1:]] or [row["seconds"] for row in self._rows]

@@ -34,12 +34,15 @@ class Spec(Stored):
     # How long a run is may change too: it is the same one up to there.
     how = frozenset(
         {"data_dir", "device", "num_devices", "shard_optimizer", "num_epochs", "target_accuracy", "patience"}
-        | {"tensorboard"}
+        | {"tensorboard", "resident", "data_workers"}
     )
 
     dataset: str
     data_dir: Path | None
     skip_unreadable: bool
+    resident: str
+    data_workers: int | None
+    follow: bool
     model: str
     classes: str | None
     image_size: int | None
@@ -131,6 +134,7 @@ def resolve(options: Options) -> Spec:
         **vars(options)
         | {
             "model": model,
+            "resident": "no" if options.follow and options.resident == "auto" else options.resident,
             "inner": given_or(inner, defaults.get("inner")),
             "learning_rate": given_or(options.learning_rate, usual),
             "momentum": given_or(options.momentum, defaults.get("momentum")),
@@ -194,6 +198,7 @@ def _check_values(spec: Spec) -> None:
     need(spec.coordinator in (None, "auto") or bool(address), "coordinator")
     need(positive(spec.num_processes), "num_processes")
     need(spec.process_id is None or 0 <= spec.process_id < (spec.num_processes or 1), "process_id")
+    need(spec.data_workers is None or 0 <= spec.data_workers <= 1000, "data_workers")
     need(all(spec.freeze), "freeze")
     need(spec.image_size is None or spec.image_size <= 1024, "image_size")
     need(0 <= spec.seed < 2**32, "seed")
@@ -217,6 +222,12 @@ def _check_combinations(spec: Spec) -> None:
     only_with_takers("restart", spec.restart is not None)
     only_with_takers("weight_decay", spec.weight_decay != 0)
     only_with_takers("prune", spec.prune is not None)
+    if spec.follow and spec.dataset != "folder":
+        raise InputError(f"--follow: goes with --dataset folder, not with --dataset {spec.dataset}")
+    if spec.follow and spec.resident == "yes":
+        raise InputError("--follow: goes without --resident yes, as what arrives is streamed")
+    if spec.follow and (spec.coordinator is not None or spec.num_processes is not None):
+        raise InputError("--follow: goes without --coordinator; one process looks into the folder")
     if spec.prune is not None and spec.weight_decay != 0:
         raise InputError(
             f"--weight-decay {spec.weight_decay}: goes without --prune, which shrinks the units itself"

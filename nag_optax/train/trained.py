@@ -16,7 +16,7 @@ from nag_optax.train.data import Statistics, resize
 from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import SUMMARY
-from nag_optax.train.loop import EVALUATION_BATCH, logits_of
+from nag_optax.train.measure import EVALUATION_BATCH, logits_of
 from nag_optax.train.options import Options
 from nag_optax.train.runner import train
 from nag_optax.train.spec import resolve

@@ -19,7 +19,8 @@ from nag_optax.train.data import load_dataset
 from nag_optax.train.data.idx import read_idx_pair
 from nag_optax.train.errors import Diverged, InputError, Interrupted
 from nag_optax.train.evaluate import evaluate
-from nag_optax.train.loop import Loop, Metrics
+from nag_optax.train.loop import Loop
+from nag_optax.train.measure import Metrics
 from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.progress import shown
 from nag_optax.train.registry import MODELS

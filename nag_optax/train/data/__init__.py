@@ -1,10 +1,10 @@
-"""Datasets: images and labels in memory, a held-out test split, the training set's statistics.
+"""Datasets: images and labels, a held-out test split, the training set's statistics.
 
 A file a source; what all of them share, the numbering of classes and the checks, stands here.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,10 +14,15 @@ import numpy as np
 from rich.console import Console
 
 from nag_optax.train.bar import watched
+from nag_optax.train.data.files import Pictures, sample
+from nag_optax.train.devices import Device, stays_resident
 from nag_optax.train.errors import InputError
 from nag_optax.train.registry import dataset_row
 from nag_optax.train.rows import Request, Split, load_factory
 from nag_optax.train.spec import Spec
+
+_SAMPLED = 2048
+"""Pictures of a folder whose mean and deviation stand for those of all."""
 
 
 class Statistics(NamedTuple):
@@ -40,10 +45,15 @@ class Dataset(NamedTuple):
     mean: np.ndarray
     std: np.ndarray
     digest: str
-    """Digest of the training images, before they are resized, and of labels, with --validation's."""
+    """Digest of the training images, before they are resized, and of labels, with --validation's.
+
+    The names and sizes of the files stand for the pictures in a folder.
+    """
     validation: Split | None = None
     class_names: tuple[str, ...] = ()
     """The name of each class; its label where the source has no names."""
+    streamed: bool = False
+    """Whether the images are brought to the devices batch by batch."""
 
     @property
     def num_classes(self) -> int:
@@ -59,19 +69,30 @@ class Dataset(NamedTuple):
         return Statistics(self.mean, self.std)
 
 
-def load_dataset(spec: Spec, classes: Sequence[int] | None = None, console: Console | None = None) -> Dataset:
+def load_dataset(
+    spec: Spec,
+    facts: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+    device: Device | None = None,
+    **of_the_run: Any,
+) -> Dataset:
     """The dataset of a run, resized if it asks for that.
 
     Args:
         spec: names the dataset.
-        classes: the labels that a model knows, rising; None takes those of the training images.
+        facts: of the data behind a model, whose classes count; None takes those of the training images.
         console: told what takes long and what is left out; None is standard output.
+        device: whose memory decides whether images stay in it; None is JAX's first.
+        **of_the_run: other fields of the `Request`.
 
     Raises:
         InputError: names the file or option, what is wrong, and what is expected.
+        Interrupted: after SIGINT or SIGTERM.
     """
     load = load_factory(dataset_row(spec.dataset).load, "--dataset")
-    train, test, names = load(_request(spec, console or Console()))
+    resident = partial(stays_resident, spec.resident, device or jax.local_devices()[0])
+    request = _request(spec, console or Console(), resident, facts)._replace(**of_the_run)
+    train, test, names = load(request)
     if train.images.shape[1:] != test.images.shape[1:]:
         raise InputError(
             f"{source_of(spec)}: test images are {test.images.shape[1:]}, "
@@ -80,15 +101,15 @@ def load_dataset(spec: Spec, classes: Sequence[int] | None = None, console: Cons
     if not len(test.labels) and not spec.train_only:
         raise InputError(f"{source_of(spec)}: holds no test images; add some, or say --train-only")
     if (labels := spec.labels) is not None:
-        train = _restricted(train, labels, spec)
-        test = _restricted(test, labels, spec) if len(test.labels) else test
-    classes = tuple(np.unique(train.labels).tolist() if classes is None else classes)
+        train = _restricted(train, labels, spec, facts is None)
+        test = _restricted(test, labels, spec, facts is None) if len(test.labels) else test
+    classes = tuple(np.unique(train.labels).tolist() if facts is None else facts["classes"])
     if len(classes) == 1:
         raise InputError(
             f"{source_of(spec)}: every training label is {_names(classes, names)[0]}; "
             "there must be two classes"
         )
-    train, test = (_numbered(split, classes, spec) for split in (train, test))
+    train, test = (_numbered(split, classes, names, spec) for split in (train, test))
     digest = _digest(train)  # What a resize gives may differ between devices in the last bit.
     if spec.image_size is not None:
         train, test = (Split(resize(s.images, spec.image_size), s.labels) for s in (train, test))
@@ -100,17 +121,36 @@ def load_dataset(spec: Spec, classes: Sequence[int] | None = None, console: Cons
             f"--batch-size {spec.batch_size}: must be at most {len(train.labels)}, "
             f"the number of training images of --dataset {spec.dataset}"
         )
-    return Dataset(
-        train, test, classes, *statistics_of(train.images), digest, validation, _names(classes, names)
-    )
+    seen = train.images
+    if isinstance(seen, Pictures):  # Whether they are decoded or not: the numbers are the same.
+        seen = seen[sample(len(seen), _SAMPLED)].decoded(request.watch)
+    train, test, validation = _in_memory(train), _in_memory(test), validation and _in_memory(validation)
+    streamed = isinstance(train.images, Pictures) or not resident(train.images.nbytes)
+    mean, std = statistics_of(seen)
+    return Dataset(train, test, classes, mean, std, digest, validation, _names(classes, names), streamed)
 
 
-def _request(spec: Spec, console: Console) -> Request:
+def _request(
+    spec: Spec, console: Console, fits: Callable[[int], bool], facts: Mapping[str, Any] | None
+) -> Request:
     def say(line: str) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
     watch = partial(watched, console)
-    return Request(spec.data_dir, spec.image_size, spec.skip_unreadable, say, watch, spec.train_only)
+    labels = None
+    if facts is not None and "class_names" in facts:
+        labels = dict(zip(facts["class_names"], facts["classes"], strict=True))
+    return Request(
+        *(spec.data_dir, spec.image_size, spec.skip_unreadable, say, watch, spec.train_only, fits),
+        labels=labels,
+    )
+
+
+def _in_memory(split: Split) -> Split:
+    """The split with the pixels of its pictures, if they are decoded already."""
+    if isinstance(split.images, Pictures) and split.images.pixels is not None:
+        return split._replace(images=split.images.pixels)
+    return split
 
 
 def _names(classes: Sequence[int], names: Sequence[str] | None) -> tuple[str, ...]:
@@ -154,16 +194,22 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def _digest(split: Split) -> str:
+    images = split.images
+    if isinstance(images, Pictures):
+        names = np.frombuffer(b"\0".join(images.names.tolist()), np.uint8)
+        arrays = (names, images.sizes, split.labels)
+    else:
+        arrays = split
     digest = hashlib.sha256()
-    for array in split:
+    for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def _restricted(split: Split, labels: tuple[int, ...], spec: Spec) -> Split:
+def _restricted(split: Split, labels: tuple[int, ...], spec: Spec, all_of_them: bool) -> Split:
     """The images of the labels that --classes names."""
     there = np.unique(split.labels)
-    if missing := sorted(set(labels) - set(there.tolist())):
+    if all_of_them and (missing := sorted(set(labels) - set(there.tolist()))):
         raise InputError(
             f"--classes {spec.classes}: --dataset {spec.dataset} has no {_listed(missing)}; "
             f"its labels are {', '.join(map(str, there))}"
@@ -172,15 +218,15 @@ def _restricted(split: Split, labels: tuple[int, ...], spec: Spec) -> Split:
     return Split(split.images[chosen], split.labels[chosen])
 
 
-def _numbered(split: Split, classes: tuple[int, ...], spec: Spec) -> Split:
+def _numbered(split: Split, classes: tuple[int, ...], names: Sequence[str] | None, spec: Spec) -> Split:
     """The split with the place of each label among the classes."""
     if unknown := sorted(set(np.unique(split.labels).tolist()) - set(classes)):
         raise InputError(
-            f"{source_of(spec)}: holds the labels {_listed(unknown)}, which are none of the classes "
-            f"that the model learns, {', '.join(map(str, classes))}"
+            f"{source_of(spec)}: holds the labels {_listed(_names(unknown, names))}, which are none of the "
+            f"classes that the model learns, {', '.join(_names(classes, names))}"
         )
     return Split(split.images, np.searchsorted(classes, split.labels).astype(np.int32))
 
 
-def _listed(labels: list[int]) -> str:
+def _listed(labels: Sequence[Any]) -> str:
     return ", ".join(map(str, labels[:5])) + (f" and {len(labels) - 5} more" if labels[5:] else "")

@@ -1,120 +1,165 @@
 """A folder of pictures: train/<class>/* and test or val, or <class>/* alone."""
 
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from nag_optax.train.data.files import Pictures, cannot_be_decoded, in_threads, sample
 from nag_optax.train.data.parts import existing_folder, in_test_part
 from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
 from nag_optax.train.errors import InputError
 from nag_optax.train.rows import Request, Split, Splits
 
-_CHUNK = 64  # Files a task: one task a file costs as much as a small picture.
+_LOOKED_AT = 256
+"""Pictures whose size and colours are taken for those of all, where all do not fit."""
 
 
-class _Part(NamedTuple):
-    paths: list[Path]
-    labels: list[int]
+class _File(NamedTuple):
+    name: str
+    """Below the folder of the data."""
+    folder: str
+    """Name of its class."""
+    size: int
 
 
 def load(request: Request) -> Splits:
-    """The pictures, decoded; without a test part, one sixth is held out by a hash of class and name."""
+    """The pictures, decoded if they fit; without a test part, one sixth is held out by a hash of the name."""
     root = existing_folder(request, "train/CLASS/pictures")
-    train_root = root / "train" if (root / "train").is_dir() else root
-    test_root = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-    if test_root is not None and train_root == root:
-        raise InputError(f"--data-dir {root}: holds {test_root.name}, but no train/CLASS/pictures")
-    names, train = _scan(train_root)
-    if test_root is not None:
-        test_names, test = _scan(test_root)
-        if names != test_names:
-            differ = ", ".join(sorted(set(names) ^ set(test_names))[:5])
+    below = "train" if (root / "train").is_dir() else ""
+    test_part = _test_part(root)
+    if test_part is not None and not below:
+        raise InputError(f"--data-dir {root}: holds {test_part}, but no train/CLASS/pictures")
+    train, test = list(_files(root, below)), []
+    among = request.among([file.name for file in train], [file.size for file in train])
+    train = [file for file, yes in zip(train, among, strict=True) if yes]
+    if test_part is not None:
+        test = list(_files(root, test_part))
+        differ = {file.folder for file in train} ^ {file.folder for file in test}
+        if differ and request.labels is None:
             raise InputError(
-                f"{root}: {train_root.name} and {test_root.name} must hold folders of the same classes; "
-                f"one of them lacks {differ}"
+                f"{root}: {below} and {test_part} must hold folders of the same classes; "
+                f"one of them lacks {', '.join(sorted(differ)[:5])}"
             )
     else:
-        chosen = [in_test_part(path.relative_to(train_root).as_posix()) for path in train.paths]
-        train, test = (_where(train, [c == part for c in chosen]) for part in (False, True))
-    images, readable = _decode(request, train.paths + test.paths)
-    labels = np.array(train.labels + test.labels, np.int32)
-    count = len(train.paths)
-    if not readable.all():
-        images, labels, count = images[readable], labels[readable], readable[:count].sum()
-    return Splits(Split(images[:count], labels[:count]), Split(images[count:], labels[count:]), names)
+        held_out = [in_test_part(file.name[len(below) :].lstrip("/")) for file in train]
+        test = [file for file, out in zip(train, held_out, strict=True) if out]
+        train = [file for file, out in zip(train, held_out, strict=True) if not out]
+    files = train + test
+    numbers = dict(request.labels or {})
+    for name in sorted({file.folder for file in files}):
+        numbers.setdefault(name, max(numbers.values(), default=-1) + 1)
+    names = {number: name for name, number in numbers.items()}
+    images, readable = _images(request, root, files)
+    labels = np.array([numbers[file.folder] for file in files], np.int32)
+    is_train = np.arange(len(files)) < len(train)
+    train_part, test_part = (
+        Split(images[rows], labels[rows]) for rows in (is_train & readable, ~is_train & readable)
+    )
+    return Splits(train_part, test_part, tuple(names.get(i, str(i)) for i in range(max(names) + 1)))
 
 
-def _where(part: _Part, chosen: list[bool]) -> _Part:
-    rows = [i for i, yes in enumerate(chosen) if yes]
-    return _Part([part.paths[i] for i in rows], [part.labels[i] for i in rows])
+def has_test_part(root: Path) -> bool:
+    """Whether there are folders of test pictures."""
+    return _test_part(root) is not None
 
 
-def _scan(folder: Path) -> tuple[tuple[str, ...], _Part]:
-    """The names of the classes, and the pictures of each in the order of their names."""
-    inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    if loose := [path for path in inside if path.suffix.lower() in SUFFIXES and path.is_file()]:
-        raise InputError(
-            f"{loose[0]}: must stand in the folder of its class, {folder.name}/CLASS/{loose[0].name}"
-        )
-    classes = [path for path in inside if path.is_dir()]
+def pictures_in(folder: Path) -> Iterator[tuple[str, list[tuple[str, int]]]]:
+    """The name of each class, and names and sizes of its pictures, whatever else lies there."""
+    for place in _entries(folder):
+        if place.is_dir():
+            yield place.name, [(e.name, _size(e)) for e in _entries(place.path) if _is_picture(e)]
+
+
+def _test_part(root: Path) -> str | None:
+    return next((name for name in ("test", "val") if (root / name).is_dir()), None)
+
+
+def _files(root: Path, below: str) -> Iterator[_File]:
+    """The pictures of each class in the order of their names."""
+    folder = root / below
+    classes = []
+    for entry in _entries(folder):
+        if entry.is_dir():
+            classes.append(entry)
+        elif _is_picture(entry):
+            raise InputError(
+                f"{entry.path}: must stand in the folder of its class, {folder.name}/CLASS/{entry.name}"
+            )
     if not classes:
         raise InputError(f"{folder}: holds no folder of a class; must hold CLASS/pictures")
-    part = _Part([], [])
-    for label, path in enumerate(classes):
-        pictures = sorted(p for p in path.iterdir() if not p.name.startswith("."))
-        if deeper := [p for p in pictures if p.is_dir()]:
-            raise InputError(
-                f"{deeper[0]}: is a folder in the folder of a class; pictures must stand right in {path}"
-            )
-        pictures = [p for p in pictures if p.suffix.lower() in SUFFIXES]
-        if not pictures:
-            raise InputError(f"{path}: holds no pictures ({', '.join(SUFFIXES)}); add some, or remove it")
-        part.paths.extend(pictures)
-        part.labels.extend([label] * len(pictures))
-    return tuple(path.name for path in classes), part
-
-
-def _decode(request: Request, paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, height, width, 1 or 3), and whether each one could be decoded."""
-
-    def decode_some(start: int) -> list[np.ndarray | Undecodable]:
-        return [decode(path, request.image_size) for path in paths[start : start + _CHUNK]]
-
-    images = np.zeros((0, 0, 0, 0), np.uint8)
-    unreadable: list[int] = []
-    # Threads: decoding a large picture and reading a file leave the interpreter free.
-    with ThreadPoolExecutor() as pool:
-        chunks = pool.map(decode_some, range(0, len(paths), _CHUNK))
-        decoded = (image for chunk in chunks for image in chunk)
-        for i, image in enumerate(request.watch(decoded, len(paths), "decoding pictures")):
-            if isinstance(image, Undecodable):
-                if not request.skip_unreadable:
-                    raise InputError(
-                        f"{paths[i]}: cannot be decoded ({image}); remove it, or say --skip-unreadable"
-                    )
-                unreadable.append(i)
-                continue
-            height, width, channels = image.shape
-            if not len(images):
-                images = np.zeros((len(paths), height, width, channels), np.uint8)
-            if (height, width) != images.shape[1:3]:
-                first = next(path for j, path in enumerate(paths) if j not in unreadable)
+    for place in classes:
+        pictures = []
+        for entry in _entries(place.path):
+            if entry.is_dir():
                 raise InputError(
-                    f"{paths[i]}: is of {width} x {height} pixels, {first} of "
-                    f"{images.shape[2]} x {images.shape[1]}; say --image-size N for pictures of N x N"
+                    f"{entry.path}: is a folder in the folder of a class; "
+                    f"pictures must stand right in {place.path}"
                 )
-            if channels > images.shape[3]:
-                images = np.repeat(images, 3, axis=3)  # The first one in colour.
-            images[i] = image
-    if not len(images):
-        raise InputError(f"--data-dir {request.data_dir}: none of its {len(paths)} pictures can be decoded")
-    if unreadable:
+            if _is_picture(entry):
+                pictures.append(entry)
+        if not pictures:
+            raise InputError(
+                f"{place.path}: holds no pictures ({', '.join(SUFFIXES)}); add some, or remove it"
+            )
+        for entry in pictures:
+            yield _File(os.path.join(below, place.name, entry.name), place.name, _size(entry))
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in SUFFIXES
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # A link to nowhere, which is said when it is decoded.
+        return 0
+
+
+def _images(request: Request, root: Path, files: list[_File]) -> tuple[Pictures, np.ndarray]:
+    """The pictures, decoded if all fit, and which of them are left; if not, a few are looked at."""
+    paths, readable = [root / file.name for file in files], np.ones(len(files), bool)
+    size = request.image_size
+    first = next((p for p in (decode(path, size) for path in paths) if isinstance(p, np.ndarray)), None)
+    if first is None:
+        raise InputError(f"--data-dir {root}: none of its {len(paths)} pictures can be decoded")
+    height, width, channels = first.shape
+    keep = request.fits(3 * height * width * len(paths))
+    # What cannot be decoded is left out before the first step, so that all batches are known.
+    rows = np.arange(len(paths)) if keep or request.skip_unreadable else sample(len(paths), _LOOKED_AT)
+    pixels = np.zeros((len(paths) if keep else 0, *first.shape), np.uint8)
+    with closing(in_threads(lambda i: decode(paths[rows[i]], size), len(rows))) as decoded:
+        watched = request.watch(decoded, len(rows), "decoding pictures" if keep else "looking at pictures")
+        for row, picture in zip(rows, watched, strict=True):
+            if isinstance(picture, Undecodable):
+                if not request.skip_unreadable:
+                    raise InputError(cannot_be_decoded(paths[row], picture))
+                readable[row] = False
+                continue
+            if picture.shape[:2] != (height, width):
+                raise InputError(
+                    f"{paths[row]}: is of {picture.shape[1]} x {picture.shape[0]} pixels, "
+                    f"{paths[int(readable.argmax())]} of {width} x {height}; "
+                    "say --image-size N for pictures of N x N"
+                )
+            if picture.shape[2] > channels:
+                channels, pixels = 3, np.repeat(pixels, 3, axis=3)  # The first one in colour.
+            if keep:
+                pixels[row] = picture
+    if not readable.all():
         request.say(
-            f"{len(unreadable)} of {len(paths)} pictures cannot be decoded and are left out, "
-            f"{paths[unreadable[0]]} first"
+            f"{(~readable).sum()} of {len(paths)} pictures cannot be decoded and are left out, "
+            f"{paths[int(readable.argmin())]} first"
         )
-    readable = np.ones(len(paths), bool)
-    readable[unreadable] = False
-    return images, readable
+    names, sizes = [os.fsencode(file.name) for file in files], [file.size for file in files]
+    shape = (height, width, channels)
+    return Pictures(root, np.array(names), np.array(sizes), shape, size, pixels if keep else None), readable

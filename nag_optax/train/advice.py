@@ -1,0 +1,27 @@
+"""What to do about a learning rate that is too high."""
+
+from pathlib import Path
+from typing import Any
+
+from nag_optax.train.progress import shown
+from nag_optax.train.spec import Spec
+
+
+def divergence(spec: Spec, run_dir: Path, kept: list[int], step: int, epoch: int) -> str:
+    """The loss is not finite at a step; `kept` are the steps of checkpoints, the newest first."""
+    where = f"the checkpoint of step {kept[0]} is kept" if kept else "no checkpoint was written yet"
+    return f"the loss is not finite at step {step} (epoch {epoch}); {where} in {run_dir}. {_advice(spec)}"
+
+
+def too_high(spec: Spec, row: dict[str, Any], guess: float) -> str:
+    """The loss of an epoch is far above the loss of a guess."""
+    return (
+        f"warning: the loss of epoch {row['epoch']} is {shown(row['train_loss'])}, where a guess has "
+        f"{shown(guess)}: the learning rate is too high. {_advice(spec)}"
+    )
+
+
+def _advice(spec: Spec) -> str:
+    clip = ", or add --clip-norm 1" if spec.clip_norm is None else ""
+    rate = f"{spec.learning_rate:g} (by default {spec.usual_learning_rate:g})"
+    return f"Lower --learning-rate {rate}{clip}, in a new --run-dir"

@@ -1,0 +1,122 @@
+"""Picture files as an array: an index takes some of them, and NumPy decodes them when it asks for pixels."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nag_optax.train.data.pictures import Undecodable, decode
+from nag_optax.train.errors import InputError
+
+_CHUNK = 64  # Files a task: one task a file costs as much as a small picture.
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """An array (N, height, width, channels) of uint8.
+
+    Attributes:
+        root: folder of them all.
+        names: of the files below it, in bytes, which are a quarter of NumPy's texts.
+        sizes: of the files, in bytes.
+        image_shape: (height, width, channels) of each.
+        image_size: to which they are scaled, or None.
+        pixels: what they hold, once it is decoded.
+    """
+
+    root: Path
+    names: np.ndarray
+    sizes: np.ndarray
+    image_shape: tuple[int, int, int]
+    image_size: int | None = None
+    pixels: np.ndarray | None = None
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self.names), *self.image_shape)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, rows: Any) -> "Pictures":
+        pixels = None if self.pixels is None else self.pixels[rows]
+        return dataclasses.replace(self, names=self.names[rows], sizes=self.sizes[rows], pixels=pixels)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.decoded(), dtype)
+
+    def decoded(self, watch: Callable[[Iterable[Any], int, str], Iterable[Any]] | None = None) -> np.ndarray:
+        """The pixels, decoded in threads; `watch` is that of a `Request`."""
+        if self.pixels is not None:
+            return self.pixels
+        images = np.empty(self.shape, np.uint8)
+        with closing(in_threads(self.read, len(self))) as pictures:
+            watched = pictures if watch is None else watch(pictures, len(self), "decoding pictures")
+            for row, picture in enumerate(watched):
+                images[row] = picture
+        return images
+
+    def stacked(self) -> np.ndarray:
+        """The pixels, decoded one after the other."""
+        return np.stack([self.read(row) for row in range(len(self))])
+
+    def path(self, row: int) -> Path:
+        """Of one file."""
+        return self.root / os.fsdecode(self.names[row])
+
+    def read(self, row: int) -> np.ndarray:
+        """One picture, decoded.
+
+        Raises:
+            InputError: if it cannot be decoded, or differs from the others in its size or its colours.
+        """
+        path, (height, width, channels) = self.path(row), self.image_shape
+        picture = decode(path, self.image_size)
+        if isinstance(picture, Undecodable):
+            raise InputError(cannot_be_decoded(path, picture))
+        if picture.shape[:2] != (height, width):
+            raise InputError(
+                f"{path}: is of {picture.shape[1]} x {picture.shape[0]} pixels, the others of "
+                f"{width} x {height}; say --image-size N for pictures of N x N"
+            )
+        if picture.shape[2] > channels:
+            raise InputError(
+                f"{path}: is in colour, the pictures that were looked at first are grey; "
+                "say --skip-unreadable, which looks at all of them first"
+            )
+        return np.broadcast_to(picture, self.image_shape)
+
+
+def sample(count: int, size: int) -> np.ndarray:
+    """Rows of at most `size` of `count` examples, always the same."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:size])
+
+
+def cannot_be_decoded(path: Path, reason: str) -> str:
+    """The text of the error."""
+    return f"{path}: cannot be decoded ({reason}); remove it, or say --skip-unreadable"
+
+
+def in_threads(function: Callable[[int], Any], count: int) -> Generator[Any]:
+    """What a function gives for 0, 1, …, in this order; once it is closed, it stops.
+
+    Threads: decoding a large picture and reading a file leave the interpreter free.
+    """
+
+    def some(start: int) -> list[Any]:
+        return [function(i) for i in range(start, min(start + _CHUNK, count))]
+
+    pool = ThreadPoolExecutor()
+    try:
+        for chunk in pool.map(some, range(0, count, _CHUNK)):
+            yield from chunk
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,76 @@
+"""What a model says of images that it does not train on: logits, loss and accuracy, a piece at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from nag_optax.train.data import Statistics
+from nag_optax.train.rows import Split
+
+EVALUATION_BATCH = 500
+"""Images that are evaluated at once."""
+
+
+class Metrics(NamedTuple):
+    """Means over a set of examples."""
+
+    loss: float
+    accuracy: float
+
+
+def logits_of(
+    graphdef: Any,
+    weights: tuple[Any, ...],
+    statistics: Statistics,
+    images: np.ndarray,
+    batch: int = EVALUATION_BATCH,
+) -> jax.Array:
+    """(N, classes), from a model in two or more parts, `batch` images at a time."""
+    pieces = [_predict(graphdef, weights, statistics, piece) for (piece,) in _pieces((images,), batch)]
+    return jnp.concatenate(pieces)[: len(images)]
+
+
+def metrics_of(
+    graphdef: Any,
+    weights: tuple[Any, ...],
+    statistics: Statistics,
+    split: Split,
+    look: Callable[[], None] = lambda: None,
+) -> Metrics:
+    """Loss and accuracy of such a model; `look` is called now and then, and what it raises ends it."""
+    scores = []
+    for images, labels in _pieces(split, EVALUATION_BATCH):
+        look()
+        scores.append(_score(graphdef, weights, statistics, images, labels))
+    loss, correct = (
+        jnp.mean(jnp.concatenate(values)[: len(split.labels)]) for values in zip(*scores, strict=True)
+    )
+    return Metrics(float(loss), float(correct))
+
+
+def _pieces(arrays: Sequence[Any], size: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """So many rows of each array at a time, the last ones filled up with zeros."""
+    for start in range(0, len(arrays[0]), size):
+        rows = [np.asarray(array[start : start + size]) for array in arrays]
+        yield tuple(np.pad(r, [(0, size - len(r))] + [(0, 0)] * (r.ndim - 1)) for r in rows)
+
+
+@partial(jax.jit, static_argnums=0)
+def _predict(graphdef: Any, weights: tuple[Any, ...], statistics: Statistics, images: jax.Array) -> jax.Array:
+    return nnx.merge(graphdef, *weights)(statistics.standardise(images), train=False)
+
+
+@partial(jax.jit, static_argnums=0)
+def _score(
+    graphdef: Any, weights: tuple[Any, ...], statistics: Statistics, images: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The loss of each image, and whether its class is found."""
+    logits = _predict(graphdef, weights, statistics, images)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses, jnp.argmax(logits, -1) == labels
