@@ -22,6 +22,7 @@ from nag_optax.train.data import Statistics
 from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import InputError
 from nag_optax.train.freezing import fix_statistics, frozen_mask
+from nag_optax.train.models.convolution import by_products
 from nag_optax.train.optimizers import make_optimizer
 from nag_optax.train.options import ExportOptions
 from nag_optax.train.spec import Spec
@@ -83,6 +84,8 @@ def programs_of(
     for _, module in nnx.iter_graph(model):
         if isinstance(module, nnx.BatchNorm):  # The run may have frozen others.
             module.use_running_average = False
+        elif isinstance(module, nnx.Conv) and options.target != "stablehlo":
+            module.conv_general_dilated = by_products
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     frozen = frozen_mask(spec.freeze, params)
     fix_statistics(model, frozen)

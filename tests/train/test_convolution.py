@@ -1,5 +1,7 @@
 """The trainer's convolution and pooling equal XLA's and Flax's, values and gradients."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from nag_optax.train.models.convolution import conv_general_dilated, max_pool_2x2
+from nag_optax.train.models.convolution import by_products, conv_general_dilated, max_pool_2x2
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -90,3 +92,21 @@ def test_max_pool_and_its_gradient_are_those_of_flax(size):
     np.testing.assert_array_equal(max_pool_2x2(x), reference(x))
     grad = lambda pool: jax.grad(lambda x: jnp.sum(jnp.sin(pool(x))))(x)  # noqa: E731
     np.testing.assert_allclose(grad(max_pool_2x2), grad(reference), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 1, "SAME"), (3, 2, ((1, 1), (1, 1)))])
+def test_products_are_the_convolution_and_its_gradients(size, stride, padding):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 6, 5, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(size, size, 3, 4)), jnp.float32)
+
+    def loss(convolve, x, kernel):
+        return jnp.sum(jnp.sin(convolve(x, kernel, (stride, stride), padding, dimension_numbers=LAYOUT)))
+
+    ours, theirs = (
+        jax.grad(partial(loss, convolve), (0, 1))(x, kernel)
+        for convolve in (by_products, lax.conv_general_dilated)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        # The sine of a sum of 27 products, then a sum of at most 60 more: each rounds.
+        np.testing.assert_allclose(a, b, rtol=0, atol=87 * 2.0**-23 * float(jnp.abs(b).max()))
