@@ -20,6 +20,7 @@ from benchmarks import (
     memory,
     muon,
     nadam,
+    parallel,
     report,
     schedules,
     staleness,
@@ -298,6 +299,19 @@ def of_device(result: dict[str, Any]) -> Section:
     )
 
 
+def of_parallel(result: dict[str, Any]) -> Section:
+    tables = [
+        f"{title}:\n\n{report.markdown_table(columns, [rows], text=(0,))}"
+        for title, columns, rows in parallel.tables(result)
+    ]
+    return Section(
+        "A Nesterov server on one machine",
+        ["python -m benchmarks.parallel --data-dir DIR --json FILE"],
+        [*tables, parallel.recovered(result)],
+        parallel.LEGEND,
+    )
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "convex": of_convex,
     "large": of_large,
@@ -308,6 +322,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "schedules": of_schedules,
     "staleness": of_staleness,
     "batch_statistics": of_batch_statistics,
+    "parallel": of_parallel,
     "step": of_step,
     "muon": of_muon,
     "memory": of_memory,

@@ -92,7 +92,7 @@ class Serving(NamedTuple):
     ray_address: str | None
 
 
-_REFUSED_BY_ALL = ("prune", "ema", "shard_optimizer", "restart")
+_REFUSED_BY_ALL = ("prune", "ema", "shard_optimizer", "restart", "coordinator")
 _REFUSED_BY_DANA = ("weight_decay", "smoothing", "adaptive_step", "low_memory", "inner")
 
 

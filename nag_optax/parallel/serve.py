@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import socket
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -55,9 +56,19 @@ def serve(options: ServeOptions, console: Console | None = None) -> dict[str, An
         stored = stored_serving(options.run_dir or ServedFolder.resolve(options).run_dir)
         options = dataclasses.replace(options, method=options.method or stored["method"])
     known, run = serving(options, stored), training(options)
+    _check_place(known)
     with collected_signals() as interrupts, ExitStack() as stack:
         make_loop = partial(ServedLoop, serving=known, console=console, interrupts=interrupts, stack=stack)
         return train(run, console, make_loop=make_loop)
+
+
+def _check_place(known: Serving) -> None:
+    """Before a folder is made."""
+    family = socket.AF_INET6 if ":" in known.host else socket.AF_INET
+    try:
+        socket.create_server((known.host, known.port), family=family).close()
+    except OSError as error:
+        raise InputError(f"--host {known.host} --port {known.port}: cannot be served ({error})") from None
 
 
 class ServedLoop(Loop):
@@ -125,20 +136,17 @@ class ServedLoop(Loop):
             "facts": facts_of(self.dataset),
             "local_steps": known.local_steps,
         }
-        try:
-            server = Server(
-                self._served,
-                self._served.read(state),
-                state.model_state,
-                int(state.step),
-                spec,
-                token,
-                (known.host, known.port),
-                known.timeout,
-                self._say,
-            )
-        except OSError as error:
-            raise InputError(f"--host {known.host} --port {known.port}: cannot be served ({error})") from None
+        server = Server(
+            self._served,
+            self._served.read(state),
+            state.model_state,
+            int(state.step),
+            spec,
+            token,
+            (known.host, known.port),
+            known.timeout,
+            self._say,
+        )
         self._stack.push(lambda kind, *_: server.close(finished=kind is None))
         steps = int(state.step) % self.steps_per_epoch
         if steps:  # The rest of an epoch goes on with the means of its beginning.

@@ -122,6 +122,8 @@ class Server:
 
     def table(self) -> Table:
         """Who is at work."""
+        if not self.workers:
+            return Table("nobody is at work", box=None)
         table = Table("worker", "from", "updates", "a second", "staleness", "refused", box=None)
         for w in list(self.workers.values()):
             row = w.number, w.name, w.updates, f"{w.rate():.1f}", f"{w.staleness:.1f}", w.refused

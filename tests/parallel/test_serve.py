@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -180,6 +181,7 @@ def test_ray_starts_a_worker_again(tmp_path):
         ({"timeout": 0.0}, "--timeout 0.0"),
         ({"ray_address": "auto"}, "--ray-address auto: goes with --workers"),
         ({"num_devices": 2}, "--num-devices 2"),
+        ({"coordinator": "host:1"}, "--coordinator host:1"),
         ({"precision": "bfloat16-parameters"}, "--precision bfloat16-parameters"),
         ({"method": "fast"}, "--method fast"),
     ],
@@ -218,6 +220,14 @@ def test_the_command_says_it_in_one_line(arguments, line, capsys, tmp_path, monk
     captured = capsys.readouterr()
     assert captured.err.startswith("nag-optax: ") and line in captured.err
     assert captured.err.count("\n") == 1 and captured.out == ""
+
+
+def test_a_port_that_is_taken_is_named_before_a_folder_is_made(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"--port {port}: cannot be served"):
+            serve(dataclasses.replace(SMALL, port=port, run_dir=tmp_path / "run"), Console(quiet=True))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_worker_gives_up_after_its_patience(tmp_path, monkeypatch):
