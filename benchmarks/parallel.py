@@ -59,7 +59,7 @@ def tree(size: int) -> dict[str, Any]:
     return {"a": np.zeros((width, width), np.float32), "b": np.zeros(size - width**2, np.float32)}
 
 
-def rate(size: int, workers: int, wire: str = "float32", seconds: float = 3.0) -> dict[str, Any]:
+def rate(size: int, workers: int, wire: str = "float32", seconds: float = 2.0) -> dict[str, Any]:
     """Updates a second of a server of that size, and the bytes of one."""
     import jax.numpy as jnp
 
@@ -161,6 +161,8 @@ def training(data: Path, workers: int | None, *, ray: bool = False, trouble: boo
                 helpers[0].process.kill()
                 killed = True
             time.sleep(0.02)
+        if command.process.returncode:
+            raise SystemExit(f"python -m benchmarks.parallel: a run has failed:\n{command.said()}")
         summary = json.loads((run / "summary.json").read_text())
         return {
             "workers": workers,
@@ -279,7 +281,7 @@ def main(args: list[str] | None = None) -> None:
 
     configurations = [(size, workers, "float32") for size in SIZES for workers in WORKERS]
     configurations += [(WIRE_SIZE, 2, wire) for wire in WIRES[1:]]
-    runs = [{"workers": None}, *({"workers": n} for n in (1, 2, 3))]
+    runs = [{"workers": None}, {"workers": 1}, {"workers": 3}]
     runs += [{"workers": 3, "trouble": True}, {"workers": 3, "ray": True}]
     result: dict[str, Any] = {"rates": [], "runs": []}
     with report.progress("servers", len(configurations) + len(runs) + 1) as advance:

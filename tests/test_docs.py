@@ -330,7 +330,11 @@ def test_the_numbers_in_prose_are_those_of_the_results():
     ours, theirs = steps["nag_optax, backtracking"], steps["JAXopt FISTA, line search"]
     (entry,) = read("muon-cpu.json")["entries"]
     assert round(entry["methods"]["optax.contrib.muon"]["nag_optax_ratio"], 1) == 0.5
+    entries = [e for e in read("staleness.json")["entries"] if e["spread"] == 1]
+    at_16 = {e["method"]: f"{np.mean(e['losses']['16']):.2f}".lstrip("0") for e in entries}
+    server = f"its loss is {at_16['DANA-Zero']}, where a shared momentum has {at_16['shared momentum']} and "
     said = {
+        DOCS / "server.md": [f"{server}asynchronous SGD {at_16['asynchronous SGD']}."],
         README: ["half the time on a CPU"],
         DOCS / "which-optimizer.md": [f"loss of {laprop}, where AdamW ends at {adamw};", "[half the time]"],
         DOCS / "methods.md": [f"of {laprop}, and at {adamw} [with AdamW]"],
