@@ -37,6 +37,7 @@ LEGEND = [
     "one killed, one slow: of three, one has SIGKILL after the first epoch, and one stands still for four "
     "fifths of the time.",
     "by Ray: `--workers 3`.",
+    "Other programs used the two cores as well: the rates are lower, and the times longer, than alone.",
 ]
 _CLIENT = """
 import sys
