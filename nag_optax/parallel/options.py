@@ -92,7 +92,7 @@ class Serving(NamedTuple):
     ray_address: str | None
 
 
-_REFUSED_BY_ALL = ("prune", "ema", "shard_optimizer", "restart", "coordinator")
+_REFUSED_BY_ALL = ("prune", "ema", "shard_optimizer", "restart", "coordinator", "follow")
 _REFUSED_BY_DANA = ("weight_decay", "smoothing", "adaptive_step", "low_memory", "inner")
 
 
@@ -109,6 +109,8 @@ def training(options: ServeOptions) -> Options:
     for name in refused:
         if given[name] != plain[name] and given[name] != 0:
             raise _mistake(name, given[name], f"goes with no --method {method}")
+    if options.resident == "no":
+        raise _mistake("resident", "no", "a worker keeps its images on the device")
     if options.num_devices != 1:
         raise _mistake("num_devices", options.num_devices, "a server has one; its workers are the others")
     if options.precision == "bfloat16-parameters":

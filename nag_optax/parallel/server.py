@@ -119,6 +119,10 @@ class Server:
         for sock in list(self._open):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+        # A thread that is within JAX when Python ends takes the process down.
+        until = time.monotonic() + patience
+        while self._open and time.monotonic() < until:
+            time.sleep(0.02)
 
     def table(self) -> Table:
         """Who is at work."""
@@ -170,10 +174,10 @@ class Server:
             if worker is None and not isinstance(error, wire.Closed):
                 self._say(f"refused a connection from {host}: {error or type(error).__name__}")
         finally:
-            self._open.discard(sock)
-            self._places.release()
             if worker is not None:
                 self._left(worker)
+            self._places.release()
+            self._open.discard(sock)
 
     def _serve(self, sock: socket.socket, worker: Worker, format: payload.Wire) -> None:
         arrays, states = payload.layout(self._sent, format), payload.plain(self.model_state)

@@ -129,6 +129,10 @@ class WorkerLoop(Loop):
 
     def __init__(self, spec: Spec, dataset: Dataset, devices: list[Device], local_steps: int):
         super().__init__(spec, dataset, devices)
+        if self._train is None:
+            raise InputError(
+                f"--data-dir {spec.data_dir}: a worker keeps its images on the device; these do not fit"
+            )
         self._local_steps = local_steps
         fresh = self.init()
         self._opt_state: Any = fresh.opt_state if local_steps else ()

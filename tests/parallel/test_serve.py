@@ -182,6 +182,8 @@ def test_ray_starts_a_worker_again(tmp_path):
         ({"ray_address": "auto"}, "--ray-address auto: goes with --workers"),
         ({"num_devices": 2}, "--num-devices 2"),
         ({"coordinator": "host:1"}, "--coordinator host:1"),
+        ({"follow": True}, "--follow True"),
+        ({"resident": "no"}, "--resident no"),
         ({"precision": "bfloat16-parameters"}, "--precision bfloat16-parameters"),
         ({"method": "fast"}, "--method fast"),
     ],

@@ -3,6 +3,7 @@
 import os
 import signal
 import stat
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,18 @@ def test_a_client_gets_what_the_method_sends(serving):
             np.testing.assert_array_equal(client.model_state["mean"], i)
         assert client.sent == 5 * (9 + 2) * 4 and client.received == 6 * (9 + 2) * 4
     eventually(lambda: not server.workers)
+
+
+def test_no_thread_is_at_work_after_the_end(serving):
+    """One that is within JAX when Python ends would abort it."""
+    server = serving()
+    with connect(address(server), TOKEN) as client:
+        client.push(client.params)
+        before = {thread for thread in threading.enumerate() if "process_request_thread" in thread.name}
+        assert before
+        server.close(finished=False)
+        eventually(lambda: not any(thread.is_alive() for thread in before), 1)
+        assert not server.workers and int(server.state.updates) == 1
 
 
 def test_batch_statistics_are_a_moving_mean_over_the_workers(serving):
