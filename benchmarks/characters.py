@@ -5,7 +5,7 @@
 The text is the standard library's own sources. A validation part chooses the learning rate, which is
 doubled and halved until the lowest mean loss lies between two higher ones. The table shows the loss on other
 text, from runs of new seeds. Results of other optimizers in the file are kept, so that a run that was
-interrupted goes on where it ended.
+interrupted goes on where it ended. With `--optimizers` and no name it times the steps alone.
 """
 
 import argparse
@@ -117,6 +117,16 @@ def contenders() -> dict[str, Contender]:
                 lambda rate, inner=inner: nag_optax.ema_nesterov(inner(rate)), centre
             ),
         }
+    for name, fallback in (("nadamw", nag_optax.nadamw), ("adamw", optax.adamw)):
+        found[f"muon, {name} for the rest"] = Contender(
+            lambda rate, fallback=fallback: nag_optax.muon(
+                rate,
+                matrices=matrices,
+                weight_decay=WEIGHT_DECAY,
+                fallback=fallback(rate, weight_decay=WEIGHT_DECAY),
+            ),
+            1.6e-2,
+        )
     return found
 
 
@@ -233,17 +243,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
     steps = every * (1 + np.arange(EVALUATIONS))
     for name, (color, line) in styles.items():
         losses = np.array(result["optimizers"][name]["losses"]["validation"])
-        axes.plot(steps, losses.mean(0), line, color=color, lw=1.7, label=name)
+        mean = losses.mean(0)
+        axes.plot(steps, mean, line, color=color, lw=1.7, label=f"{name}, {mean[-1]:.2f} at the end")
         axes.fill_between(steps, losses.min(0), losses.max(0), color=color, alpha=0.15, lw=0)
-        axes.annotate(
-            f"{losses.mean(0)[-1]:.2f}",
-            (steps[-1], losses.mean(0)[-1]),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            color=color,
-            fontsize="small",
-        )
     axes.set(xlabel="step", ylabel="validation loss, nats a character", ylim=(None, 3.0))
     bare(axes)
     axes.legend(frameon=False, fontsize="small")
@@ -260,7 +262,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.characters",
         description="Trains a small character model with each optimizer at its best learning rate.",
     )
-    parser.add_argument("--optimizers", nargs="+", metavar="NAME", help="default: those not in the file yet")
+    parser.add_argument("--optimizers", nargs="*", metavar="NAME", help="default: those not in the file yet")
     parser.add_argument(
         "--steps", type=positive, default=STEPS, metavar="N", help=f"of each run (default: {STEPS})"
     )
@@ -282,7 +284,9 @@ def main(args: list[str] | None = None) -> None:
         json.loads(options.json.read_text())["optimizers"] if options.json.exists() else {}
     )
     text = language.standard_library()
-    names = options.optimizers or [name for name in contenders() if name not in found]
+    names = options.optimizers
+    if names is None:
+        names = [name for name in contenders() if name not in found]
     result = report.environment() | {"steps": options.steps, "repeats": options.repeats}
     with report.progress("optimizers", len(names)) as advance:
         for name in names:

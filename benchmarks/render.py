@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks.md: every table, from the JSON files in benchmarks/results.
+"""Writes docs/benchmarks.md and docs/does-it-pay.md from the JSON files in benchmarks/results.
 
 python -m benchmarks.render
 """
@@ -21,11 +21,13 @@ from benchmarks import (
     muon,
     nadam,
     parallel,
+    pays,
     report,
     schedules,
     staleness,
     startup,
     step,
+    streaming,
     training,
     tuning,
 )
@@ -34,7 +36,7 @@ from benchmarks.convex import tables as convex
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE, PAYS = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "does-it-pay.md"
 WIDTH = 80
 """Characters of a command that the site shows in one line."""
 
@@ -240,6 +242,16 @@ def of_schedules(result: dict[str, Any]) -> Section:
     )
 
 
+def of_streaming(result: dict[str, Any]) -> Section:
+    options = f"--workers {' '.join(result['workers'])} --batches {result['batches']}{_repeats(result)}"
+    return Section(
+        "Pictures from a folder",
+        [f"python -m benchmarks.streaming --data-dir DIR {options} --json FILE"],
+        [report.markdown_table(streaming.COLUMNS, [streaming.rows(result)])],
+        streaming.LEGEND.splitlines(),
+    )
+
+
 def of_nadam(result: dict[str, Any]) -> Section:
     groups = [nadam.rows(task) for task in result["tasks"].values()]
     return Section(
@@ -327,6 +339,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "muon": of_muon,
     "memory": of_memory,
     "training": of_training,
+    "streaming": of_streaming,
     "startup": of_startup,
     "first_step": of_first_step,
     "device": of_device,
@@ -369,6 +382,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         raise SystemExit("usage: python -m benchmarks.render")
     PAGE.write_text(page())
+    PAYS.write_text(pays.page(RESULTS))
 
 
 def _repeats(result: dict[str, Any]) -> str:

@@ -301,14 +301,16 @@ def test_every_method_has_its_section():
     assert sorted(titles) == sorted(methods | {f"momentum.{rule}" for rule in rules} | {"prox"})
 
 
-def test_the_benchmarks_page_is_what_render_writes():
-    from benchmarks import render
+def test_the_pages_of_results_are_what_render_writes():
+    from benchmarks import pays, render
 
     assert render.PAGE.read_text() == render.page()
+    assert render.PAYS.read_text() == pays.page(render.RESULTS)
     for name in (
         "exactness.png",
         "comparison-digits.png",
         "staleness.png",
+        "characters.png",
     ):  # The site's figures are links to the measured ones.
         assert (DOCS / name).read_bytes() == (render.RESULTS / name).read_bytes()
 
