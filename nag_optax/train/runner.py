@@ -73,7 +73,7 @@ def train(
         arrivals = arrivals_of(spec, folder)
         among = {} if arrivals is None else {"among": arrivals.among}
         dataset = load_dataset(spec, None, console, devices[jax.process_index() * spec.num_devices], **among)
-        check_alike(spec, dataset.digest)
+        check_alike(spec, dataset.digest, dataset.streamed)
         facts = Checkpoints(folder.path / CHECKPOINTS).data_facts() if spec.resume else None
         if facts is not None:
             check_same_data(dataset, facts, source_of(spec))
