@@ -48,23 +48,24 @@ def recomputed(model: Any, dataset: Any, batch_size: int) -> Any:
     import numpy as np
     from flax import nnx
 
-    graphdef, state = nnx.split(model)
+    graphdef, mean, rest = nnx.split(model, nnx.BatchStat, ...)
 
     @jax.jit
-    def with_batch(state: Any, images: jax.Array, share: jax.Array) -> Any:
-        model = nnx.merge(graphdef, state)
+    def with_batch(mean: Any, images: jax.Array, share: jax.Array) -> Any:
+        # A copy, whose variables the model may write.
+        model = nnx.merge(graphdef, jax.tree.map(lambda m: m, mean), rest)
         for _, module in nnx.iter_graph(model):
             if isinstance(module, nnx.BatchNorm):
-                module.momentum = 1 - share  # pyright: ignore[reportAttributeAccessIssue]
+                module.momentum = 0.0  # The statistics become those of the batch.
         model(dataset.statistics.standardise(images), train=True, rngs=nnx.Rngs(dropout=0))
-        return nnx.state(model)
+        return jax.tree.map(lambda m, x: m + share * (x - m), mean, nnx.state(model, nnx.BatchStat))
 
     order = np.random.default_rng(0).permutation(len(dataset.train.labels))
     for i in range(len(order) // batch_size):
         rows = order[i * batch_size : (i + 1) * batch_size]
         # The mean of the first i + 1 batches.
-        state = with_batch(state, dataset.train.images[rows], np.float32(1 / (i + 1)))
-    return nnx.merge(graphdef, state)
+        mean = with_batch(mean, dataset.train.images[rows], np.float32(1 / (i + 1)))
+    return nnx.merge(graphdef, mean, rest)
 
 
 def measured(options: Any, epochs: int) -> dict[int, dict[str, dict[str, float]]]:
