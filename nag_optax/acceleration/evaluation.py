@@ -36,7 +36,7 @@ def eval_params(
     weights, are ahead of them and usually better: evaluate `params` there.
 
     A state of your own takes part if it has a method `eval_params(params, *, learning_rate=None)`. It
-    returns x in the tree of `params`, and leaves that it does not hold as they are. If it wraps another
+    returns x in the tree of `params`, with other leaves unchanged. If it wraps another
     state, it calls this function on that state.
 
     Args:

@@ -40,7 +40,7 @@ class Program:
         inputs: the arrays of the batch.
         outputs: the arrays that come out, such as the loss.
         initial: the state to begin with.
-        trains: whether it returns another state; if not, the state comes back as it is.
+        trains: whether it returns another state. If not, the state comes back unchanged.
     """
 
     exported: jax.export.Exported

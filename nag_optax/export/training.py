@@ -117,7 +117,7 @@ def predict(
         params: as in `training_step`.
         batch: as in `training_step`, without what only the loss needs.
         optimizer: where the program is to read the state of a training step, the optimizer of that step.
-            None takes the parameters as they are.
+            None takes the parameters themselves.
         carry: as in `training_step`.
         frozen: as in `training_step`. True makes all parameters and the carry constants, so that the
             program needs no state.

@@ -87,7 +87,7 @@ def snoo(
             `optax.inject_hyperparams`, which would follow inner steps, name both schedules in
             `static_args`.
         reduce: a function that is applied to δ, only at outer steps. It returns the same tree,
-            shapes and dtypes. None leaves δ as it is. Under
+            shapes and dtypes. None does not change δ. Under
             `optax.inject_hyperparams`, name it in `static_args`. Where it averages over replicas and
             the outer momentum restarts by "value", pass all of them one `value=`.
         accumulator_dtype: dtype of slow and b; None takes each parameter's. Use `jnp.float32` with
