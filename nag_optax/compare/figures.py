@@ -116,7 +116,7 @@ def _runs(axes: Any, x: np.ndarray, runs: np.ndarray, result: dict[str, Any]) ->
 
 
 def _thinned(runs: np.ndarray) -> np.ndarray:
-    """Means over neighbouring evaluations, in which a batch's noise averages out. The last one is not averaged."""
+    """Means over neighbouring evaluations, to average out a batch's noise. The last one is not averaged."""
     earlier, last = runs[:, :-1], runs[:, -1:]
     window = max(1, -(-earlier.shape[1] // (_POINTS - 1)))
     starts = range(0, earlier.shape[1], window)

@@ -241,7 +241,7 @@ def make_parser() -> argparse.ArgumentParser:
     training = commands.add_parser("train", help="train until the state has seen --steps steps")
     training.set_defaults(run=_train)
     training.add_argument("data", type=Path, help=".npz file with the arrays images and labels")
-    training.add_argument("--steps", type=positive, required=True, help="total, with those the state has seen")
+    training.add_argument("--steps", type=positive, required=True, help="total, earlier ones included")
     training.add_argument("--seed", type=int, default=0, help="of the order of the examples (default: 0)")
     training.add_argument("--save-every", type=positive, default=50, metavar="STEPS", help="(default: 50)")
     predicting = commands.add_parser("predict", help="print the class and the probabilities of images")
