@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import render
+from benchmarks import sections
 from benchmarks.muon_contenders import OPTAX, OURS
 from benchmarks.program import count_kernels
 from benchmarks.trees import MATRICES, num_parameters
@@ -29,7 +29,7 @@ def outputs(tmp_path_factory):
 
 def test_output_is_the_tables_of_the_page(outputs):
     stdout, result = outputs
-    section = render.of_muon(result)
+    section = sections.of_muon(result)
     tables = [line for line in stdout.splitlines() if line.startswith("|")]
     assert tables == [line for table in section.tables for line in table.splitlines()]
     assert "tiny, float32: 6,144 in 8" in tables[2]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import render, report, step
+from benchmarks import report, sections, step
 from benchmarks.program import compiled
 from benchmarks.trees import TREES, num_parameters
 
@@ -63,7 +63,7 @@ def test_plain_output_is_the_table_of_the_page(outputs):
     stdout, result = outputs
     table = [line for line in stdout.splitlines() if line.startswith("|")]
     assert "tiny: 9,600 in 3" in table[2]
-    section = render.of_step(result)
+    section = sections.of_step(result)
     assert "\n".join(table) + "\n" == section.tables[0]
     assert section.commands == ["python -m benchmarks.step --trees tiny --repeats 2 --json FILE"]
 
