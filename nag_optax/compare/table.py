@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from nag_optax.compare.spec import GAPS, CompareOptions, resolve
+from nag_optax.train.registry import dataset_row
 
 Row = list[str]
 LEAST_LOSS = 1e-8
@@ -57,7 +58,8 @@ def notes(results: Sequence[dict[str, Any]]) -> list[str]:
 def command(config: dict[str, Any]) -> str:
     """The command that makes the comparison of a `config.json` again, without options at their defaults."""
     dataset, model, problem = (config[name] for name in ("dataset", "model", "problem"))
-    data_dir = Path("DIR") if dataset == "mnist" else None
+    reads_files = dataset is not None and dataset_row(dataset).data_dir is not None
+    data_dir = Path("DIR") if reads_files else None
     plain = resolve(CompareOptions(dataset, data_dir, model, problem=problem)).to_dict()
     # These choose the defaults of the others.
     plain |= {"dataset": "digits", "data_dir": None, "model": "mlp", "problem": None}

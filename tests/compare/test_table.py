@@ -10,6 +10,7 @@ from rich.console import Console
 from nag_optax.compare import table
 from nag_optax.compare.spec import CompareOptions, resolve
 from nag_optax.train.markdown import markdown_table
+from nag_optax.train.registry import DATASETS
 
 BEST = {"learning_rate": 0.1, "diverged": False, "validation_loss": [0.1, 0.2, 0.3]}
 CHOSEN = {
@@ -102,6 +103,11 @@ def test_a_row_of_a_problem(gap, shown):
             "--dataset mnist --data-dir /d --model cnn",
         ),
         (
+            {"dataset": "folder", "data_dir": Path("/d"), "image_size": 8},
+            "--dataset folder --data-dir /d --image-size 8",
+        ),
+        ({"dataset": "m:own"}, "--dataset m:own"),
+        (
             {"optimizers": ("nag", "adam"), "learning_rates": (0.1, 0.3), "seeds": 2},
             "--optimizers nag adam --learning-rates 0.1 0.3 --seeds 2",
         ),
@@ -117,7 +123,8 @@ def test_the_command_makes_the_comparison_again(fields, line):
     assert isinstance(parsed, CompareOptions) and resolve(parsed) == spec
 
 
-def test_the_command_of_stored_results_names_the_folder_that_they_do_not_hold():
-    config = json.loads(resolve(CompareOptions(dataset="mnist", data_dir=Path("/d"))).to_json())
+@pytest.mark.parametrize("dataset", [name for name, row in DATASETS.items() if row.data_dir])
+def test_the_command_of_stored_results_names_the_folder_that_they_do_not_hold(dataset):
+    config = json.loads(resolve(CompareOptions(dataset=dataset, data_dir=Path("/d"))).to_json())
     del config["data_dir"]
-    assert table.command(config) == "nag-optax compare --dataset mnist --data-dir DIR"
+    assert table.command(config) == f"nag-optax compare --dataset {dataset} --data-dir DIR"
