@@ -251,7 +251,14 @@ CASES = (
         momentum=0.9,
         restart="gradient",
     ),
-    _case("accelerate-speed", accelerated_sgd, _RESTART, learning_rate=0.05, momentum=0.9, restart="speed"),
+    _case(
+        "accelerate-speed",
+        accelerated_sgd,
+        _RESTART | _EXHAUSTIVE,
+        learning_rate=0.05,
+        momentum=0.9,
+        restart="speed",
+    ),
     _case(
         "accelerate-value",
         accelerated_sgd,
@@ -359,7 +366,7 @@ CASES = (
         b1=0.9,
         restart_every=100,
     ),
-    _case("fista", nag_optax.fista, _RESTART, learning_rate=0.05),
+    _case("fista", nag_optax.fista, _RESTART | _EXHAUSTIVE, learning_rate=0.05),
     _case(
         "fista-prox",
         nag_optax.fista,

@@ -179,6 +179,7 @@ def test_help_imports_neither_jax_nor_flax(command):
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.exhaustive
 def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_checkpoint(
     tmp_path, standard_promotion, capsys
 ):
@@ -382,6 +383,7 @@ def test_stopped_at_once_names_resume_where_there_is_one(command, line, monkeypa
     assert capsys.readouterr().err == f"nag-optax: {line}\n"
 
 
+@pytest.mark.exhaustive
 def test_files_too_large_for_the_disk_are_one_line(tmp_path):
     """A limit on file size stands for a disk that fills up while a checkpoint is written."""
     limited = ["bash", "-c", 'ulimit -f 20; exec "$@"', "bash"]

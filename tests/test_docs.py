@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers import exhaustive
+
 ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -29,7 +31,15 @@ def blocks(page: Path, language: str) -> list[tuple[str, str]]:
     return re.findall(pattern, page.read_text(), re.S | re.M)
 
 
-@over_pages
+# Each of these compiles for seconds.
+LONG = {"diloco.md", "from-jaxopt.md", "methods.md"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [exhaustive(page) if page.name in LONG else page for page in (README, *PAGES)],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
 def test_python_blocks_run(page: Path, capsys, monkeypatch, tmp_path, standard_promotion):
     """With the output below them, and the settings that a user begins with. Those of the README stand
     alone; a page is read from its top."""

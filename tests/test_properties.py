@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import nag_optax
 from nag_optax import accelerate, eval_params, nag
@@ -72,6 +73,7 @@ def test_any_pair_of_schedules_is_nesterov(
         np.testing.assert_allclose(eval_params(state, params), x, rtol=0, atol=1e-13)
 
 
+@pytest.mark.exhaustive
 @few
 @hypothesis.given(
     trees, float_dtypes, float_dtypes, st.one_of(st.none(), float_dtypes), momenta, st.booleans()
@@ -144,6 +146,7 @@ def test_a_tree_is_its_leaves(tree: Any, momentum: float, restart: Any):
     assert_trees_equal(jax.tree.leaves(state), jax.tree.leaves(flat_state))
 
 
+@pytest.mark.exhaustive
 @few
 @hypothesis.given(momenta, st.integers(0, 3000))
 def test_sutskever(ceiling: float, count: int):

@@ -64,6 +64,7 @@ def test_no_test_window_meets_one_that_chooses_a_learning_rate():
     assert not np.isin(validation, test).any() and (np.diff(validation, axis=1) == 1).all()
 
 
+@pytest.mark.exhaustive
 def test_each_evaluation_examines_the_iterate_or_the_parameters(monkeypatch):
     """With a learning rate of 0 both stay; with momentum the iterate is elsewhere than the parameters."""
     monkeypatch.setattr(language, "LAYERS", 1)

@@ -45,6 +45,7 @@ def test_no_iterate_is_below_the_minimum(make: Any, x64: None):
         np.testing.assert_allclose(value, -0.5 * (1 - 1 / 21), rtol=1e-12)
 
 
+@pytest.mark.exhaustive
 def test_counts_are_those_of_the_solver(x64: None):
     """Also where the values of f differ by rounding alone, and the search asks the gradient."""
     problem = problems.lasso("small", 30, 40)
@@ -67,6 +68,7 @@ def test_counts_are_those_of_the_solver(x64: None):
         assert counted.values == int(solution.value_evaluations) - 80
 
 
+@pytest.mark.exhaustive
 def test_steps_to_a_gap_are_the_first(x64: None):
     problem = problems.worst_function(10)
     solver = solvers.ours("ours", backtracking=False)

@@ -21,6 +21,7 @@ def file(tmp_path_factory) -> Path:
     return file
 
 
+@pytest.mark.exhaustive
 def test_bytes_and_times(file):
     (tree,) = json.loads(file.read_text())["trees"]
     wide, narrow = (tree["optimizers"]["nag"][state] for state in memory.STATES)
@@ -33,6 +34,7 @@ def test_bytes_and_times(file):
         assert numbers["bytes_per_parameter"] > 0
 
 
+@pytest.mark.exhaustive
 def test_losses_are_those_of_the_comparison_s_seeds(file):
     (task,) = json.loads(file.read_text())["losses"]
     assert (task["dataset"], task["model"], task["num_epochs"]) == ("digits", "mlp", 1)
@@ -43,6 +45,7 @@ def test_losses_are_those_of_the_comparison_s_seeds(file):
     assert narrow == pytest.approx(wide, rel=0.1) and narrow != wide
 
 
+@pytest.mark.exhaustive
 def test_the_page(file):
     text = render.section(file)
     assert "## Low-memory state on a CPU" in text and "Final loss, 2 seeds:" in text

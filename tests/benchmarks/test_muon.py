@@ -27,6 +27,7 @@ def outputs(tmp_path_factory):
     return done.stdout, json.loads(file.read_text())
 
 
+@pytest.mark.exhaustive
 def test_output_is_the_tables_of_the_page(outputs):
     stdout, result = outputs
     section = sections.of_muon(result)
@@ -37,6 +38,7 @@ def test_output_is_the_tables_of_the_page(outputs):
     assert command == "python -m benchmarks.muon --matrices tiny --dtypes float32 --repeats 2 --json FILE"
 
 
+@pytest.mark.exhaustive
 def test_devices_share_the_work(outputs):
     """The cost columns: one exchange there and one back for each of the four shapes."""
     _, result = outputs

@@ -44,6 +44,7 @@ def test_the_tables_are_those_of_the_results():
     assert written == tuning.markdown([json.loads(path.read_text()) for path in STORED])
 
 
+@pytest.mark.exhaustive
 def test_a_search_adds_its_optimizers_to_those_that_are_there(tmp_path: Path, capsys, standard_promotion):
     few = ["--results", str(tmp_path), "--seeds", "1", "--num-epochs", "1", "--learning-rates"]
     tuning.main([*few, "0.01", "1e30", "--optimizers", "nadam"])

@@ -113,7 +113,7 @@ def test_a_residual_block_is_that_of_the_paper():
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("shape", "large"), [((13, 66, 3), True), ((13, 64, 3), False)])
+@pytest.mark.parametrize(("shape", "large"), [((13, 66, 3), True), exhaustive((13, 64, 3), False)])
 def test_the_stem_of_a_large_image_halves_it_twice(shape, large):
     model: Any = make_model("resnet18", shape, 2, seed=0)
     x = np.random.default_rng(0).normal(size=shape)
@@ -172,7 +172,7 @@ def test_the_positions_of_patches_are_sines_of_row_and_column():
     )
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vit"])
+@pytest.mark.parametrize("name", [exhaustive("resnet18"), "vit"])
 def test_a_step_of_gradient_descent_lowers_the_loss(name):
     graphdef, params, rest = nnx.split(make_model(name, (8, 8, 1), 3, seed=0), nnx.Param, ...)
     x = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))

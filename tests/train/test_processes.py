@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from nag_optax.cli import run
-from tests.helpers import exhaustive
 
 OPTIONS = ("--model", "mlp", "--num-epochs", "3", "--batch-size", "64")
 """Those of `finished_run`."""
@@ -67,8 +66,8 @@ def test_one_process_goes_on_with_what_two_began(run_of_two, tmp_path, capsys):
     assert [row["step"] for row in rows(tmp_path / "run")] == [23, 46, 69, 92]
 
 
-# Without process 1, process 0 waits for a heartbeat, of 30 s.
-@pytest.mark.parametrize("killed", [0, exhaustive(1)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("killed", [0, 1])  # Without process 1, process 0 waits for a heartbeat, of 30 s.
 def test_where_one_is_killed_the_other_says_so_and_two_go_on(tmp_path, killed):
     run_dir = tmp_path / "run"
     processes = start_two(run_dir, *OPTIONS[:2], "--num-epochs", "100000", *OPTIONS[4:])
@@ -104,6 +103,7 @@ def test_processes_of_two_runs_say_so(tmp_path):
         )
 
 
+@pytest.mark.exhaustive
 def test_processes_that_cannot_meet_say_so_in_one_line(tmp_path):
     """192.0.2.1 is no address of any machine, and no cluster is found here."""
     command = [sys.executable, "-m", "nag_optax.cli", "train", "--run-dir", str(tmp_path / "run")]

@@ -103,6 +103,7 @@ EVERYTHING = {
 }
 
 
+@pytest.mark.exhaustive
 def test_a_pruned_run_in_bfloat16_starts_an_averaged_one_in_float32(tmp_path, console):
     few = dataclasses.replace(SMALL, num_epochs=1)
     pruned = dataclasses.replace(few, prune="group_l2=0.6", run_dir=tmp_path / "a", **EVERYTHING)
