@@ -91,7 +91,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         type=positive,
         default=15,
         metavar="N",
-        help="rounds, of each of which both states have one sample of 20 ms or more (default: 15)",
+        help="rounds; in each, both states have one sample of 20 ms or more (default: 15)",
     )
     parser.add_argument(
         "--data-dir",

@@ -88,7 +88,7 @@ def check_schedule(
 def check_numbers(name: str, tree: Any, *, minimum: float = -math.inf, finite: bool = True) -> None:
     """Raises unless each leaf is a real number or array that is not known to lie below `minimum`.
 
-    Nor may it be NaN, or infinite where `finite`. Arrays of NumPy are looked into, those of JAX are not.
+    NaN is refused too, and infinity where `finite`. NumPy's arrays are looked into, JAX's are not.
     """
     bounds = (f"[{minimum:g}, " if minimum > -math.inf else "(-inf, ") + "inf)" if finite else "[-inf, inf]"
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:

@@ -183,7 +183,7 @@ def low_memory_nag(
     momentum: nag_optax.momentum.Momentum,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformation:
-    """Small arrays are not packed, and keep every promise; what is packed has a test file of its own."""
+    """Small arrays are not packed, and keep every promise. Packed ones have a test file of their own."""
     return nag_optax.low_memory(nag_optax.nag(learning_rate, momentum, accumulator_dtype=accumulator_dtype))
 
 
@@ -196,7 +196,7 @@ def _matrices(params: optax.Params) -> Any:
 
 
 def _no_penalty(params: optax.Params, step_size: jax.typing.ArrayLike) -> optax.Params:
-    """The prox of zero, so that the state is that of a prox and the minimum stays where it is."""
+    """The prox of zero: the state is a prox's, and the minimum stays where it is."""
     del step_size
     return params
 

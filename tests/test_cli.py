@@ -125,7 +125,7 @@ def test_options_that_are_given_go_over_those_that_are_stored():
 
     resumed = dataclasses.replace(stored, resume=True)
     assert over("") == resumed
-    # The whole command again, with --resume; and what is given as the default is given.
+    # The whole command again, with --resume. An option that equals its default counts as given.
     assert over("--seed 3 --momentum 0.5 --low-memory --freeze a --run-dir x") == resumed
     assert over("--seed 0 --freeze b") == dataclasses.replace(resumed, seed=0, freeze=("b",))
     compared = CompareOptions(optimizers=("nag", "sgd"), learning_rates=(0.1,))

@@ -45,7 +45,7 @@ def numbers_of(case: Case) -> dict[str, float]:
 
 
 def assert_derivative_from_inside(fun: Callable, numbers: dict[str, float], name: str, end: float) -> None:
-    """All finite, and that of `name` as a small step into the range has it."""
+    """All derivatives are finite, and the one by `name` agrees with a small step into the range."""
     h = 1e-6 if end in (LOWER.get(name), 0.0) else -1e-6
     (value, slopes), (beyond, _) = (fun({**numbers, name: end + step}) for step in (0.0, h))
     assert all(np.isfinite(slope) for slope in jax.tree.leaves(slopes)), (name, slopes)

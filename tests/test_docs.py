@@ -125,7 +125,7 @@ def test_the_command_line_page_has_every_option_and_optimizer():
 
 
 def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tmp_path):
-    """Each begins in a folder of its own, and reads those of commands above it."""
+    """Each page has a folder of its own, where a command finds the files of the commands above it."""
     from nag_optax.compare.folder import ComparisonFolder
     from nag_optax.parallel.options import ServedFolder, WorkOptions
     from nag_optax.train.command_line import parse
@@ -301,7 +301,7 @@ def test_every_method_has_its_section():
     import nag_optax
     from nag_optax import momentum
 
-    # The kernel and what reads it have a page of their own; the last four lift what is no rule.
+    # The kernel and its readers have a page of their own. The last four turn other things into rules.
     other = {"accelerate", "scale_by_nesterov", "eval_params", "orthogonalize"}
     lifted = {"as_rule", "constant", "scheduled", "restarting"}
     methods = {name for name in nag_optax.__all__ if inspect.isfunction(getattr(nag_optax, name))} - other

@@ -296,7 +296,7 @@ def test_decay_enters_the_adaptive_moments(x64: None):
 
 def test_biased_early_directions(x64: None):
     """Muon with the buffer corrected for t + 1 steps and the gradient for t gives the gradient the
-    weight 1.46 at t = 2. The direction is that of g₂ + m·(m·g₁ + g₂)."""
+    weight 1.46 at t = 2. The direction is g₂ + m·(m·g₁ + g₂)."""
     m, (first, second) = 0.95, np.random.default_rng(0).standard_normal((2, 3, 4))
     optimizer = muon(1.0, m, fallback=optax.identity(), shape_scaling=None)
     _, state = optimizer.update(jnp.asarray(first), optimizer.init(jnp.zeros((3, 4))))

@@ -245,7 +245,7 @@ def test_the_answer_is_that_of_the_function_as_it_is_now(counted_from_zero: None
 
 
 def test_the_answer_is_that_of_the_prox_and_the_schedule_as_they_are_now(counted_from_zero: None):
-    """And what is made inside of the call is the same program as the last time."""
+    """An operator that is made inside the call compiles nothing either."""
     rate, bound = jnp.array([0.1, 0.1]), jnp.ones(2)
 
     def solve() -> Any:

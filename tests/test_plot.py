@@ -1,4 +1,4 @@
-"""The figures: what is drawn, read back from the Axes."""
+"""The figures, read back from their Axes."""
 
 import re
 

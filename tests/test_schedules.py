@@ -1,4 +1,4 @@
-"""Wherever a schedule may stand, what is none is named."""
+"""Wherever a schedule may stand, a function of another kind is refused by name."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""One lasso in other units: who converges, who returns NaN, who stalls, who says what is not so."""
+"""One lasso in other units: who converges, who returns NaN, who stalls, who claims too much."""
 
 from collections.abc import Callable
 from typing import Any

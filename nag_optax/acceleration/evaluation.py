@@ -105,7 +105,7 @@ _HARMLESS = DecayState | StochasticRoundingState | optax.ZeroNansState
 def _knowing(node: Any, tails: tuple[list[Any], ...] = ()) -> Iterator[tuple[Any, list[Any]]]:
     """Each state that knows its iterate, and the states of the parts that may change its step later.
 
-    `tails` are those of the chains around this node, from the outermost on.
+    `tails` holds one such list for each chain around this node, the outermost first.
     """
     if callable(getattr(type(node), "eval_params", None)):
         # In gradient units the learning rate must follow, so the rest of the same chain may change the step.

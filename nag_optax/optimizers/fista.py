@@ -120,8 +120,8 @@ def fista(
         check_prox(prox)
         if restart == "value" and not hasattr(prox, "value"):
             raise ValueError(
-                'restart="value" needs the penalty: prox must have a method value(params), as those of '
-                f'nag_optax.prox do; got {prox!r}: use restart="gradient", or give it one'
+                'restart="value" needs the penalty: prox must have a method value(params), as every prox '
+                f'of nag_optax.prox has; got {prox!r}: use restart="gradient", or give it one'
             )
     if learning_rate is not None and prox is None:
         # x = p − w needs no prox to be exact, and the offset in the buffer is cheaper.

@@ -105,8 +105,8 @@ def nadam(
         >>> print([f"{u:.4f}" for u in updates["w"]])
         ['-0.1474', '0.1474']
 
-    Source: Dozat, *Incorporating Nesterov momentum into Adam*, ICLR workshop 2016. The rise of μ is
-    that of Sutskever et al., 2013; "algoperf" after Choi et al., *On empirical comparisons of
+    Source: Dozat, *Incorporating Nesterov momentum into Adam*, ICLR workshop 2016. The rise of μ is from
+    Sutskever et al., 2013; "algoperf" after Choi et al., *On empirical comparisons of
     optimizers for deep learning*, 2019, table 1.
     """
     core = _scale_by_nadam(b1, b2, eps, variant, momentum_decay, accumulator_dtype)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def draw_runs(axes: "Axes", x: np.ndarray, runs: np.ndarray, color: Any, **line: Any) -> None:
     """The mean over the runs, and the range from the lowest to the highest."""
     mean = runs.mean(0)
-    single = np.isfinite(mean).sum() == 1  # of which a line shows nothing
+    single = np.isfinite(mean).sum() == 1  # A line through one point shows nothing.
     axes.plot(x, mean, color=color, marker="o" if single else None, ms=5, **line)
     if len(runs) > 1:
         axes.fill_between(x, runs.min(0), runs.max(0), color=color, alpha=0.15, lw=4 if single else 0)

@@ -17,7 +17,7 @@ BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY_BLUE, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#595959"
 PALETTE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY_BLUE, BLACK, GREY)
 
-_LABELS, _FINE_LABELS = 8, 5  # on an axis, at most: powers of ten, and what is longer to write
+_LABELS, _FINE_LABELS = 8, 5  # At most so many on an axis: powers of ten, and longer labels.
 
 
 def new_axes(size: tuple[float, float]) -> "Axes":

@@ -35,7 +35,7 @@ class Prox:
         solve: `solve(params, step_size, *arguments, **options)`, the operator.
         evaluate: `evaluate(params, *arguments, **options)`, the penalty; None where it is not known.
         arguments: numbers, arrays and trees of them.
-        options: what is not an array, as pairs of name and value that can be hashed.
+        options: all other arguments, as pairs of name and value that can be hashed.
 
     Example:
         >>> import jax, jax.numpy as jnp, nag_optax

@@ -26,8 +26,8 @@ def projection(fn: Callable[..., Params], *args: Any, **kwargs: Any) -> Prox:
     g(z) = 0 if z = fn(z, *args, **kwargs) else inf        prox(p) = fn(p, *args, **kwargs)
     ```
 
-    z counts as inside when ‖z − fn(z)‖ ≤ 100·eps·‖z‖, because a projection rounds; eps is that of the
-    coarsest dtype among the parameters.
+    z counts as inside when ‖z − fn(z)‖ ≤ 100·eps·‖z‖, because a projection rounds. The coarsest dtype
+    among the parameters gives eps.
 
     Args:
         fn: `fn(tree, *args, **kwargs) -> tree`, the Euclidean projection: any function of

@@ -3,15 +3,15 @@
 Everything that is compared is in the same units, so that multiplying f by a number, or rescaling x,
 changes no decision:
 
-    converged   M(x) ≤ tol·max(scale, ‖∇f(x)‖), with M evaluated anew at the x that is returned plus
-                what the rounding of x may add to M, with the latest s > 0. With a prox s is within 4/L
-                along x⁺ − x, because a larger one makes M small anywhere in a bounded set. Looked for
-                when x is at rest: its steps, momentum included, are below 100·s·tol·scale
-    scale       max(‖∇f(x₀)‖, ‖∇²f(x₀)·x₀‖): where x₀ is near the solution the second is what the start
-                at zero would have for the first
-    stalled     for 100 steps and a quarter of all the descent of a step was below the rounding of f, or
-                the step below that of x; M reached no new low, and x went no further than steps in
-                random directions do. Or M = 0 and x does not move, a fixed point of the arithmetic
+    converged   M(x) ≤ tol·max(scale, ‖∇f(x)‖). M is evaluated anew at the x that is returned, with the
+                latest s > 0, and the rounding of x is added to it. With a prox, s is at most 4/L along
+                x⁺ − x, because a larger one makes M small anywhere in a bounded set. The test runs when
+                x is at rest: its steps, momentum included, are below 100·s·tol·scale
+    scale       max(‖∇f(x₀)‖, ‖∇²f(x₀)·x₀‖). Where x₀ is near the solution, the second term stands for
+                the gradient at zero
+    stalled     three things hold for 100 steps and for a quarter of all steps: f fell by less than its
+                rounding or x moved by less than its own; M reached no new low; x went no further than
+                steps in random directions do. Or M = 0 and x does not move
 
 A step is cheap and a check is not, so steps run in an inner loop that ends where there is something to
 check: a small M, or any other reason to stop.

@@ -146,7 +146,7 @@ def minimize(
             tol=tol,
             gradient_scale=gradient_scale,
             max_steps=max_steps,
-            # Where NaN counts as an error, it cannot mark what is missing.
+            # Where NaN counts as an error, it cannot fill the history.
             missing=jnp.inf if jax.config.jax_debug_nans else jnp.nan,  # pyright: ignore
         )
 

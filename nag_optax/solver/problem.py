@@ -19,8 +19,8 @@ FISTA = rules.fista()
 class Problem(NamedTuple):
     """The input of `minimize`. A new value of a leaf compiles nothing.
 
-    None stands for what is not there, and for the momentum of `FISTA`. `missing` is what the history has
-    beyond the last step.
+    None stands for an absent part, and for the momentum of `FISTA`. `missing` fills the history after the
+    last step.
     """
 
     init_params: Any

@@ -72,7 +72,7 @@ class TestEvalParams:
 
     @over_wrappers
     def test_an_inner_lookahead_is_not_read(self, wrap: Callable):
-        """Nor needed: that of an inner state in gradient units would ask for a learning rate."""
+        """None is needed: the iterate of an inner state in gradient units would ask for a learning rate."""
         params, state = three_updates(wrap(nag(0.1, 0.9, accumulate="gradients")), tree())
         alone = OuterState(state.evaluated, (), ())
         assert_trees_equal(eval_params(state, params), eval_params(alone, params))

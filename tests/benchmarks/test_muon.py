@@ -1,4 +1,4 @@
-"""The benchmark of Muon: it runs, its tables are those of the page, and its counts are right."""
+"""The benchmark of Muon: it runs, it prints the tables of the page, and its counts are right."""
 
 import json
 import subprocess

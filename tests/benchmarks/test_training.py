@@ -15,7 +15,7 @@ from nag_optax.train.spec import resolve
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_model_data_and_optimizer_are_on_the_device(model, monkeypatch):
-    """One without memory, which refuses what is elsewhere."""
+    """A device without memory, which refuses arrays of another device."""
     torch = pytest.importorskip("torch", reason="torch is in the extra bench, not in test")
     sgd, built = torch.optim.SGD, []
 

@@ -1,4 +1,4 @@
-"""A comparison and its folder: what is written, kept, refused and resumed."""
+"""A comparison writes, keeps, refuses and resumes its folder."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""The figures: what is drawn of results written by hand."""
+"""The figures, drawn from results written by hand."""
 
 import matplotlib.axes
 import numpy as np
@@ -73,7 +73,7 @@ def test_long_curves_are_thinned_to_means_of_neighbours_and_end_at_the_last(draw
     long = curves([list(range(1, 91))], [[0.5] * 90])
     result = {"name": "nag", "label": "NAG", "best": 0, "trials": [trial(0.1)], "chosen": long}
     draw_data([result], np.arange(1, 91), 1, "a title", tmp_path / "a.png")
-    # Means of four, that of the 89th alone, the last.
+    # Means of four, the 89th alone, and the last.
     assert drawn[0][0] == drawn[0][1] == [*np.arange(2.5, 88, 4), 89.0, 90.0]
 
 

@@ -88,7 +88,7 @@ def test_a_lane_that_diverges_leaves_the_others_as_they_are(mlp, nag_lanes):
 
 
 def test_lanes_that_do_not_fit_in_memory_follow_each_other(mlp, nag_lanes, monkeypatch):
-    """Groups of two, the last filled up; the work reported is that of the lanes asked for."""
+    """Groups of two, the last one filled up. Only the lanes that were asked for are reported."""
     monkeypatch.setattr("nag_optax.compare.lanes.lanes_that_fit", lambda *_: 2)
     lanes = [nag_lanes[i].lane for i in (0, 1, 4)]
     reports: list[float] = []

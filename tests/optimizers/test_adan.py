@@ -115,7 +115,7 @@ class TestPaper:
 
 class TestRestart:
     def test_is_a_new_beginning(self, x64: None):
-        """After it, the trajectory is that of a new optimizer from the same point."""
+        """After it, a new optimizer from the same point takes the same steps."""
         whole = points(adan(0.1, restart_every=20), quartic_gradient, START, 40)
         first = points(adan(0.1), quartic_gradient, START, 20)
         second = points(adan(0.1), quartic_gradient, first[-1], 20)

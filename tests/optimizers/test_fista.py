@@ -173,7 +173,7 @@ def test_bounds_hold_on_every_step(name: str, x64: None):
     s = search.step_size
     rounding = 1e-12 * abs(problem.objective(np.zeros(problem.size))) + 1e-14
     assert np.all(gaps <= 2 * squared / np.cumsum(np.sqrt(s)) ** 2 + rounding)
-    # t of step k: the state has that of step k + 1, planned for the step size that follows.
+    # t of step k. The state has t of step k + 1, planned for the next step size.
     t_squared = t * (t - 1) * search.next_step_size / s
     assert np.all(gaps <= squared / (2 * s * t_squared) + rounding)
     assert np.all(s >= 0.5 / problem.smoothness * (1 - 1e-6))

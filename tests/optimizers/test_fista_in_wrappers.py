@@ -43,7 +43,7 @@ def test_an_update_that_is_not_the_gradient_is_refused(optimizer: Any, standard_
             ValueError, match=r"same array as the update and as grad; got two at \['c'\]"
         ) as error:
             update(optimizer)
-        # JAX adds lines of its own to what is raised inside of a cond.
+        # JAX adds lines of its own to an error inside a cond.
         assert len(str(error.value).splitlines()[0]) < 400
 
 

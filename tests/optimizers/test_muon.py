@@ -229,7 +229,7 @@ class TestLeaves:
         assert_trees_equal(after.others[1].offset["bias"], state.others[1].offset["bias"])
 
     def test_bfloat16_parameters(self):
-        """Buffers of either dtype; the step is that of float32, rounded."""
+        """With buffers of either dtype, the step is float32's, rounded."""
         params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), model())
         for dtype in (None, jnp.float32):
             optimizer = muon(0.1, fallback=nag(0.1, 0.9, accumulator_dtype=dtype), accumulator_dtype=dtype)

@@ -123,7 +123,7 @@ def test_derivatives_are_finite_differences(make: Callable[[Any], Prox], x64: No
 def test_derivative_of_singular_value_thresholds(
     shape: tuple[int, int], imaginary: float, sigma: tuple[float, ...], x64: None
 ):
-    """Equal and zero singular values included, where that of the SVD is infinite."""
+    """Also at equal and zero singular values, where the derivative of the SVD is infinite."""
     rng = np.random.default_rng(0)
 
     def gaussian(*shape: int) -> np.ndarray:

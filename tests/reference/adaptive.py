@@ -133,7 +133,7 @@ def adan(
     proximal: bool = True,
     restart_every: int | None = None,
 ) -> Array:
-    """Xie et al., *Adan*, 2022, algorithm 1, in the paper's β, which say what is *not* kept:
+    """Xie et al., *Adan*, 2022, algorithm 1, in the paper's β, which give the share that is *not* kept:
 
         m = (1 − β₁)m + β₁g,   v = (1 − β₂)v + β₂(g − g₋),   n = (1 − β₃)n + β₃(g + (1 − β₂)(g − g₋))²
         θ ← (1 + λη)⁻¹ (θ − η ∘ (m + (1 − β₂)v)),   η ∘ = learning rate / (√n + ε)

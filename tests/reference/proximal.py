@@ -69,7 +69,7 @@ def fista_with_backtracking(
     since one was rejected.
 
     With `restart`, t_{k+1} = 1 and y_{k+1} = x_k where ⟨y_k − x_k, x_k − x_{k−1}⟩ > 0 (O'Donoghue and
-    Candès, 2015). As y_{k+1} is then that of every step size, s_{k+1} is doubled until it is rejected,
+    Candès, 2015). As y_{k+1} is then the same for every step size, s_{k+1} is doubled until it is rejected,
     then halved.
     """
     previous = x = np.asarray(start, np.float64)

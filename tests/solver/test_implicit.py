@@ -77,7 +77,7 @@ def test_a_complex_one(x64: None):
 
 
 def test_a_tree_whose_leaves_have_equations_of_their_own(x64: None):
-    """Weights with l1 of which some are zero, an intercept without a penalty, a box, complex numbers.
+    """Weights under l1, some of them zero, an intercept without a penalty, a box, complex numbers.
 
     No argument enters the equations of every leaf.
     """

@@ -50,7 +50,7 @@ def test_units_in_which_squares_are_no_numbers_of_float32(factor: float, unit: f
 
 
 def test_a_tolerance_below_the_smallest_number_is_not_reached():
-    """1e-6·‖∇f(0)‖ is 6e-39, and what is left of the gradient is flushed to zero."""
+    """1e-6·‖∇f(0)‖ is 6e-39, and the rest of the gradient is flushed to zero."""
     assert not minimized(1e-35, 1.0).converged
 
 
@@ -79,7 +79,7 @@ def valley(x: jax.Array) -> jax.Array:
 def test_a_schedule_that_ends_at_zero_far_from_the_minimum(
     schedule: Any, last: float, strength: float, standard_promotion: None
 ):
-    """M is that of the last step size above zero, and the run ends without a claim."""
+    """M has the last step size above zero, and the run ends without a claim."""
     operator = prox.l1(strength) if strength else None
     solution = minimize(valley, jnp.zeros(2), prox=operator, learning_rate=schedule)
     assert Reason(int(solution.reason)) is Reason.STALLED and int(solution.steps) < 200

@@ -24,7 +24,7 @@ def bowl(x: jax.Array, factor: jax.Array) -> jax.Array:
 @pytest.mark.parametrize("operator", [None, prox.box(0.0, 1.0)], ids=["smooth", "box"])
 @pytest.mark.parametrize("factor", [1.0, 0.0], ids=["bowl", "flat"])
 def test_a_start_at_the_solution(operator: Any, factor: float):
-    """Its gradient is 0, and no scale for what is left of it."""
+    """Its gradient is 0, and gives no scale to the rounding that is left."""
     solution = minimize(bowl, CENTRE, prox=operator, args=(jnp.asarray(factor),))
     assert bool(solution.converged) and int(solution.steps) == 1
     np.testing.assert_array_equal(solution.params, CENTRE)

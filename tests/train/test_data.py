@@ -1,4 +1,4 @@
-"""Datasets: what is loaded, its statistics, and what is said of damaged files."""
+"""Datasets: their arrays, their statistics, and the messages on damaged files."""
 
 import dataclasses
 import gzip

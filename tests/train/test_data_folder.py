@@ -1,4 +1,4 @@
-"""Pictures in folders: which are found, how they are decoded, how they are split, and what is refused."""
+"""Pictures in folders: how they are found, decoded and split, and which folders are refused."""
 
 import io
 from pathlib import Path

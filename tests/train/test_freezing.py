@@ -85,7 +85,7 @@ def test_frozen_parameters_stay_to_the_bit_and_have_no_state(fields):
 
 
 def test_clipping_is_by_the_gradients_of_what_is_trained():
-    """With the hidden layer frozen, a step is clip_norm long in what is left."""
+    """With the hidden layer frozen, a step is clip_norm long in the other layers."""
     loop = make_loop(
         freeze=("hidden",), clip_norm=1e-3, optimizer="sgd", learning_rate=1.0, warmup_epochs=0.0
     )
@@ -100,7 +100,7 @@ def test_a_frozen_batch_normalisation_is_a_fixed_function():
     loop = make_loop(model="cnn", freeze=("conv1", "norm1", "norm2/scale"))
     state = loop.init()
     params, rest = state.params, dict(state.model_state)
-    # As after training: statistics that are not those of the batch.
+    # As after training: the statistics differ from the batch's.
     rest["norm1"] = {"mean": jnp.full(64, 0.3), "var": jnp.full(64, 2.0)}
     state = loop.init((params, rest))
     after = loop.run_chunk(state, 1)

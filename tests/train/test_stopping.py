@@ -84,7 +84,7 @@ def test_a_run_that_stops_says_why_and_its_best_checkpoint_is_the_one_to_evaluat
 
 @pytest.mark.exhaustive
 def test_more_epochs_make_a_run_longer_as_if_it_had_been_so_from_the_start(tmp_path, console):
-    """With a constant rate; another schedule is that of the new length from there on."""
+    """With a constant rate. Any other schedule follows the new length from there on."""
     options = dataclasses.replace(SMALL, schedule="constant", warmup_epochs=0.0, validation=0.1)
     whole = dataclasses.replace(options, num_epochs=3, run_dir=tmp_path / "whole")
     train(whole, console)

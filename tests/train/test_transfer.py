@@ -102,7 +102,7 @@ def test_a_fine_tuned_run_keeps_the_standardisation_and_needs_its_source_no_more
     assert f"resuming {tmp_path / 'broken'} from step 0" in output(console)
     assert_same_run(tmp_path / "broken", tmp_path / "whole")
 
-    # The standardisation is that of the run; predictions are labels of the files.
+    # The run's standardisation is used, and predictions are labels of the files.
     pixels, labels = load_digits(return_X_y=True)
     results = evaluate(EvaluateOptions(tmp_path / "whole"), console)
     assert (results["test_loss"], results["train_loss"]) == (summary["test_loss"], summary["train_loss"])

@@ -182,7 +182,7 @@ def test_zero_and_non_finite_gradients_leave_the_average(bad: float, first: bool
     np.testing.assert_array_equal(np.delete(actual, place, 0), expected)
     np.testing.assert_array_equal(states.average[-1], expected_states.average[-1])
     assert states.num_norms[-1] == 3
-    # What is not finite stays so, for a guard to see; what is finite stays finite.
+    # NaN and infinity stay, for a guard to see. Finite numbers stay finite.
     np.testing.assert_array_equal(actual[place, 0], bad)
     assert np.isfinite(actual[place, 1])
 

@@ -87,7 +87,7 @@ class TestMesh:
 
     @pytest.mark.parametrize("count", [1, 3, 5])
     def test_what_does_not_divide(self, count: int):
-        """On a mesh of two axes, of which the parameters use one."""
+        """On a mesh of two axes; the parameters use one."""
         mesh = jax.make_mesh((2, 2), ("d", "e"), axis_types=(AxisType.Auto,) * 2)
         params = kernels(count)
         run = jax.jit(lambda p: step(p, OPTIMIZER.init(p), p)[0])

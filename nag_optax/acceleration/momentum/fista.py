@@ -101,8 +101,8 @@ def gfista(step_size: Scalar, strong_convexity: Scalar, prox_strong_convexity: S
     β_k = (t_k − 1)/t_{k+1} · (1 + τμ_g − t_{k+1} τ(μ_f + μ_g))/(1 − τμ_f),   γ_k = 0
     ```
 
-    Here τ is the step size. μ_f is the strong convexity of the smooth part, and μ_g that of the part
-    with the prox. The iterate of `eval_params` has
+    Here τ is the step size. The smooth part has the strong convexity μ_f, and the part with the prox
+    has μ_g. The iterate of `eval_params` has
     F(x_n) − F* ≤ min{4/(n + 1)², (1 + √q)(1 − √q)ⁿ} (1 + τμ_g) R²/(2τ). With q = 0 it is FISTA.
 
     Args:

@@ -162,7 +162,7 @@ def test_injected_arguments(name: str, x64: None):
     """The iterate of `eval_params` follows an injected value too."""
     factory, kwargs = RULES[name]
 
-    @functools.wraps(factory)  # For its signature, which names what is injected.
+    @functools.wraps(factory)  # For its signature, which names the injected arguments.
     def optimizer(*args: Any, **kwargs: Any) -> optax.GradientTransformation:
         return nag(0.12, factory(*args, **kwargs))
 
