@@ -4,13 +4,13 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from nag_optax.parallel import payload, wire
 from nag_optax.train.errors import InputError
@@ -39,7 +39,7 @@ class Client:
 
     def __init__(self, sock: socket.socket, format: payload.Wire):
         self._sock, self._format = sock, format
-        self._seed = jnp.int32(secrets.randbits(20))
+        self._seed = secrets.randbits(20)
         self._pushes = self._largest = 0
         self.sent = self.received = 0
         sock.settimeout(_REPLY_SECONDS)
@@ -52,8 +52,9 @@ class Client:
         self.local_steps: int = header["local_steps"]
         self.worker: int = header["worker"]
         self._like = payload.skeleton(header["params"]), payload.skeleton(header["model_state"])
-        self._plain = payload.plain(self._like)
-        self._largest = payload.size(self._plain)
+        params, states = self._like
+        self._arrays = payload.layout(params, payload.downlink(format)) + payload.plain(states)
+        self._largest = payload.size(self._arrays)
         self.done = False
         self.fetch()
 
@@ -80,30 +81,33 @@ class Client:
             InputError: if the server has dropped this worker.
             wire.ProtocolError, OSError: if it is gone.
         """
-        arrays = payload.encoded(update, self._format, jnp.int32(self._pushes), self._seed)
+        arrays = payload.encoded(update, self._format, self._pushes, self._seed)
         states = jax.tree.leaves(self.model_state if model_state is None else model_state)
         body = payload.to_bytes([*arrays, *states])
         self._pushes += 1
-        self.sent += len(body)
+        self.sent += sum(map(len, body))
         self._take(*self._ask({"kind": "push", "loss": loss, "correct": correct}, body))
         return self.params
 
-    def _take(self, header: wire.Header, body: bytes) -> None:
+    def _take(self, header: wire.Header, body: memoryview) -> None:
         wire.expect(header, "params", "done")
         if header["kind"] == "done":
             self.done = True
             return
         self.received += len(body)
-        leaves = payload.from_bytes(body, self._plain)
+        leaves = payload.from_bytes(body, self._arrays)
+        count = len(jax.tree.leaves(self._like[0]))
+        leaves[:count] = (np.asarray(x, np.float32) for x in leaves[:count])
         self.params, self.model_state = jax.tree.structure(self._like).unflatten(leaves)
         self.step: int = header["step"]
 
-    def _ask(self, header: wire.Header, body: bytes = b"") -> tuple[wire.Header, bytes]:
+    def _ask(self, header: wire.Header, body: Iterable[memoryview] = ()) -> tuple[wire.Header, memoryview]:
         wire.send(self._sock, header, body)
-        answer, body = wire.receive(self._sock, max_body=self._largest)
+        # New room for each answer: its arrays are the caller's.
+        answer, found = wire.receive(self._sock, bytearray(self._largest))
         if answer["kind"] == "dropped":
             raise InputError(f"the server has dropped this worker: {answer.get('why')}")
-        return answer, body
+        return answer, found
 
 
 @contextmanager

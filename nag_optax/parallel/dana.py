@@ -18,11 +18,13 @@ class DanaState(NamedTuple):
         params: θ, the iterate to evaluate.
         velocity: v₀, the sum of the workers' velocities, in units of the parameters.
         updates: gradients received, int32.
+        workers: that are there, int32.
     """
 
     params: Any
     velocity: Any
     updates: jax.Array
+    workers: jax.Array
 
 
 def dana_zero(learning_rate: optax.ScalarOrSchedule, momentum: optax.ScalarOrSchedule = 0.9) -> Method:
@@ -44,7 +46,8 @@ def dana_zero(learning_rate: optax.ScalarOrSchedule, momentum: optax.ScalarOrSch
 
     Returns:
         The functions. The part of a worker is its velocity, one buffer. A worker that leaves takes it out of
-        v₀.
+        v₀. The first worker of a server without workers begins with all of v₀: with the momentum of a
+        checkpoint, or zero.
 
     Raises:
         ValueError: if a Python number is out of range, or a gradient has another tree than the parameters.
@@ -76,10 +79,13 @@ def dana_zero(learning_rate: optax.ScalarOrSchedule, momentum: optax.ScalarOrSch
     check_schedule("momentum", momentum, minimum=0, below=1)
 
     def init(params: optax.Params) -> DanaState:
-        return DanaState(owned(params), zero_buffers(params, None), jnp.zeros([], jnp.int32))
+        counts = (jnp.zeros([], jnp.int32) for _ in range(2))
+        return DanaState(owned(params), zero_buffers(params, None), *counts)
 
     def join(state: DanaState) -> tuple[DanaState, Any]:
-        return state, jax.tree.map(jnp.zeros_like, state.velocity)
+        first = state.workers == 0
+        worker = jax.tree.map(lambda v: jnp.where(first, v, jnp.zeros_like(v)), state.velocity)
+        return state._replace(workers=state.workers + 1), worker
 
     def receive(state: DanaState, worker: Any, update: optax.Updates) -> tuple[DanaState, Any]:
         check_buffers(update, None, state.velocity, worker)
@@ -91,7 +97,8 @@ def dana_zero(learning_rate: optax.ScalarOrSchedule, momentum: optax.ScalarOrSch
             return g, new, (total - v) + new, p + new
 
         _, worker, total, params = step_buffers(leaf, update, worker, state.velocity, state.params)
-        return DanaState(params, total, jnp.asarray(optax.safe_increment(state.updates))), worker
+        updates = jnp.asarray(optax.safe_increment(state.updates))
+        return state._replace(params=params, velocity=total, updates=updates), worker
 
     def send(state: DanaState) -> optax.Params:
         m = at_step("momentum", momentum, state.updates)
@@ -102,6 +109,7 @@ def dana_zero(learning_rate: optax.ScalarOrSchedule, momentum: optax.ScalarOrSch
         return step_buffers(leaf, state.velocity, state.params)[1]
 
     def leave(state: DanaState, worker: Any) -> DanaState:
-        return state._replace(velocity=jax.tree.map(jnp.subtract, state.velocity, worker))
+        velocity = jax.tree.map(jnp.subtract, state.velocity, worker)
+        return state._replace(velocity=velocity, workers=state.workers - 1)
 
     return Method(init, join, receive, send, leave)

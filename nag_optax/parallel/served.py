@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nag_optax._arrays import owned
 from nag_optax.acceleration.evaluation import eval_params
-from nag_optax.acceleration.iterate import OuterState, StoredIterate
+from nag_optax.acceleration.iterate import OuterState
 from nag_optax.acceleration.kernel import AccelerateState
 from nag_optax.parallel import payload
 from nag_optax.parallel.dana import dana_zero
@@ -65,17 +66,20 @@ def dana(schedule: optax.Schedule, momentum: float) -> Served:
     method = dana_zero(schedule, momentum)
 
     def read(state: TrainState) -> Any:
-        # The velocities went with the workers.
-        params = eval_params(state.opt_state, state.params)
-        return method.init(params)._replace(updates=jnp.copy(state.step))
+        fresh = method.init(eval_params(state.opt_state, state.params))
+        (held,) = _found(state.opt_state, AccelerateState)
+        velocity = fresh.velocity
+        if held.offset is not None:  # The first worker to join inherits it.
+            velocity = _whole(jax.tree.map(lambda w: w / momentum, held.offset), velocity)
+        return fresh._replace(velocity=velocity, updates=jnp.copy(state.step))
 
     def write(fresh: TrainState, state: Any) -> TrainState:
         offset = jax.tree.map(lambda v: momentum * v, state.velocity)
-        opt_state = _replaced(
-            fresh.opt_state,
-            AccelerateState,
-            lambda n: n._replace(offset=None if n.offset is None else offset),
-        )
+
+        def replaced(node: AccelerateState) -> AccelerateState:
+            return node if node.offset is None else node._replace(offset=_masked(offset, node.offset))
+
+        opt_state = _replaced(fresh.opt_state, AccelerateState, replaced)
         return fresh._replace(params=method.send(state), opt_state=opt_state)
 
     return Served(method, False, read, write)
@@ -88,12 +92,16 @@ def outer(rate: float, momentum: float, wait: bool) -> Served:
     def read(state: TrainState) -> Any:
         (held,) = _found(state.opt_state, OuterState)
         fresh = method.init(eval_params(state.opt_state, state.params))
-        return fresh._replace(offset=None if fresh.offset is None else held.method_state.offset)
+        offset = None if fresh.offset is None else owned(_whole(held.method_state.offset, fresh.offset))
+        return fresh._replace(offset=offset)
 
     def write(fresh: TrainState, state: Any) -> TrainState:
         def replaced(node: OuterState) -> OuterState:
-            offset = node.method_state.offset if state.offset is None else state.offset
-            held = StoredIterate(state.params, jnp.ones([], bool))
+            held = node.evaluated._replace(
+                iterate=_masked(state.params, node.evaluated.iterate), started=jnp.ones([], bool)
+            )
+            offset = node.method_state.offset
+            offset = offset if state.offset is None else _masked(state.offset, offset)
             return node._replace(evaluated=held, method_state=node.method_state._replace(offset=offset))
 
         opt_state = _replaced(fresh.opt_state, OuterState, replaced)
@@ -106,7 +114,7 @@ def checkpoint(
     served: Served, fresh: TrainState, state: Any, model_state: Any, step: int, norm: float
 ) -> TrainState:
     """The run's state, as a run of its optimizer by itself would have it."""
-    written = served.write(fresh, state)
+    written = served.write(fresh, owned(state))
     count = jnp.asarray(step, jnp.int32)
     opt_state = _replaced(written.opt_state, optax.ScaleByScheduleState, lambda n: n._replace(count=count))
     mean = jnp.asarray(norm, jnp.float32)
@@ -119,7 +127,7 @@ def at_step(opt_state: Any, step: jax.Array) -> Any:
     return _replaced(opt_state, optax.ScaleByScheduleState, lambda n: n._replace(count=step))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
 def receive(
     method: Method,
     wire: payload.Wire,
@@ -130,7 +138,10 @@ def receive(
     theirs: list[jax.Array],
     share: jax.Array,
 ) -> Received:
-    """The update of these arrays; `theirs` are the batch statistics of the worker, and count by `share`."""
+    """The update of these arrays; `theirs` are the batch statistics of the worker, and count by `share`.
+
+    It takes the memory of `state` and `part`.
+    """
     update = payload.decoded(arrays, state.params, wire)
     norm = optax.tree.norm(update)
     statistics = jax.tree.structure(model_state).unflatten(theirs)
@@ -144,6 +155,20 @@ def receive(
 
     state, part, model_state = jax.lax.cond(taken, take, lambda: (state, part, model_state))
     return Received(state, part, model_state, method.send(state), norm, taken)
+
+
+def _masked(tree: Any, like: Any) -> Any:
+    """The tree without the leaves that are masked in `like`, because they are frozen."""
+    return jax.tree.map(lambda mine, x: mine if _is_masked(mine) else x, like, tree, is_leaf=_is_masked)
+
+
+def _whole(tree: Any, default: Any) -> Any:
+    """The tree with those of `default` where it is masked."""
+    return jax.tree.map(lambda x, mine: mine if _is_masked(x) else x, tree, default, is_leaf=_is_masked)
+
+
+def _is_masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)
 
 
 def _replaced(tree: Any, kind: type, replace: Callable[[Any], Any]) -> Any:

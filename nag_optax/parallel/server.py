@@ -98,6 +98,7 @@ class Server:
         self.counts, self._rounds, self._joined = Counts(), 0, 0
         self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self.changed = threading.Condition()
+        # Compiled, what is sent is no part of the state, whose memory the next update takes.
         self._send, self._join, self._leave = (
             jax.jit(f) for f in (served.method.send, served.method.join, served.method.leave)
         )
@@ -181,9 +182,9 @@ class Server:
 
     def _serve(self, sock: socket.socket, worker: Worker, format: payload.Wire) -> None:
         arrays, states = payload.layout(self._sent, format), payload.plain(self.model_state)
-        largest = payload.size(arrays) + payload.size(states)
+        room = bytearray(payload.size(arrays) + payload.size(states))
         while True:
-            header, body = wire.receive(sock, max_body=largest)
+            header, body = wire.receive(sock, room)
             wire.expect(header, "fetch", "push", "leave")
             if header["kind"] == "leave":
                 return
@@ -204,6 +205,8 @@ class Server:
             if ended:
                 wire.send(sock, {"kind": "done"})
                 continue
+            if payload.downlink(format) == "bfloat16":
+                sent = payload.narrow(sent)
             leaves = jax.tree.leaves((sent, states_now))
             wire.send(sock, {"kind": "params", "step": step}, payload.to_bytes(leaves))
 
@@ -228,11 +231,11 @@ class Server:
             got = receive(
                 self._served.method, format, self.state, worker.part, self.model_state, arrays, states, share
             )
+            self.state, worker.part, self.model_state, self._sent = got[:4]
             worker.times.append(time.monotonic())
             if not bool(got.taken):
                 worker.refused, worker.refused_in_a_row = worker.refused + 1, worker.refused_in_a_row + 1
                 return
-            self.state, worker.part, self.model_state, self._sent = got[:4]
             gap = self.updates - worker.seen
             worker.updates, worker.refused_in_a_row = worker.updates + 1, 0
             worker.staleness += (gap - worker.staleness) / min(worker.updates, 20)

@@ -13,6 +13,7 @@ import secrets
 import socket
 import struct
 import time
+from collections.abc import Iterable
 from typing import Any
 
 _HEAD = struct.Struct(">4sIQ")
@@ -38,39 +39,46 @@ class Closed(ProtocolError):
     """The other end is gone."""
 
 
-def send(sock: socket.socket, header: Header, body: bytes = b"") -> None:
-    text = json.dumps(header).encode()
-    sock.sendall(_HEAD.pack(_MAGIC, len(text), len(body)) + text)
-    if body:
-        sock.sendall(body)
+def send(sock: socket.socket, header: Header, body: Iterable[memoryview] = ()) -> None:
+    """Sends a frame; the parts of its body are bytes, one after the other."""
+    text, parts = json.dumps(header).encode(), list(body)
+    # A buffered file sends small parts together, and copies no large one.
+    with sock.makefile("wb") as stream:
+        stream.write(_HEAD.pack(_MAGIC, len(text), sum(map(len, parts))) + text)
+        for part in parts:
+            stream.write(part)
 
 
 def receive(
-    sock: socket.socket, *, max_header: int = MAX_HEADER, max_body: int = 0, deadline: float | None = None
-) -> tuple[Header, bytes]:
-    """The next frame.
+    sock: socket.socket,
+    room: bytearray | bytes = b"",
+    *,
+    max_header: int = MAX_HEADER,
+    deadline: float | None = None,
+) -> tuple[Header, memoryview]:
+    """Receives a frame, and returns its header and its body.
 
     Args:
-        sock: whose timeout is that of a pause within a frame.
-        max_header: of its header, in bytes; not a byte more is read.
-        max_body: of its body, in bytes.
-        deadline: a time of `time.monotonic` at which it must be whole.
+        sock: its timeout limits each pause within a frame.
+        room: takes the body. A frame with a larger body is refused.
+        max_header: the most bytes of a header.
+        deadline: the frame must be complete at this time of `time.monotonic`.
 
     Raises:
         ProtocolError: if it is no frame, or too large.
         Closed: if the other end is gone.
         TimeoutError: if it does not come in time.
     """
-    magic, header_size, body_size = _HEAD.unpack(_exactly(sock, _HEAD.size, deadline))
-    if magic != _MAGIC or header_size > max_header or body_size > max_body:
+    magic, header_size, body_size = _HEAD.unpack(_filled(sock, _new(_HEAD.size), deadline))
+    if magic != _MAGIC or header_size > max_header or body_size > len(room):
         raise ProtocolError("no frame of this protocol, or too large a one")
     try:
-        header = json.loads(_exactly(sock, header_size, deadline))
+        header = json.loads(bytes(_filled(sock, _new(header_size), deadline)))
     except (ValueError, RecursionError) as error:
         raise ProtocolError("a header that is no JSON") from error
     if not isinstance(header, dict) or not isinstance(header.get("kind"), str):
         raise ProtocolError("a header without a kind")
-    return header, _exactly(sock, body_size, deadline)
+    return header, _filled(sock, memoryview(room)[:body_size], deadline)
 
 
 def expect(header: Header, *kinds: str) -> None:
@@ -122,9 +130,12 @@ def _proof(token: bytes, who: str, servers: str, clients: str) -> str:
     return hmac.new(token, f"{who} {servers} {clients}".encode(), "sha256").hexdigest()
 
 
-def _exactly(sock: socket.socket, count: int, deadline: float | None) -> bytes:
-    whole = bytearray(count)
-    rest = memoryview(whole)
+def _new(size: int) -> memoryview:
+    return memoryview(bytearray(size))
+
+
+def _filled(sock: socket.socket, room: memoryview, deadline: float | None) -> memoryview:
+    rest = room
     while rest:
         if deadline is not None:
             if (left := deadline - time.monotonic()) <= 0:
@@ -134,4 +145,4 @@ def _exactly(sock: socket.socket, count: int, deadline: float | None) -> bytes:
         if not got:
             raise Closed("the connection was closed")
         rest = rest[got:]
-    return bytes(whole)
+    return room

@@ -17,10 +17,11 @@ from tests.helpers import assert_trees_equal
 from tests.parallel.conftest import START, TOKEN, address, eventually, plain
 
 
-def test_a_client_gets_what_the_method_sends(serving):
+@pytest.mark.parametrize("method", [dana_zero(0.05), delayed_nesterov(0.05)], ids=["dana", "delayed"])
+def test_a_client_gets_what_the_method_sends(method, serving):
     """To the bit: over the wire in float32 nothing is lost."""
-    method = dana_zero(0.05)
     server = serving(plain(method))
+    first, before = server._sent, jax.tree.map(np.array, server._sent)
     state, worker = method.join(method.init(jax.tree.map(jnp.asarray, START)))
     receive, send = jax.jit(method.receive), jax.jit(method.send)
     with connect(address(server), TOKEN) as client:
@@ -34,6 +35,21 @@ def test_a_client_gets_what_the_method_sends(serving):
             np.testing.assert_array_equal(client.model_state["mean"], i)
         assert client.sent == 5 * (9 + 2) * 4 and client.received == 6 * (9 + 2) * 4
     eventually(lambda: not server.workers)
+    # Whoever is still sending these has them, though the state's memory went to later states.
+    assert_trees_equal(jax.tree.map(np.asarray, first), before)
+
+
+@pytest.mark.parametrize(("wire_format", "sent"), [("bfloat16", 2 * 9), ("int8", 9 + 2 * 4)])
+def test_parameters_come_in_bfloat16_where_updates_are_not_float32(wire_format, sent, serving):
+    """The nearest ones, as float32 arrays; the server's own stay float32, and so do batch statistics."""
+    server = serving()
+    with connect(address(server), TOKEN, wire_format=wire_format) as client:
+        client.push(client.params)
+        for found, kept in zip(jax.tree.leaves(client.params), jax.tree.leaves(server._sent), strict=True):
+            assert found.dtype == np.float32 and kept.dtype == jnp.float32
+            np.testing.assert_array_equal(found, kept.astype(jnp.bfloat16).astype(jnp.float32))
+            assert (found != kept).any()
+        assert client.sent == sent + 2 * 4 and client.received == 2 * (2 * 9 + 2 * 4)
 
 
 def test_no_thread_is_at_work_after_the_end(serving):
@@ -61,10 +77,10 @@ def test_updates_that_are_not_finite_are_refused_and_counted_and_their_sender_is
     server = serving()
     with connect(address(server), TOKEN) as good, connect(address(server), TOKEN) as bad:
         good.push(good.params)
-        before = jax.tree.map(np.asarray, server.state)
+        before = jax.tree.map(np.array, (server.state.params, server.state.velocity))
         bad.push({"w": np.full((2, 3), np.nan, np.float32), "b": np.ones(3, np.float32)})
         bad.push(bad.params, model_state={"mean": np.full(2, np.inf, np.float32)})
-        assert_trees_equal(jax.tree.map(np.asarray, server.state), before)
+        assert_trees_equal((server.state.params, server.state.velocity), before)
         assert server.step == 1 and server.workers[bad.worker].refused == 2
         bad.push(bad.params)  # One good one, and the count begins anew.
         with pytest.raises(InputError, match=f"its last {REFUSALS} updates were not finite"):
