@@ -38,7 +38,8 @@ class Client:
     """
 
     def __init__(self, sock: socket.socket, format: payload.Wire):
-        self._sock, self._format = sock, format
+        self._sock = sock
+        self._format: payload.Wire = format
         self._seed = secrets.randbits(20)
         self._pushes = self._largest = 0
         self.sent = self.received = 0

@@ -1,10 +1,11 @@
-"""The workers that a server starts on its own machine: Ray runs them, and runs them again when they die."""
+"""The workers that a server starts itself. Ray runs them, and runs them again when they die."""
 
 import logging
 import os
 import signal
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,77 @@ from nag_optax.train.spec import Spec
 
 
 @contextmanager
-def own_workers(serving: Serving, spec: Spec, token: Path) -> Iterator[None]:
-    """So many processes that join the server by its address, as others do, until the block ends.
+def own_workers(serving: Serving, spec: Spec, token: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Runs the `--workers` until the block ends. They join the server by its address, as others do.
+
+    Args:
+        serving: how many there are, and in which Ray.
+        spec: of the run.
+        token: the file of the run's token.
+        say: told, in one line, that a worker has failed.
 
     Raises:
         InputError: if Ray is missing, or does not start.
     """
-    # Before Ray is imported: nothing is reported to its makers, and its own ports ask for the token, too.
+    ray = _started(serving, token)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(serving.host, serving.host)
+    options = WorkOptions(
+        f"[{host}]:{serving.port}" if ":" in host else f"{host}:{serving.port}",
+        data_dir=None if spec.data_dir is None else spec.data_dir.resolve(),
+        device=spec.device,  # pyright: ignore[reportArgumentType]
+    )
+
+    class Own:
+        def work(self, options: WorkOptions, secret: str) -> None:
+            from rich.console import Console
+
+            from nag_optax.parallel.client import VARIABLE
+            from nag_optax.parallel.worker import work
+
+            os.environ[VARIABLE] = secret
+            work(options, Console(quiet=True))
+
+    actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1, num_cpus=1)(Own)
+    actors = [actor.remote() for _ in range(serving.workers)]
+    tasks, ended = [own.work.remote(options, token.read_text().strip()) for own in actors], threading.Event()
+
+    def watch() -> None:
+        left = tasks
+        while left and not ended.is_set():
+            over, left = ray.wait(left, timeout=0.5)
+            for task in over:
+                try:
+                    ray.get(task)
+                except ray.exceptions.RayError as error:
+                    if not ended.is_set():
+                        why = str(error).strip().rpartition("\n")[2]
+                        say(f"one of --workers {serving.workers} has failed: {why}")
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        ray.shutdown()
+
+
+def _started(serving: Serving, token: Path) -> Any:
+    """The module of Ray, which has started, or has joined the cluster of `--ray-address`."""
+    # Ray reads these when it is imported.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token.resolve()))
+    if serving.ray_address is None:  # A cluster has a token of its own, or none.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token.resolve()))
     try:
         import ray
+        import ray.exceptions
     except ImportError:
         raise InputError(
             f"--workers {serving.workers}: needs Ray: install the extra, pip install 'nag_optax[parallel]'"
         ) from None
+    where = "" if serving.ray_address is None else f" --ray-address {serving.ray_address}"
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         # A child that begins another program at once is none of JAX's concern.
@@ -42,37 +98,10 @@ def own_workers(serving: Serving, spec: Spec, token: Path) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        raise InputError(f"--workers {serving.workers}: Ray does not start ({error})") from None
+    except (ConnectionError, RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
+        why = str(error).partition("\n")[0]
+        raise InputError(f"--workers {serving.workers}{where}: Ray does not start ({why})") from None
     finally:
         for number, handler in handlers.items():  # Ray takes them for itself.
             signal.signal(number, handler)
-
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(serving.host, serving.host)
-    options = WorkOptions(
-        f"[{host}]:{serving.port}" if ":" in host else f"{host}:{serving.port}",
-        data_dir=None if spec.data_dir is None else spec.data_dir.resolve(),
-        device=spec.device,  # pyright: ignore[reportArgumentType]
-    )
-
-    def work(options: WorkOptions, secret: str) -> None:
-        from rich.console import Console
-
-        from nag_optax.parallel.client import VARIABLE
-        from nag_optax.parallel.worker import work
-
-        os.environ[VARIABLE] = secret
-        work(options, Console(quiet=True))
-
-    class Own:
-        def work(self, options: WorkOptions, secret: str) -> None:
-            work(options, secret)
-
-    actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1, num_cpus=1)(Own)
-    actors = [actor.remote() for _ in range(serving.workers)]
-    tasks = [own.work.remote(options, token.read_text().strip()) for own in actors]
-    try:
-        yield
-    finally:
-        del tasks
-        ray.shutdown()
+    return ray

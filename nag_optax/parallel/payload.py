@@ -1,4 +1,4 @@
-"""Trees as bytes. An update takes four, two or one byte a number; it is rounded at random, to the right mean."""
+"""Trees as bytes: four, two or one a number of an update, which is rounded at random, to the right mean."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -158,7 +158,7 @@ class ServedLoop(Loop):
         RunFolder(self._spec).write(SERVER, json.dumps(known._asdict(), indent=2) + "\n")
         self._tell(known, folder)
         if known.workers:
-            self._stack.enter_context(own_workers(known, self._spec, folder / TOKEN))
+            self._stack.enter_context(own_workers(known, self._spec, folder / TOKEN, self._say))
         return server
 
     def _tell(self, known: Serving, folder: Path) -> None:

@@ -186,7 +186,7 @@ class _Run:
             self._arrivals.take_in(loop, self._dataset, epoch, self._progress.say)
         for length in loop.chunk_lengths(int(state.step) - begin):
             self._look(state)
-            compiled, started = loop.compile_seconds, time.perf_counter()
+            compiled, started, due = loop.compile_seconds, time.perf_counter(), int(state.step) + length
             try:
                 state = loop.run_chunk(state, length)
             except StreamError as error:
@@ -195,13 +195,12 @@ class _Run:
                 raise InputError(f"{error}; {saved}") from None
             compiling = loop.compile_seconds - compiled
             self._epoch_seconds += time.perf_counter() - started - compiling
-            step = int(state.step)
+            if (step := int(state.step)) < due:
+                self._look(state)  # A loop that waits for others gives up after a signal.
             mean_loss = float(state.loss_sum) / ((step - begin) * loop.batch_size)
             if not math.isfinite(mean_loss):
                 raise Diverged(self._divergence(step, epoch))
             self._progress.advance(step, epoch, mean_loss)
-        if self._interrupts and int(state.step) % loop.steps_per_epoch:
-            self._look(state)  # A loop that waits for others has given up.
         self._end_epoch(state, epoch)
         return state
 

@@ -19,18 +19,17 @@ def test_a_slower_worker_arrives_less_often():
     assert list(staleness.arrivals(4, 4.0, 50, 1)) == list(staleness.arrivals(4, 4.0, 50, 1))
 
 
-def test_one_worker_has_one_momentum_whosever_it_is():
-    """And the loss falls; with two workers the velocities differ."""
+def test_with_one_worker_at_work_both_momenta_are_one():
+    """And the loss falls. Where two take turns, the velocities differ."""
     _, shared, own = staleness.CONTENDERS
-
-    def losses(contender: staleness.Contender, workers: int) -> np.ndarray:
-        order = jnp.asarray([[i % workers for i in range(64)]])
-        return np.asarray(staleness.simulation(contender, workers)(jnp.arange(1), order))[0]
-
-    alone = losses(shared, 1)
-    np.testing.assert_array_equal(alone, losses(own, 1))
-    assert alone[-8:].mean() < alone[:8].mean()
-    assert (losses(shared, 2) != losses(own, 2)).any()
+    orders = jnp.asarray([[0] * 64, [0, 1] * 32])
+    of_one, of_two = (
+        np.asarray(staleness.simulation(contender, 2)(jnp.zeros(2, int), orders))
+        for contender in (shared, own)
+    )
+    np.testing.assert_array_equal(of_one[0], of_two[0])
+    assert of_one[0, -8:].mean() < of_one[0, :8].mean()
+    assert (of_one[1] != of_two[1]).any()
 
 
 def test_the_measured_table_says_what_the_page_says(tmp_path: Path):

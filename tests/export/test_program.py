@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,8 +91,14 @@ def bits(arrays: Sequence[Any]) -> list[tuple[Any, tuple[int, ...], bytes]]:
     return [(x.dtype, x.shape, x.tobytes()) for x in arrays]
 
 
-def code_steps(job: Job) -> list[Any]:
-    """The arrays of state and loss after each step, of the code itself."""
+@cache
+def code_steps(name: str) -> list[Any]:
+    """The arrays of state and loss after each step of a job, by the code itself."""
+    return steps_of(JOBS[name])
+
+
+def steps_of(job: Job) -> list[Any]:
+    """The same of any job."""
     fixed = {k: v for k, v in job.params.items() if job.frozen and job.frozen[k]}
     optimizer = optax.with_extra_args_support(job.optimizer)
 
@@ -139,7 +146,7 @@ def test_the_steps_are_those_of_the_code(name: str, tmp_path: Path):
     """After it went through a folder, too."""
     job = JOBS[name]
     export.save(tmp_path, {"train": program(job)})
-    assert program_steps(export.load(tmp_path, "train")) == code_steps(job)
+    assert program_steps(export.load(tmp_path, "train")) == code_steps(name)
 
 
 _ELSEWHERE = """
@@ -160,7 +167,7 @@ def test_another_process_takes_the_same_step_without_the_code(tmp_path: Path):
     subprocess.run([sys.executable, "-c", _ELSEWHERE, *arguments], check=True)
     with np.load(tmp_path / "state.npz") as file:
         found = [x.tobytes() for x in file.values()]
-    assert found == [data for _, _, data in code_steps(job)[0][:-1]]
+    assert found == [data for _, _, data in code_steps("bfloat16")[0][:-1]]
 
 
 # What the default run knows already is left to the exhaustive one: every optimizer of the package, and more.
@@ -177,14 +184,14 @@ OF_OPTAX = {
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_steps_of_each_optimizer(case: Case):
     job = Job(loss, case.make(), {"w": parameters()["w"], "b": jnp.zeros(64), "out": jnp.ones(64)})
-    assert program_steps(program(job)) == code_steps(job)
+    assert program_steps(program(job)) == steps_of(job)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", OF_OPTAX)
 def test_the_steps_of_optax_s(name: str):
     job = Job(loss, OF_OPTAX[name], parameters())
-    assert program_steps(program(job)) == code_steps(job)
+    assert program_steps(program(job)) == steps_of(job)
 
 
 def test_a_prediction_reads_the_state_of_a_step(tmp_path: Path):

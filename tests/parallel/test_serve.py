@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -73,15 +74,20 @@ def served(options: ServeOptions, workers: int, **how: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("method", "wire"), [("dana", "float32"), pytest.param("diloco", "int8", marks=pytest.mark.exhaustive)]
+    ("method", "wire", "workers"),
+    [
+        ("dana", "float32", 1),
+        pytest.param("dana", "bfloat16", 2, marks=pytest.mark.exhaustive),
+        pytest.param("diloco", "int8", 2, marks=pytest.mark.exhaustive),
+    ],
 )
-def test_a_served_run_is_a_run(method, wire, tmp_path, capsys):
+def test_a_served_run_is_a_run(method, wire, workers, tmp_path, capsys):
     """Its folder evaluates, predicts and loads, and each update is a step of it."""
     folder = tmp_path / "run"
     options = dataclasses.replace(SMALL, method=method, run_dir=folder)
     if method == "diloco":
         options = dataclasses.replace(options, optimizer="adamw", local_steps=5, num_epochs=6)
-    summary = served(options, 2, wire=wire)
+    summary = served(options, workers, wire=wire)
     assert options.num_epochs is not None
     assert summary["test_accuracy"] > 0.85 and summary["epochs"] == options.num_epochs
     assert summary["steps"] == options.num_epochs * 23  # 1437 images in batches of 64
@@ -91,6 +97,8 @@ def test_a_served_run_is_a_run(method, wire, tmp_path, capsys):
     assert f"{summary['test_accuracy']:.2%}" in capsys.readouterr().out
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["train_loss"] < rows[0]["train_loss"] and rows[-1]["gradient_norm"] > 0
+    if workers == 1:
+        return
     # And it goes on, where it was.
     longer = dataclasses.replace(options, resume=True, num_epochs=options.num_epochs + 1)
     assert served(longer, 1)["steps"] == (options.num_epochs + 1) * 23
@@ -163,6 +171,46 @@ def test_ray_starts_a_worker_again(tmp_path):
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.mark.exhaustive
+def test_workers_start_in_a_ray_cluster_that_runs_and_their_failures_are_told(tmp_path):
+    images, labels, data = np.zeros((400, 8, 8), np.uint8), np.arange(400) % 10, tmp_path / "data.npz"
+    arrays = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    np.savez(data, allow_pickle=False, **arrays)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    head = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
+    head += [
+        f"--port={port}",
+        "--node-ip-address=127.0.0.1",
+        "--include-dashboard=false",
+        "--disable-usage-stats",
+    ]
+    options = "--dataset arrays --data-dir data.npz --model mlp --num-epochs 3000 --run-dir run --port 0"
+    options += f" --workers 2 --ray-address 127.0.0.1:{port}"
+    # Ray's sockets have paths of at most 107 bytes.
+    with tempfile.TemporaryDirectory() as short, (tmp_path / "ray.log").open("w") as log:
+        processes = [subprocess.Popen([*head, f"--temp-dir={short}"], stdout=log, stderr=log)]
+        try:
+            eventually(lambda: "Ray runtime started" in logs(tmp_path), 120)
+            processes.append(start("serve", *options.split(), folder=tmp_path))
+            port_of(tmp_path / "run")
+            data.rename(tmp_path / "elsewhere.npz")
+            eventually(lambda: logs(tmp_path).count("one of --workers 2 has failed: ") == 2, 240)
+            assert "No such file or directory: '" in logs(tmp_path)
+            processes[1].send_signal(signal.SIGTERM)  # Before there was an update.
+            assert processes[1].wait(120) == 143 and "stopped by SIGTERM at step 0" in logs(tmp_path)
+            (tmp_path / "elsewhere.npz").rename(data)
+            processes.append(start("serve", *options.split(), "--resume", folder=tmp_path))
+            eventually(lambda: "2 workers" in logs(tmp_path), 240)
+            processes[2].send_signal(signal.SIGTERM)
+            assert processes[2].wait(120) == 143
+            assert processes[0].poll() is None  # The cluster goes on.
+        finally:
+            for process in processes[::-1]:
+                process.terminate()
+                process.wait(60)
 
 
 @pytest.mark.parametrize(
