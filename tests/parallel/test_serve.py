@@ -62,7 +62,8 @@ def served(options: ServeOptions, workers: int, **how: Any) -> dict[str, Any]:
     threads = [threading.Thread(target=one, args=(serve, options))]
     threads[0].start()
     port = port_of(folder, before)
-    joins = WorkOptions(f"127.0.0.1:{port}", token_file=folder / "token", **how)
+    # The test ends soon where the server fails.
+    joins = WorkOptions(f"127.0.0.1:{port}", token_file=folder / "token", patience=10.0, **how)
     threads += [threading.Thread(target=one, args=(work, joins)) for _ in range(workers)]
     for thread in threads[1:]:
         thread.start()

@@ -25,7 +25,7 @@ SERVED = {
 @pytest.mark.parametrize("frozen", [(), ("b",)], ids=["whole", "frozen"])
 @pytest.mark.parametrize("name", SERVED)
 def test_a_server_of_one_worker_goes_on_where_its_checkpoint_was(name: str, frozen: tuple[str, ...]):
-    """With its momentum. What is frozen has none in the checkpoint, as in a run of the optimizer by itself."""
+    """With its momentum. What is frozen has none in the checkpoint, as in a run without a server."""
     served, optimizer = SERVED[name]
     method, optimizer = served.method, freeze(optimizer, frozen) if frozen else optimizer
     draw = np.random.default_rng(0).standard_normal
