@@ -151,14 +151,7 @@ def draw_sensitivity(
     value: Callable[[dict[str, Any]], float | None],
     missing: str,
 ) -> None:
-    """A ring marks the best. What gives no value stands above a line, a row for each optimizer.
-
-    Args:
-        axes: where to draw.
-        results: of each optimizer.
-        value: that of a trial; None if it has none.
-        missing: what a trial without a value is called.
-    """
+    """A ring marks the best. What gives no value stands above a line, a row for each optimizer."""
     losers = [r for r in results if any(value(trial) is None for trial in r["trials"])]
     row = min(_ROW, _ROWS / max(1, len(losers)))
     line = 1.0 - (_WORD + row * len(losers) if losers else 0.0)

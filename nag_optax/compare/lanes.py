@@ -57,14 +57,7 @@ class LaneResult(NamedTuple):
 
 
 class LaneRunner:
-    """The compiled programs of one model and dataset, for one optimizer after the other.
-
-    Args:
-        spec: the run, whose optimizer, learning rate and seed do not matter.
-        dataset: what to train on, and what to evaluate on.
-        device: where.
-        curves: whether runs are evaluated along the way, and on the training split; or at the end alone.
-    """
+    """The compiled programs of one model and dataset, for one optimizer after the other."""
 
     def __init__(self, spec: Spec, dataset: Dataset, device: Device, *, curves: bool = True):
         self._model, self._in_lanes = spec.model, spec.model_row.in_lanes
@@ -97,13 +90,7 @@ class LaneRunner:
     def run(
         self, contender: Contender, lanes: Sequence[Lane], report: Callable[[float], None]
     ) -> list[LaneResult]:
-        """Trains the lanes, all at once where that is fast and fits in memory.
-
-        Args:
-            contender: the optimizer.
-            lanes: what to train.
-            report: called after each chunk with the number of runs' worth of work since the last call.
-        """
+        """Trains the lanes, all at once where that is fast and fits; `report` hears of shares of runs."""
         at_once = self._at_once(contender, len(lanes))
         results = []
         for start in range(0, len(lanes), at_once):

@@ -94,11 +94,7 @@ def search(
 ) -> Search:
     """Tries the grid around rung 0, then further rungs while the best is the outermost.
 
-    Args:
-        run: trains at these learning rates and returns a trial for each, in order.
-        score: of a trial, comparable; the smallest is best. None for one that diverged.
-        rung: the learning rate of each whole number, rising.
-        width: rungs on each side of rung 0 to begin with.
+    A score is smallest at the best, and None for a trial that diverged.
     """
     low, high = -width, width
     trials = run([rung(i) for i in range(low, high + 1)])

@@ -176,11 +176,7 @@ _Kind = TypeVar("_Kind", DataSpec, ProblemSpec)
 
 
 def resolve(options: CompareOptions) -> DataSpec | ProblemSpec:
-    """Fills in every default, and checks every value.
-
-    Raises:
-        InputError: names the option, its value and what is allowed.
-    """
+    """Fills in every default, and checks every value; an InputError says what is allowed."""
     _check_types(options)
     spec = _on_data(options) if options.problem is None else _on_problem(options, options.problem)
     _check_values(spec)
@@ -188,11 +184,7 @@ def resolve(options: CompareOptions) -> DataSpec | ProblemSpec:
 
 
 def load_spec(path: Path) -> DataSpec | ProblemSpec:
-    """The comparison that `config.json` holds.
-
-    Raises:
-        InputError: if the file is missing, damaged, or not a comparison's.
-    """
+    """The comparison that `config.json` holds."""
 
     def make(fields: dict[str, Any]) -> DataSpec | ProblemSpec:
         if fields["data_dir"] is not None:

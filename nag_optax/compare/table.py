@@ -21,12 +21,7 @@ _NONE = "–"
 
 
 def rows(target: float | None, results: Sequence[dict[str, Any]]) -> tuple[Row, list[Row]]:
-    """Head and rows; numbers are those at the chosen learning rate of each optimizer.
-
-    Args:
-        target: the test accuracy to which steps are counted; None on a problem.
-        results: of the optimizers.
-    """
+    """Head and rows; numbers are those at the chosen learning rate of each optimizer."""
     if target is not None:
         goal = f"{target:.4g}"
         head = ["optimizer", "learning rate", "validation loss", "test accuracy, %", "training loss"]

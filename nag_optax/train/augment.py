@@ -18,10 +18,6 @@ def crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
 
     r reflects at the border, as the fast CIFAR recipes pad; an eighth of CIFAR's 32 pixels is the usual 4.
 
-    Args:
-        key: of this batch.
-        images: (B, height, width, channels), of any dtype, which stays.
-
     Source: He, Zhang, Ren, Sun, *Deep residual learning for image recognition*, CVPR 2016, section 4.2;
     reflection as in Jordan, *94% on CIFAR-10 in 3.29 seconds on a single GPU*, 2024.
     """
@@ -40,13 +36,6 @@ def resized_crop(key: jax.Array, images: jax.Array) -> jax.Array:
 
     The rectangle has a share of the area uniform in [0.08, 1], in [0.25, 1] for images of at most 64
     pixels, and a ratio of width to height log-uniform in [3/4, 4/3]; a side longer than the image's is cut.
-
-    Args:
-        key: of this batch.
-        images: (B, height, width, channels), of any dtype.
-
-    Returns:
-        float32, bilinear, on the scale of the images.
 
     Source: Szegedy and others, *Going deeper with convolutions*, CVPR 2015, section 6.
     """

@@ -29,14 +29,7 @@ class _Bar(Progress):
 
 
 class LiveBar:
-    """A context manager around the run.
-
-    Args:
-        console: where it is shown.
-        after: what stands after the count; may name fields.
-        beside: gives what is shown below it.
-        **task: what `rich` says of the task.
-    """
+    """A context manager around the run."""
 
     def __init__(self, console: Console, after: str, beside: Callable[[], Any] | None = None, **task: Any):
         self._bar = _Bar(
@@ -72,11 +65,7 @@ class LiveBar:
 
 
 def watched(console: Console, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
-    """The items, with a bar once they take two seconds; one line where there is no terminal.
-
-    Raises:
-        Interrupted: after SIGINT or SIGTERM.
-    """
+    """The items, with a bar once they take two seconds; one line where there is no terminal."""
     started, shown = time.perf_counter(), False
     bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task(what, total=total)

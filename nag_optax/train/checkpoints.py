@@ -44,17 +44,7 @@ class Checkpoints:
         self._folder = folder.resolve()  # Orbax takes absolute paths alone
 
     def save(self, step: int, state: Any, notes: dict[str, Any], best: int | None = None) -> None:
-        """Writes `state` as the newest checkpoint, then drops all but the last three and the best.
-
-        Args:
-            step: of the state.
-            state: a pytree of arrays.
-            notes: for those who restore it.
-            best: the step of the best checkpoint, this one or an earlier one.
-
-        Raises:
-            InputError: if the disk is full or cannot be written; the checkpoints before it stay.
-        """
+        """Writes `state` as the newest checkpoint, then drops all but the last three and the best."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._check_space(state)
@@ -81,16 +71,7 @@ class Checkpoints:
             ) from error
 
     def restore(self, like: Any, say: Callable[[str], None], *, best: bool = False) -> Restored | None:
-        """The newest checkpoint that is whole; None if there is none at all.
-
-        Args:
-            like: a state of the same structure; arrays come back with its shapes and shardings.
-            say: told, in one line, of each damaged checkpoint that is passed over.
-            best: take the best one, if the run has one.
-
-        Raises:
-            InputError: if every checkpoint is damaged, or the newest whole one is of another version.
-        """
+        """The newest checkpoint that is whole; None if there is none at all."""
         damaged = []
         for step in self._best_first() if best else self.steps():
             try:

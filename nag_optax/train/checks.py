@@ -36,11 +36,7 @@ ALLOWED = {
 
 
 def prune_strength(prune: str) -> float:
-    """STRENGTH of `group_l2=STRENGTH`.
-
-    Raises:
-        InputError: if the text is another one.
-    """
+    """STRENGTH of `group_l2=STRENGTH`."""
     name, _, number = prune.partition("=")
     try:
         strength = float(number)
@@ -52,11 +48,7 @@ def prune_strength(prune: str) -> float:
 
 
 def class_labels(classes: str) -> tuple[int, ...]:
-    """The labels of `0-4` or `0,2,7-9`, in increasing order.
-
-    Raises:
-        InputError: if the text is no such list, or names a label twice, or one alone.
-    """
+    """The labels of `0-4` or `0,2,7-9`, in increasing order."""
     labels: list[int] = []
     for part in classes.split(","):
         # Labels are bytes: a range cannot be long.

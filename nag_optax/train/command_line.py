@@ -24,11 +24,7 @@ _CONFIG = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs)
 
 
 def parse(arguments: list[str]) -> Any:
-    """The options that the arguments name; tyro leaves with code 2, and a text, where it cannot read them.
-
-    Raises:
-        InputError: if an option has an empty value, which tyro would take for the working directory.
-    """
+    """The options that the arguments name; tyro leaves with code 2, and a text, where it cannot read them."""
     if empty := [word for word in arguments if word.startswith("--") and word.endswith("=")]:
         raise InputError(f"{empty[0]} has no value; see nag-optax {arguments[0]} --help")
     try:

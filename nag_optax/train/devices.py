@@ -13,11 +13,7 @@ Device = Any  # jax.Device is no type to a static checker
 
 
 def find_devices(kind: str, count: int) -> list[Device]:
-    """`count` local devices of that kind; "auto" takes JAX's default.
-
-    Raises:
-        InputError: if there is no such device, or fewer than `count`.
-    """
+    """`count` local devices of that kind; "auto" takes JAX's default."""
     try:
         devices = jax.local_devices(backend=None if kind == "auto" else kind)
     except RuntimeError:

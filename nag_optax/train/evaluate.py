@@ -20,12 +20,7 @@ from nag_optax.train.transfer import check_same_shapes, standardised_as
 
 
 def evaluate(options: EvaluateOptions, console: Console | None = None) -> dict[str, Any]:
-    """Prints and returns the accuracy and loss of a run's best checkpoint, else the newest, on each split.
-
-    Raises:
-        InputError: if the folder holds no run, or a file is missing, damaged or of another shape.
-        Interrupted: after SIGINT or SIGTERM.
-    """
+    """Prints and returns the accuracy and loss of a run's best checkpoint, else the newest, on each split."""
     with collected_signals() as interrupts:
         return _evaluate(options, console or Console(), interrupts)
 

@@ -68,11 +68,7 @@ class Folder:
         self._spec = spec
 
     def check(self) -> None:
-        """Refuses to mix two runs, or to overwrite one, unless asked to; and anything else in any case.
-
-        Raises:
-            InputError: says what the folder holds and what can be done.
-        """
+        """Refuses to mix two runs, or to overwrite one, unless asked to; and anything else in any case."""
         if self._spec.overwrite and self._spec.resume:
             raise InputError("--overwrite: goes without --resume; name one of the two")
         with self._writing():
@@ -194,11 +190,7 @@ class RunFolder(Folder):
         return rows
 
     def pictures(self) -> list[list[tuple[str, int]]]:
-        """Lines of `pictures.jsonl`: names and sizes of files.
-
-        Raises:
-            InputError: if the file is damaged.
-        """
+        """Lines of `pictures.jsonl`: names and sizes of files."""
         path = self.path / PICTURES
         if not path.exists():
             return []
@@ -237,11 +229,7 @@ class Follower(RunFolder):
 
 
 def stored_options(options: _Options, kind: type[Folder] = RunFolder) -> _Options:
-    """The content of the folder of these options, as options.
-
-    Raises:
-        InputError: if it holds nothing of that kind.
-    """
+    """The content of the folder of these options, as options."""
     folder = options.run_dir or kind.resolve(options).run_dir
     try:
         stored = kind.load(folder / CONFIG)

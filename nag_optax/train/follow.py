@@ -26,13 +26,7 @@ from nag_optax.train.spec import Spec
 
 
 class Arrivals:
-    """The pictures of each epoch of a run.
-
-    Args:
-        folder: of the run.
-        root: of the pictures.
-        resume: whether the run goes on, with its record.
-    """
+    """The pictures of each epoch of a run."""
 
     def __init__(self, folder: RunFolder, root: Path, resume: bool):
         self._folder, self._root = folder, root
@@ -51,14 +45,7 @@ class Arrivals:
         return [name in first for name in names]
 
     def take_in(self, loop: Loop, dataset: Dataset, epoch: int, say: Callable[[str], None]) -> None:
-        """Gives the loop the pictures of an epoch: those of the record, or of the folder as it is now.
-
-        Args:
-            loop: of the run.
-            dataset: what the run began with.
-            epoch: counted from 1, each one after the other, from the one at which the run goes on.
-            say: told what arrived, and what is passed over.
-        """
+        """Gives the loop the pictures of an epoch: those of the record, or of the folder as it is now."""
         if len(self._lines) < epoch:
             self._lines.append(self._arrived(dataset, say))
         self._folder.write(PICTURES, "".join(json.dumps(line) + "\n" for line in self._lines))

@@ -12,11 +12,7 @@ from nag_optax.train.errors import InputError
 
 
 def frozen_mask(patterns: Sequence[str], params: Any) -> Any:
-    """True for each parameter that a pattern names, by its path or by that of a module above it.
-
-    Raises:
-        InputError: if a pattern names none, or all are named.
-    """
+    """True for each parameter that a pattern names, by its path or by that of a module above it."""
     paths = [path for path, _ in _named(params)]
     for pattern in patterns:
         if not any(_names(pattern, path) for path in paths):

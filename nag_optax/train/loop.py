@@ -118,11 +118,7 @@ class Loop:
         return put(state, self._shardings(state))
 
     def run_chunk(self, state: TrainState, num_steps: int) -> TrainState:
-        """Takes `num_steps` steps within one epoch; the state passed in is given up.
-
-        Raises:
-            InputError: if a picture that is streamed cannot be decoded; the state is as it was for one step.
-        """
+        """Takes `num_steps` steps within one epoch; the state passed in is given up."""
         step = int(state.step)
         if self.dataset.streamed:
             for i in range(num_steps):
@@ -185,13 +181,7 @@ class Loop:
         return all(bool(jnp.all(jnp.isfinite(p))) for p in jax.tree.leaves(state.params))
 
     def evaluate(self, state: TrainState, split: Split, look: Callable[[], None] = lambda: None) -> Metrics:
-        """Loss and accuracy at the iterate to evaluate, dropout off, running batch statistics.
-
-        Args:
-            state: of the run.
-            split: images and labels.
-            look: called now and then; what it raises ends the evaluation.
-        """
+        """Loss and accuracy at the iterate to evaluate, dropout off, running batch statistics."""
         return metrics_of(self._graphdef, self.eval_state(state), self.dataset.statistics, split, look)
 
     def evaluate_model(self, model: nnx.Module, split: Split) -> Metrics:

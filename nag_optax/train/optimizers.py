@@ -89,15 +89,7 @@ def core(
     model: Model | None = None,
     prox: Prox | None = None,
 ) -> optax.GradientTransformation:
-    """The optimizer of a row.
-
-    Args:
-        row: of the registry.
-        learning_rate: by step.
-        options: of the row, and of the one inside.
-        model: that it trains; one that needs it is told where its head is.
-        prox: of --prune, in the place of weight decay.
-    """
+    """The optimizer of a row."""
     options = dict(options)
     if row.goes_around:
         inner = optimizer_row(options.pop("inner"))

@@ -23,12 +23,7 @@ _AT_ONCE = 256
 
 
 def predict(options: PredictOptions) -> None:
-    """Writes a CSV: a line an image, with its name, its class and the probability of each class.
-
-    Raises:
-        InputError: if the folder holds no run, or a file is missing, damaged or of another shape.
-        Interrupted: after SIGINT or SIGTERM; with `output`, nothing is written then.
-    """
+    """Writes a CSV: a line an image, with its name, its class and the probability of each class."""
     console = Console(stderr=True)  # The CSV has standard output to itself.
     with collected_signals():
         files = [file for path in options.paths for file in _files(path)]

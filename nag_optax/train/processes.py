@@ -34,9 +34,6 @@ def joined(spec: Spec) -> Iterator[None]:
     """The processes of the run, if it has several, as one.
 
     JAX ends each of them at once if it does not find the others, or if one is gone. One line is said then.
-
-    Raises:
-        InputError: if JAX cannot tell what the cluster is, or the batch cannot be split.
     """
     if spec.coordinator is None:
         yield
@@ -63,15 +60,7 @@ def joined(spec: Spec) -> Iterator[None]:
 
 
 def check_alike(spec: Spec, *data: object) -> None:
-    """Refuses processes that would train different runs: they would wait for each other, or mix them.
-
-    Args:
-        spec: of this process.
-        *data: what it says of its training data.
-
-    Raises:
-        InputError: in every process.
-    """
+    """Refuses processes that would train different runs: they would wait for each other, or mix them."""
     options = {name: value for name, value in spec.to_dict().items() if name not in ("data_dir", "device")}
     digest = zlib.crc32(repr((options, data)).encode()) >> 1  # An int32.
     if largest(digest) != -largest(-digest):

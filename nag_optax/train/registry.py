@@ -250,11 +250,7 @@ def register_optimizer(name: str, make: Factory, **fields: Any) -> None:
 
 
 def model_row(name: str) -> Model:
-    """The row of a model, also of a user's own, "package.module:factory".
-
-    Raises:
-        InputError: if there is none of that name.
-    """
+    """The row of a model, also of a user's own, "package.module:factory"."""
     return Model(name) if ":" in name else _row("--model", MODELS, name)
 
 

@@ -35,31 +35,7 @@ from nag_optax.train.transfer import Weights, check_same_data, facts_of, standar
 def train(
     options: Options, console: Console | None = None, *, make_loop: Callable[..., Loop] = Loop
 ) -> dict[str, Any]:
-    """Carries out a run, or what is left of it, and returns its summary.
-
-    Args:
-        options: what to train; a None takes its default.
-        console: where to show progress and result; None is standard output.
-        make_loop: takes what `Loop` takes, and makes what takes the steps.
-
-    Returns:
-        The content of `summary.json`.
-
-    Raises:
-        InputError: if an option or a file is wrong; nothing is overwritten then.
-        Diverged: if the loss is no longer finite.
-        Interrupted: after SIGINT or SIGTERM, once a checkpoint is saved.
-
-    Example:
-        >>> import tempfile, pathlib
-        >>> from nag_optax.train.options import Options
-        >>> from nag_optax.train.runner import train
-        >>> folder = pathlib.Path(tempfile.mkdtemp()) / "run"
-        >>> with open("/dev/null", "w") as silent:
-        ...     summary = train(Options(model="mlp", num_epochs=3, run_dir=folder), Console(file=silent))
-        >>> summary["test_accuracy"] > 0.9
-        True
-    """
+    """Carries out a run, or what is left of it, and returns its summary."""
     started = time.perf_counter()
     console = console or Console()
     with collected_signals() as interrupts, joined(spec := resolve(options)):

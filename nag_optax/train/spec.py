@@ -111,11 +111,7 @@ class Spec(Stored):
 
 
 def resolve(options: Options) -> Spec:
-    """Fills in every default, and checks every value.
-
-    Raises:
-        InputError: names the option, its value and what is allowed.
-    """
+    """Fills in every default, and checks every value; an InputError says what is allowed."""
     for name, hint in get_type_hints(Options).items():
         if not matches(value := getattr(options, name), hint):
             raise InputError(f"{flag(name)} {value}: must be {allowed(name)}")
@@ -158,11 +154,7 @@ def resolve(options: Options) -> Spec:
 
 
 def load_spec(path: Path) -> Spec:
-    """The run that `config.json` holds.
-
-    Raises:
-        InputError: if the file is missing, damaged, or not a trainer's.
-    """
+    """The run that `config.json` holds."""
     return load_stored(path, "run", lambda fields: spec_of(fields, path.parent))
 
 

@@ -12,13 +12,7 @@ def best_row(rows: Rows) -> dict[str, Any] | None:
 
 
 def stop_reason(rows: Rows, target: float | None, patience: int | None) -> str | None:
-    """Why the run stops after these rows, or None.
-
-    Args:
-        rows: of the epochs so far.
-        target: the validation accuracy that is enough.
-        patience: epochs that may pass without a better one.
-    """
+    """Why the run stops after these rows, or None."""
     if (best := best_row(rows)) is None:
         return None
     accuracy, epoch = f"validation accuracy {best['validation_accuracy']:.2%}", best["epoch"]

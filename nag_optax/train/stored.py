@@ -50,16 +50,7 @@ def shown(value: Any) -> str:
 
 
 def load_stored(path: Path, kind: str, make: Callable[[dict[str, Any]], _Config]) -> _Config:
-    """The result of `make` for the fields of a `config.json`.
-
-    Args:
-        path: of the file.
-        kind: "run" or "comparison".
-        make: may raise KeyError, TypeError, ValueError or InputError for fields that are none of its kind.
-
-    Raises:
-        InputError: if there is no file, or it is damaged or of the other kind.
-    """
+    """The result of `make` for the fields of a `config.json`."""
     if path.parent.is_file():
         raise InputError(f"{path.parent}: is a file; name the folder of a {kind}")
     unreadable = f"{path}: not a readable configuration of a {kind}"

@@ -21,12 +21,7 @@ def check_installed() -> None:
 
 @contextmanager
 def event_file(folder: Path, step: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Opens a file of events, and gives what adds a row of the metrics to it.
-
-    Args:
-        folder: of the run.
-        step: where the run goes on; what earlier files say of later steps counts no more.
-    """
+    """Opens a file of events, and gives what adds a row of the metrics to it."""
     from tensorboardX import SummaryWriter
 
     with SummaryWriter(str(folder), purge_step=step + 1) as writer:

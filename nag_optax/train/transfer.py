@@ -44,16 +44,7 @@ def standardised_as(dataset: Dataset, facts: dict[str, Any]) -> Dataset:
 
 
 def check_same_data(dataset: Dataset, facts: dict[str, Any], where: str) -> None:
-    """Refuses to go on with a run on other training data, which would be another run.
-
-    Args:
-        dataset: that was loaded.
-        facts: of the run's newest checkpoint.
-        where: the option that chose the dataset, and its value.
-
-    Raises:
-        InputError: says what differs.
-    """
+    """Refuses to go on with a run on other training data, which would be another run."""
     check_same_shapes(dataset, facts, where)
     count = len(dataset.train.labels)
     if count != facts.get("train_images", count):
@@ -94,16 +85,7 @@ class StoredRun(NamedTuple):
 
 
 def stored_run(folder: Path, devices: list[Device], say: Callable[[str], None]) -> StoredRun:
-    """The best checkpoint of a run, else its newest; its data are not needed.
-
-    Args:
-        folder: of the run.
-        devices: where to load it.
-        say: told, in one line, of each damaged checkpoint that is passed over.
-
-    Raises:
-        InputError: if the folder holds no run, or no complete checkpoint.
-    """
+    """The best checkpoint of a run, else its newest; its data are not needed."""
     spec = load_spec(folder / CONFIG)
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     if (facts := checkpoints.data_facts()) is not None:
@@ -118,17 +100,7 @@ def stored_run(folder: Path, devices: list[Device], say: Callable[[str], None]) 
 
 
 def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Callable[[str], None]) -> Weights:
-    """The weights of a run's best checkpoint, else its newest, with a new head if the classes differ.
-
-    Args:
-        folder: of the run to start from; its data are not needed.
-        loop: of the run that starts.
-        devices: where to load the weights.
-        say: told, in one line, what is taken.
-
-    Raises:
-        InputError: if the folder holds no run, or one of another model or image shape.
-    """
+    """The weights of a run's best checkpoint, else its newest, with a new head if the classes differ."""
     try:
         spec, facts, source, state = stored_run(folder, devices, say)
     except InputError as error:

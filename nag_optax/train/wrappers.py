@@ -87,10 +87,6 @@ def averaged(
 
     This is the bias-corrected average: a = Σ Dᵗ⁻ⁱ·pᵢ / Σ Dᵗ⁻ⁱ over the steps i = 1 … t.
 
-    Args:
-        inner: the optimizer.
-        decay: D, in (0, 1).
-
     Source: Polyak, Juditsky, *Acceleration of stochastic approximation by averaging*, 1992; the correction
     as in Kingma, Ba, *Adam*, ICLR 2015.
     """

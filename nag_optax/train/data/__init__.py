@@ -76,19 +76,7 @@ def load_dataset(
     device: Device | None = None,
     **of_the_run: Any,
 ) -> Dataset:
-    """The dataset of a run, resized if it asks for that.
-
-    Args:
-        spec: names the dataset.
-        facts: of the data behind a model, whose classes count; None takes those of the training images.
-        console: told what takes long and what is left out; None is standard output.
-        device: whose memory decides whether images stay in it; None is JAX's first.
-        **of_the_run: other fields of the `Request`.
-
-    Raises:
-        InputError: names the file or option, what is wrong, and what is expected.
-        Interrupted: after SIGINT or SIGTERM.
-    """
+    """The dataset of a run, resized if it asks for that."""
     load = load_factory(dataset_row(spec.dataset).load, "--dataset")
     resident = partial(stays_resident, spec.resident, device or jax.local_devices()[0])
     request = _request(spec, console or Console(), resident, facts)._replace(**of_the_run)

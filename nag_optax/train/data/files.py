@@ -73,11 +73,7 @@ class Pictures:
         return self.root / os.fsdecode(self.names[row])
 
     def read(self, row: int) -> np.ndarray:
-        """One picture, decoded.
-
-        Raises:
-            InputError: if it cannot be decoded, or differs from the others in its size or its colours.
-        """
+        """One picture, decoded."""
         path, (height, width, channels) = self.path(row), self.image_shape
         picture = decode(path, self.image_size)
         if isinstance(picture, Undecodable):

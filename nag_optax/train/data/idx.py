@@ -27,11 +27,7 @@ def load(request: Request) -> Splits:
 
 
 def read_idx_pair(folder: Path, *prefixes: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, height, width, channels) uint8 and labels (N,) int32 of one split.
-
-    Raises:
-        InputError: if a file is missing, ambiguous, damaged or no IDX file, or the counts differ.
-    """
+    """Images (N, height, width, channels) uint8 and labels (N,) int32 of one split."""
     images_path = _find(folder, prefixes, "images", "idx3")
     labels_path = _find(folder, prefixes, "labels", "idx1")
     images, labels = read_idx(images_path), read_idx(labels_path)
@@ -52,11 +48,7 @@ def read_idx_pair(folder: Path, *prefixes: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of unsigned bytes in an IDX file.
-
-    Raises:
-        InputError: if the file cannot be read, is no IDX file of bytes, or is cut short.
-    """
+    """The array of unsigned bytes in an IDX file."""
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":

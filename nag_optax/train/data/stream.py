@@ -42,14 +42,10 @@ def epoch_order(seed: int, epoch: int, num_examples: int, batch_size: int) -> np
 
 
 def grown_order(seed: int, epoch: int, num_examples: int, length: int, latest: tuple[int, int]) -> np.ndarray:
-    """As many rows as an epoch had at first, of examples that have become more, in an order of (seed, epoch).
+    """The rows of an epoch that keeps its length while the examples become more; a function of (seed, epoch).
 
-    Args:
-        seed: of the run.
-        epoch: counted from 0.
-        num_examples: so far.
-        length: of the epoch.
-        latest: the epoch in which the last ones came, and how many; it takes all of them, if it can.
+    `latest` holds the epoch, counted from 0, in which the last examples came, and how many. That epoch
+    takes all of them, if it can.
     """
     rng = np.random.default_rng([seed, epoch])
     rows = rng.permutation(num_examples)
@@ -59,16 +55,7 @@ def grown_order(seed: int, epoch: int, num_examples: int, length: int, latest: t
 
 
 class Stream:
-    """The batches of a run, one step after the other.
-
-    Args:
-        split: images, an array or `Pictures`, and labels.
-        order: gives the rows of an epoch, as `epoch_order` does; it is sent to the workers.
-        batch_size: examples a step.
-        steps: which ones.
-        num_workers: processes that decode; 0 is threads of this one.
-        place: brings a batch to the devices.
-    """
+    """The batches of a run, one step after the other."""
 
     def __init__(
         self,
@@ -92,11 +79,7 @@ class Stream:
         self._batches: deque[Future[Split]] = deque()
 
     def take(self) -> Split:
-        """The batch of the next step, on the devices.
-
-        Raises:
-            StreamError: names the picture that cannot be decoded, or says that a worker ended.
-        """
+        """The batch of the next step, on the devices; StreamError names a picture that cannot be decoded."""
         for step in itertools.islice(self._to_come, 1 + _ON_DEVICE - len(self._batches)):
             self._batches.append(self._thread.submit(self._pull, step))
         return self._batches.popleft().result()
