@@ -1,23 +1,21 @@
 """A comparison: what a user types, the options and their --help; then resolved and checked."""
 
 import dataclasses
-from collections.abc import Callable
 from ctypes import c_float
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from nag_optax.train.checks import flag, positive
+from nag_optax.train.checks import RULES, Rule, check, flag, is_positive, whole
 from nag_optax.train.errors import InputError
-from nag_optax.train.hints import Float, Int, IntInTable, OptionalPath, given_or, matches, one_of
+from nag_optax.train.hints import Float, Int, IntInTable, OptionalPath, given_or, one_of
 from nag_optax.train.options import Options, ScheduleName
-from nag_optax.train.options import allowed as allowed_to_train
 from nag_optax.train.registry import DATASETS, MODELS, OPTIMIZERS, dataset_row
 from nag_optax.train.spec import Spec
 from nag_optax.train.spec import resolve as resolve_run
-from nag_optax.train.stored import Stored, load_stored, shown
+from nag_optax.train.stored import Stored, load_stored
 
 RESTARTED = "nag-restart"
 ProblemName = Literal["quadratic", "rosenbrock", "logistic"]
@@ -97,33 +95,11 @@ class CompareOptions:
     """Replace the comparison that --run-dir holds."""
 
 
-_ALLOWED = {
-    "optimizers": f"different names of {', '.join((*OPTIMIZERS, RESTARTED))}",
-    "learning_rates": "auto, or different finite float32 numbers above 0",
-    "seeds": "a whole number from 1 to 100",
-    "num_steps": "a whole number from 1 to 1000000",
-    "target": "a test accuracy in (0, 1]",
-    "problem": f"one of {', '.join(get_args(ProblemName))}",
-}
-
-
-def allowed(name: str) -> str:
-    """The values of the option of that name, in words."""
-    return _ALLOWED[name] if name in _ALLOWED else allowed_to_train(name)
-
-
 # It orthogonalises matrices; the parameters of a problem are a vector.
 _NOT_ON_PROBLEMS = ("muon",)
 _ON_DATA = (
-    "dataset",
-    "data_dir",
-    "skip_unreadable",
-    "model",
-    "image_size",
-    "num_epochs",
-    "batch_size",
-    "seeds",
-    "target",
+    *("dataset", "data_dir", "skip_unreadable", "model", "image_size"),
+    *("num_epochs", "batch_size", "seeds", "target"),
 )
 _OF_A_RUN = (
     *("dataset", "data_dir", "skip_unreadable", "model", "image_size", "schedule"),
@@ -131,36 +107,47 @@ _OF_A_RUN = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ComparisonSpec(Stored):
-    """The fields of `CompareOptions` that every comparison has."""
+def _are_contenders(names: tuple[str, ...]) -> bool:
+    return 0 < len(names) == len(set(names)) and set(names) <= {*OPTIMIZERS, RESTARTED}
 
-    options = tuple(field.name for field in dataclasses.fields(CompareOptions))
+
+def _are_rates(rates: Any) -> bool:
+    if isinstance(rates, str):
+        return rates == "auto"
+    return 0 < len(rates) == len({c_float(rate).value for rate in rates}) and all(map(is_positive, rates))
+
+
+_RULES = RULES | {
+    "optimizers": Rule(_are_contenders, f"different names of {', '.join((*OPTIMIZERS, RESTARTED))}"),
+    "learning_rates": Rule(_are_rates, "auto, or different finite float32 numbers above 0"),
+    "seeds": whole(1, 100),
+    "num_steps": whole(1, 1_000_000),
+    "target": Rule(lambda value: 0 < value <= 1, "a test accuracy in (0, 1]"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonSpec(Stored, CompareOptions):
+    """The options that every comparison has; `field()` takes the default of None away."""
+
+    options = tuple(option.name for option in dataclasses.fields(CompareOptions))
     how = frozenset({"data_dir", "device"})
 
-    optimizers: tuple[str, ...]
-    learning_rates: Literal["auto"] | tuple[float, ...]
-    schedule: ScheduleName
-    seed: int
-    device: str
-    run_dir: Path
-    resume: bool
-    overwrite: bool
+    optimizers: tuple[str, ...] = field()
+    schedule: ScheduleName = field()
+    run_dir: Path = field()
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec(ComparisonSpec):
     """On images; each optimizer trains the run of `train`, with other learning rates and seeds."""
 
-    dataset: str
-    data_dir: Path | None
-    skip_unreadable: bool
-    model: str
-    image_size: int | None
-    num_epochs: int
-    batch_size: int
-    seeds: int
-    target: float
+    dataset: str = field()
+    model: str = field()
+    num_epochs: int = field()
+    batch_size: int = field()
+    seeds: int = field()
+    target: float = field()
     train: Spec
 
 
@@ -168,32 +155,24 @@ class DataSpec(ComparisonSpec):
 class ProblemSpec(ComparisonSpec):
     """On a function of two variables."""
 
-    problem: ProblemName
-    num_steps: int
-
-
-_Kind = TypeVar("_Kind", DataSpec, ProblemSpec)
+    problem: ProblemName = field()
+    num_steps: int = field()
 
 
 def resolve(options: CompareOptions) -> DataSpec | ProblemSpec:
     """Fills in every default, and checks every value; an InputError says what is allowed."""
-    _check_types(options)
-    spec = _on_data(options) if options.problem is None else _on_problem(options, options.problem)
-    _check_values(spec)
-    return spec
+    check(options, _RULES)
+    return _on_data(options) if options.problem is None else _on_problem(options, options.problem)
 
 
 def load_spec(path: Path) -> DataSpec | ProblemSpec:
     """The comparison that `config.json` holds."""
 
     def make(fields: dict[str, Any]) -> DataSpec | ProblemSpec:
-        if fields["data_dir"] is not None:
-            fields["data_dir"] = Path(fields["data_dir"])
-        fields["optimizers"] = tuple(fields["optimizers"])
-        if fields["learning_rates"] != "auto":
-            fields["learning_rates"] = tuple(fields["learning_rates"])
-        given = {name: value for name, value in fields.items() if value is not None}
-        return resolve(CompareOptions(**given, run_dir=path.parent))
+        lists: dict[str, Any] = {
+            name: tuple(value) for name, value in fields.items() if isinstance(value, list)
+        }
+        return resolve(CompareOptions(**fields | lists, run_dir=path.parent))
 
     return load_stored(path, "comparison", make)
 
@@ -204,15 +183,14 @@ def _on_data(options: CompareOptions) -> DataSpec:
     given: dict[str, Any] = {name: getattr(options, name) for name in _OF_A_RUN} | {"resident": "yes"}
     given |= {"dataset": options.dataset or "digits", "model": options.model or "mlp"}
     train = resolve_run(Options(**given))
-    values = vars(options) | {name: getattr(train, name) for name in _OF_A_RUN}
-    values |= {
+    resolved: dict[str, Any] = {name: getattr(train, name) for name in _OF_A_RUN} | {
         "train": train,
         "optimizers": given_or(options.optimizers, DEFAULT_CONTENDERS),
         "seeds": given_or(options.seeds, 3),
         "target": given_or(options.target, dataset_row(train.dataset).target),
-        "run_dir": options.run_dir or Path("runs") / f"compare-{train.dataset}-{train.model}",
+        "run_dir": Path(options.run_dir or f"runs/compare-{train.dataset}-{train.model}"),
     }
-    return _made(DataSpec, values)
+    return DataSpec(**vars(options) | resolved)
 
 
 def _on_problem(options: CompareOptions, problem: ProblemName) -> ProblemSpec:
@@ -225,53 +203,11 @@ def _on_problem(options: CompareOptions, problem: ProblemName) -> ProblemSpec:
                 f"--optimizers {name}: orthogonalises matrices; the parameters of "
                 f"--problem {problem} are a vector"
             )
-    values = vars(options) | {
-        "optimizers": given_or(
-            options.optimizers, tuple(n for n in DEFAULT_CONTENDERS if n not in _NOT_ON_PROBLEMS)
-        ),
+    usual = tuple(name for name in DEFAULT_CONTENDERS if name not in _NOT_ON_PROBLEMS)
+    resolved: dict[str, Any] = {
+        "optimizers": given_or(options.optimizers, usual),
         "schedule": options.schedule or "constant",
         "num_steps": given_or(options.num_steps, 1000),
-        "run_dir": options.run_dir or Path("runs") / f"compare-{problem}",
+        "run_dir": Path(options.run_dir or f"runs/compare-{problem}"),
     }
-    return _made(ProblemSpec, values)
-
-
-def _made(kind: type[_Kind], values: dict[str, Any]) -> _Kind:
-    """A comparison of that kind, from the values that it has."""
-    return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
-
-
-def _check_types(options: CompareOptions) -> None:
-    for name, hint in get_type_hints(CompareOptions).items():
-        value = getattr(options, name)
-        if name == "optimizers":
-            fits = value is None or (
-                isinstance(value, tuple) and all(v in (*OPTIMIZERS, RESTARTED) for v in value)
-            )
-        elif name == "learning_rates":
-            fits = value == "auto" or (
-                isinstance(value, tuple) and all(isinstance(v, int | float) for v in value)
-            )
-        else:
-            fits = matches(value, hint)
-        if not fits:
-            raise InputError(f"{flag(name)} {shown(value)}: must be {allowed(name)}")
-
-
-def _check_values(spec: ComparisonSpec) -> None:
-    def need(condition: Callable[[Any], bool], name: str) -> None:
-        value = getattr(spec, name, None)
-        if value is not None and not condition(value):
-            raise InputError(f"{flag(name)} {shown(value)}: must be {allowed(name)}")
-
-    need(lambda names: 0 < len(names) == len(set(names)), "optimizers")
-    if spec.learning_rates != "auto":
-        need(bool, "learning_rates")
-        for rate in spec.learning_rates:
-            if not positive(rate):
-                raise InputError(f"--learning-rates {rate}: must be {allowed('learning_rates')}")
-        need(lambda rates: len({c_float(rate).value for rate in rates}) == len(rates), "learning_rates")
-    need(lambda count: 1 <= count <= 100, "seeds")
-    need(lambda count: 1 <= count <= 1_000_000, "num_steps")
-    need(lambda seed: 0 <= seed <= 2**32 - getattr(spec, "seeds", 1), "seed")
-    need(lambda target: 0 < target <= 1, "target")
+    return ProblemSpec(**vars(options) | resolved)

@@ -17,7 +17,7 @@ from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.export import device
 from nag_optax.export.program import Program, trace
 from nag_optax.export.stored import save
-from nag_optax.train.checks import ALLOWED, flag, positive
+from nag_optax.train.checks import check, flag, shown
 from nag_optax.train.data import Statistics
 from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import InputError
@@ -132,7 +132,6 @@ def _tuned(spec: Spec, options: ExportOptions) -> Spec:
         freeze=tuple(part.strip() for pattern in options.freeze for part in pattern.split(",")),
         low_memory=spec.low_memory or options.low_memory,
         prune=None,
-        prune_strength=None,
         ema=0.0,
     )
 
@@ -150,13 +149,10 @@ def _fixed_statistics(model: nnx.Module, model_state: Any) -> Any:
 
 
 def _check(options: ExportOptions) -> None:
-    for name in ("batch_size", "learning_rate"):
-        if not positive(value := getattr(options, name)):
-            raise InputError(f"{flag(name)} {value}: must be {ALLOWED[name]}")
+    check(options)
     for name in ("freeze", "learning_rate", "low_memory"):
         if options.what == "predict" and (value := getattr(options, name)):
-            shown = ",".join(value) if isinstance(value, tuple) else value
-            raise InputError(f"{flag(name)} {shown}: goes with --what train-step")
+            raise InputError(f"{flag(name)} {shown(value)}: goes with --what train-step")
     if options.target == "stablehlo":
         if options.batch_size is not None:
             raise InputError(f"--batch-size {options.batch_size}: --target stablehlo takes every size")

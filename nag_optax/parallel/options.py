@@ -5,17 +5,17 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
+from nag_optax.train.checks import check, shown
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import RunFolder
-from nag_optax.train.hints import Float, Int, OptionalPath, choices, given_or, matches
+from nag_optax.train.hints import Float, Int, OptionalPath, given_or
 from nag_optax.train.options import Options
 from nag_optax.train.registry import optimizer_row
 from nag_optax.train.spec import resolve
-from nag_optax.train.stored import shown
 
 MethodName = Literal["dana", "delayed", "diloco"]
 Wire = Literal["float32", "bfloat16", "int8"]
@@ -134,10 +134,7 @@ def serving(options: ServeOptions, stored: dict[str, Any]) -> Serving:
     Raises:
         InputError: names the option, its value and what is allowed.
     """
-    hints = get_type_hints(ServeOptions)
-    for name in Serving._fields:
-        if not matches(value := getattr(options, name), hints[name]):
-            raise _mistake(name, value, f"must be {_kind(hints[name])}")
+    check(options)
     known = {name: given_or(getattr(options, name), stored.get(name)) for name in Serving._fields}
     method = given_or(known["method"], "dana")
     if stored and method != stored["method"]:
@@ -191,11 +188,6 @@ class ServedFolder(RunFolder):
     """The files of a served run, which is one of its optimizer."""
 
     resolve = staticmethod(lambda options: resolve(training(options)))
-
-
-def _kind(hint: Any) -> str:
-    names = choices(hint)
-    return f"one of {', '.join(names)}" if names else "a text" if str in get_args(hint) else "a number"
 
 
 def _mistake(name: str, value: Any, what: str) -> InputError:

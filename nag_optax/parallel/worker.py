@@ -21,8 +21,9 @@ from nag_optax.train.data import Dataset, load_dataset, source_of
 from nag_optax.train.devices import Device, find_devices
 from nag_optax.train.errors import InputError
 from nag_optax.train.loop import Loop
+from nag_optax.train.options import Options
 from nag_optax.train.signals import collected_signals, interrupted
-from nag_optax.train.spec import Spec, spec_of
+from nag_optax.train.spec import Spec, resolve
 from nag_optax.train.step import gradients
 from nag_optax.train.transfer import check_same_shapes, standardised_as
 
@@ -109,7 +110,7 @@ class _Work:
         return True
 
     def _made(self, server: Client) -> "WorkerLoop":
-        spec = spec_of(server.config, Path())
+        spec = resolve(Options(**server.config, run_dir=Path()))
         if self._options.data_dir is not None:
             spec = dataclasses.replace(spec, data_dir=self._options.data_dir)
         spec = dataclasses.replace(spec, device=self._options.device, resident="yes")

@@ -1,38 +1,81 @@
-"""The allowed values of each option, in words, and the values of options that are texts."""
+"""The values that each option allows, and the values of options that are texts."""
 
 import math
-import re
+from collections.abc import Callable, Mapping
 from ctypes import c_float
+from typing import Any, NamedTuple, get_type_hints
 
 from nag_optax.train.errors import InputError
+from nag_optax.train.hints import choices
 
-ALLOWED = {
-    "learning_rate": "a finite float32 above 0",
-    "momentum": "a float32 in [0, 1)",
-    "weight_decay": "a finite float32 of at least 0",
-    "smoothing": "a float32 in [0, 1)",
-    "clip_norm": "a finite float32 above 0",
-    "classes": "different labels and ranges, at least two in all, such as 0-4 or 0,2,7-9",
-    "freeze": "paths of parameters, such as conv1/kernel or conv*",
-    "prune": "group_l2=STRENGTH, with STRENGTH a finite float32 above 0",
-    "warmup_epochs": "a number of at least 0 and less than the number of epochs",
-    "num_epochs": "a whole number of at least 1",
-    "batch_size": "a whole number of at least 1",
-    "image_size": "a whole number from 1 to 1024",
-    "mixup": "a finite float32 of at least 0",
-    "label_smoothing": "a float32 in [0, 1)",
-    "ema": "a float32 in [0, 1)",
-    "accumulate": "a whole number of at least 1",
-    "validation": "a number in [0, 1)",
-    "target_accuracy": "a number in (0, 1]",
-    "patience": "a whole number of at least 1",
-    "data_workers": "a whole number from 0 to 1000",
-    "num_devices": "a whole number of at least 1",
-    "coordinator": "HOST:PORT, with a port from 1 to 65535, or auto",
-    "num_processes": "a whole number of at least 1",
-    "process_id": "a whole number from 0 to one less than --num-processes",
-    "seed": "a whole number from 0 to 4294967295",
+
+class Rule(NamedTuple):
+    """Whether a value is allowed, and the allowed ones in words."""
+
+    fits: Callable[[Any], bool]
+    words: str
+
+
+def whole(least: int, most: float = math.inf) -> Rule:
+    """A whole number in a range."""
+    words = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
+    return Rule(lambda value: isinstance(value, int) and least <= value <= most, f"a whole number {words}")
+
+
+def is_positive(value: float) -> bool:
+    """Whether a float32 holds it as a finite number above 0."""
+    return 0 < c_float(value).value < math.inf
+
+
+POSITIVE = Rule(is_positive, "a finite float32 above 0")
+NOT_NEGATIVE = Rule(lambda value: 0 <= c_float(value).value < math.inf, "a finite float32 of at least 0")
+BELOW_ONE = Rule(lambda value: 0 <= c_float(value).value < 1, "a float32 in [0, 1)")
+
+
+def _is_address(value: str) -> bool:
+    _, colon, port = value.rpartition(":")
+    return value == "auto" or bool(colon and port.isdecimal() and 0 < int(port) < 2**16)
+
+
+RULES = {
+    "data_workers": whole(0, 1000),
+    "image_size": whole(1, 1024),
+    "learning_rate": POSITIVE,
+    "momentum": BELOW_ONE,
+    "weight_decay": NOT_NEGATIVE,
+    "smoothing": BELOW_ONE,
+    "clip_norm": POSITIVE,
+    "num_epochs": whole(1),
+    "batch_size": whole(1),
+    "accumulate": whole(1),
+    "seed": whole(0, 2**32 - 1),
+    "mixup": NOT_NEGATIVE,
+    "label_smoothing": BELOW_ONE,
+    "ema": BELOW_ONE,
+    "num_devices": whole(1),
+    "coordinator": Rule(_is_address, "HOST:PORT, with a port from 1 to 65535, or auto"),
+    "num_processes": whole(1),
+    "process_id": whole(0),
+    "validation": Rule(lambda value: 0 <= value < 1, "a number in [0, 1)"),
+    "target_accuracy": Rule(lambda value: 0 < value <= 1, "a number in (0, 1]"),
+    "patience": whole(1),
 }
+
+
+def check(options: Any, rules: Mapping[str, Rule] = RULES) -> None:
+    """Refuses a value that a rule or the hint of its option does not allow; None is a default."""
+    allowed = {name: choices(hint) for name, hint in get_type_hints(type(options)).items()}
+    for name, value in vars(options).items():
+        if value is None:
+            continue
+        if name in rules:
+            rule = rules[name]
+        elif names := allowed[name]:
+            rule = Rule(names.__contains__, f"one of {', '.join(names)}")
+        else:
+            continue
+        if not rule.fits(value):
+            raise InputError(f"{flag(name)} {shown(value)}: must be {rule.words}")
 
 
 def prune_strength(prune: str) -> float:
@@ -42,25 +85,9 @@ def prune_strength(prune: str) -> float:
         strength = float(number)
     except ValueError:
         strength = math.nan
-    if name != "group_l2" or not positive(strength):
-        raise InputError(f"--prune {prune}: must be {ALLOWED['prune']}")
+    if name != "group_l2" or not is_positive(strength):
+        raise InputError(f"--prune {prune}: must be group_l2=STRENGTH, with STRENGTH {POSITIVE.words}")
     return strength
-
-
-def class_labels(classes: str) -> tuple[int, ...]:
-    """The labels of `0-4` or `0,2,7-9`, in increasing order."""
-    labels: list[int] = []
-    for part in classes.split(","):
-        # Labels are bytes: a range cannot be long.
-        found = re.fullmatch(r"\s*(\d{1,3})(?:\s*-\s*(\d{1,3}))?\s*", part, re.ASCII)
-        if found is None:
-            break
-        first, last = int(found[1]), int(found[2] or found[1])
-        labels += range(first, last + 1) or [first, first]
-    else:
-        if len(set(labels)) == len(labels) > 1:
-            return tuple(sorted(labels))
-    raise InputError(f"--classes {classes}: must be {ALLOWED['classes']}")
 
 
 def flag(name: str) -> str:
@@ -68,5 +95,6 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def positive(value: float | None) -> bool:
-    return value is None or (math.isfinite(c_float(value).value) and c_float(value).value > 0)
+def shown(value: Any) -> str:
+    """A value as it is typed."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

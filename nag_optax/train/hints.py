@@ -1,8 +1,8 @@
-"""Kinds of options: how they read in --help, and whether a value fits."""
+"""Kinds of options, and how they read in --help."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tyro
 
@@ -32,20 +32,5 @@ def given_or(value: Any, default: Any) -> Any:
 
 
 def choices(hint: Any) -> tuple[Any, ...]:
-    """The strings that a Literal, optional or not, allows; none of another hint."""
-    parts = get_args(hint)
-    if any(get_args(part) for part in parts):  # an optional Literal
-        parts = next(get_args(part) for part in parts if get_args(part))
-    return parts if all(isinstance(part, str) for part in parts) else ()
-
-
-def matches(value: Any, hint: Any) -> bool:
-    """Whether a value fits the few kinds of hint that options have; bool is no number here."""
-    if allowed := choices(hint):
-        return value in allowed or (value is None and type(None) in get_args(hint))
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
-    kinds = get_args(hint) or (hint,)
-    if isinstance(value, bool):
-        return bool in kinds
-    return isinstance(value, tuple(kinds) + ((int,) if float in kinds else ()))
+    """The values that a Literal, optional or not, allows; none of another hint."""
+    return next((get_args(part) for part in (hint, *get_args(hint)) if get_origin(part) is Literal), ())

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_type_hints
+from typing import Annotated, Literal
 
 import tyro
 
-from nag_optax.train.checks import ALLOWED
 from nag_optax.train.hints import (
     TABLE,
     Float,
@@ -14,7 +13,6 @@ from nag_optax.train.hints import (
     Int,
     IntInTable,
     OptionalPath,
-    choices,
     described,
     one_of,
 )
@@ -58,10 +56,8 @@ class Options:
             hint="(default: by dataset)",
         ),
     ] = None
-    classes: Annotated[str | None, tyro.conf.arg(metavar="LABELS", help_behavior_hint="(default: all)")] = (
-        None
-    )
-    """Train and evaluate on these classes alone: labels and ranges, such as 0-4 or 0,2,7-9."""
+    classes: Annotated[str | None, tyro.conf.arg(metavar="NAMES", help_behavior_hint="(default: all)")] = None
+    """Train and evaluate on these classes alone: names or labels, such as cat,dog or 0,2,7-9."""
     image_size: Int = None
     """Resize images to N x N pixels; by default they keep their size.
     Of pictures in a folder, the shorter side becomes N and the middle is kept."""
@@ -249,11 +245,3 @@ class ExportOptions:
     """Keep the optimizer's state in one byte a number; that of a run with --low-memory is so in any case."""
     output: OptionalPath = None
     """New folder of the files, by default export in the folder of the run."""
-
-
-def allowed(name: str) -> str:
-    """The values of the option of that name, in words."""
-    if name in ALLOWED:
-        return ALLOWED[name]
-    names = choices(get_type_hints(Options).get(name))
-    return "one of " + ", ".join(map(str, names)) if names else "a path"

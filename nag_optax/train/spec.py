@@ -2,15 +2,15 @@
 
 import dataclasses
 import math
-from ctypes import c_float
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from nag_optax.train.checks import ALLOWED, class_labels, flag, positive, prune_strength
+from nag_optax.train.checks import RULES, check, flag, prune_strength
 from nag_optax.train.errors import InputError
-from nag_optax.train.hints import given_or, matches
-from nag_optax.train.options import Options, ScheduleName, allowed
+from nag_optax.train.hints import given_or
+from nag_optax.train.options import Options, ScheduleName
 from nag_optax.train.registry import (
     DATASETS,
     all_options,
@@ -27,75 +27,37 @@ from nag_optax.train.stored import Stored, load_stored
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec(Stored):
-    """The fields of `Options`, where None is a choice; then what was worked out of them."""
+class Spec(Stored, Options):
+    """The options of a run. These here have a value, as `field()` takes the default of None away."""
 
-    options = tuple(field.name for field in dataclasses.fields(Options))
+    options = tuple(option.name for option in dataclasses.fields(Options))
     # How long a run is may change too: it is the same one up to there.
     how = frozenset(
         {"data_dir", "device", "num_devices", "shard_optimizer", "num_epochs", "target_accuracy", "patience"}
         | {"tensorboard", "resident", "data_workers"}
     )
 
-    dataset: str
-    data_dir: Path | None
-    skip_unreadable: bool
-    resident: str
-    data_workers: int | None
-    follow: bool
-    model: str
-    classes: str | None
-    image_size: int | None
-    init_from: Path | None
-    freeze: tuple[str, ...]
-    optimizer: str
-    inner: str | None
-    learning_rate: float
-    momentum: float | None
-    momentum_schedule: str
-    schedule: ScheduleName
-    warmup_epochs: float
-    weight_decay: float
-    smoothing: float
-    clip_norm: float | None
-    adaptive_step: bool
-    restart: str | None
-    prune: str | None
-    num_epochs: int
-    batch_size: int
-    accumulate: int
-    seed: int
-    augment: str
-    mixup: float
-    label_smoothing: float
-    precision: str
-    low_memory: bool
-    ema: float
-    device: str
-    num_devices: int
-    shard_optimizer: bool
-    coordinator: str | None
-    num_processes: int | None
-    process_id: int | None
-    run_dir: Path
-    resume: bool
-    overwrite: bool
-    validation: float
-    target_accuracy: float | None
-    patience: int | None
-    tensorboard: bool
-    dry_run: bool
-    train_only: bool
-
-    labels: tuple[int, ...] | None
-    """The labels of the classes to train on; None for all."""
-    prune_strength: float | None
-    usual_learning_rate: float
+    model: str = field()
+    learning_rate: float = field()
+    schedule: ScheduleName = field()
+    warmup_epochs: float = field()
+    weight_decay: float = field()
+    num_epochs: int = field()
+    batch_size: int = field()
+    run_dir: Path = field()
 
     @property
     def optimizer_options(self) -> dict[str, Any]:
         """The options of the optimizer's factory beside the learning rate."""
         return {name: getattr(self, name) for name in all_options(self.optimizer_row, self.inner)}
+
+    @property
+    def usual_learning_rate(self) -> float:
+        return default_learning_rate(self.optimizer_row, self.inner, self.dataset, self.model)
+
+    @property
+    def prune_strength(self) -> float | None:
+        return None if self.prune is None else prune_strength(self.prune)
 
     @property
     def bfloat16_parameters(self) -> bool:
@@ -112,9 +74,7 @@ class Spec(Stored):
 
 def resolve(options: Options) -> Spec:
     """Fills in every default, and checks every value; an InputError says what is allowed."""
-    for name, hint in get_type_hints(Options).items():
-        if not matches(value := getattr(options, name), hint):
-            raise InputError(f"{flag(name)} {value}: must be {allowed(name)}")
+    check(options)
     dataset, optimizer, inner = options.dataset, options.optimizer, options.inner
     model = options.model or dataset_row(dataset).model
     model_row(model)  # Names it if it is none.
@@ -126,120 +86,91 @@ def resolve(options: Options) -> Spec:
     defaults = all_options(row, inner)
     num_epochs = given_or(options.num_epochs, table.num_epochs)
     usual = default_learning_rate(row, inner, dataset, model)
-    spec = Spec(
-        **vars(options)
-        | {
-            "model": model,
-            "resident": "no" if options.follow and options.resident == "auto" else options.resident,
-            "inner": given_or(inner, defaults.get("inner")),
-            "learning_rate": given_or(options.learning_rate, usual),
-            "momentum": given_or(options.momentum, defaults.get("momentum")),
-            "weight_decay": given_or(options.weight_decay, defaults.get("weight_decay", 0.0)),
-            "schedule": given_or(options.schedule, table.schedule),
-            "warmup_epochs": given_or(options.warmup_epochs, min(table.warmup_epochs, num_epochs / 10)),
-            "num_epochs": num_epochs,
-            "batch_size": given_or(options.batch_size, table.batch_size),
-            "init_from": None if options.init_from is None else options.init_from.resolve(),
-            "freeze": tuple(part.strip() for pattern in options.freeze for part in pattern.split(",")),
-            "run_dir": options.run_dir or Path("runs") / f"{dataset}-{model}-{optimizer}-{options.seed}",
-        },
-        labels=None if options.classes is None else class_labels(options.classes),
-        prune_strength=None if options.prune is None else prune_strength(options.prune),
-        usual_learning_rate=usual,
-    )
-    _check_values(spec)
-    _check_combinations(spec)
-    _check_data_dir(spec)
+    resolved: dict[str, Any] = {
+        "data_dir": None if options.data_dir is None else Path(options.data_dir),
+        "model": model,
+        "resident": "no" if options.follow and options.resident == "auto" else options.resident,
+        "inner": given_or(inner, defaults.get("inner")),
+        "learning_rate": given_or(options.learning_rate, usual),
+        "momentum": given_or(options.momentum, defaults.get("momentum")),
+        "weight_decay": given_or(options.weight_decay, defaults.get("weight_decay", 0.0)),
+        "schedule": given_or(options.schedule, table.schedule),
+        "warmup_epochs": given_or(options.warmup_epochs, min(table.warmup_epochs, num_epochs / 10)),
+        "num_epochs": num_epochs,
+        "batch_size": given_or(options.batch_size, table.batch_size),
+        "init_from": None if options.init_from is None else Path(options.init_from).resolve(),
+        "freeze": tuple(part.strip() for pattern in options.freeze for part in pattern.split(",")),
+        "run_dir": Path(options.run_dir or f"runs/{dataset}-{model}-{optimizer}-{options.seed}"),
+    }
+    spec = Spec(**vars(options) | resolved)
+    for complaint in _complaints(spec):
+        raise InputError(complaint)
+    check_batch(spec, spec.num_processes or 1)
     return spec
 
 
 def load_spec(path: Path) -> Spec:
     """The run that `config.json` holds."""
-    return load_stored(path, "run", lambda fields: spec_of(fields, path.parent))
+    return load_stored(path, "run", lambda fields: resolve(Options(**fields, run_dir=path.parent)))
 
 
-def spec_of(fields: dict[str, Any], run_dir: Path) -> Spec:
-    """The run whose options these are, as `to_dict` gives them."""
-    fields = dict(fields)
-    for name in ("data_dir", "init_from"):
-        if fields[name] is not None:
-            fields[name] = Path(fields[name])
-    fields["freeze"] = tuple(fields["freeze"])
-    return resolve(Options(**fields, run_dir=run_dir))
-
-
-def _check_values(spec: Spec) -> None:
-    def need(condition: bool, name: str) -> None:
-        if not condition:
-            value = getattr(spec, name)
-            shown = ",".join(value) if isinstance(value, tuple) else value
-            raise InputError(f"{flag(name)} {shown}: must be {ALLOWED[name]}")
-
-    need(positive(spec.learning_rate), "learning_rate")
-    need(spec.momentum is None or 0 <= c_float(spec.momentum).value < 1, "momentum")
-    for name in ("weight_decay", "mixup"):
-        value = getattr(spec, name)
-        need(math.isfinite(c_float(value).value) and value >= 0, name)
-    for name in ("smoothing", "label_smoothing", "ema"):
-        need(0 <= c_float(getattr(spec, name)).value < 1, name)
-    need(positive(spec.clip_norm), "clip_norm")
-    for name in ("num_epochs", "batch_size", "image_size", "num_devices", "accumulate", "patience"):
-        need(positive(getattr(spec, name)), name)
-    _, colon, port = (spec.coordinator or "").rpartition(":")
-    address = colon and port.isdecimal() and 0 < int(port) < 2**16
-    need(spec.coordinator in (None, "auto") or bool(address), "coordinator")
-    need(positive(spec.num_processes), "num_processes")
-    need(spec.process_id is None or 0 <= spec.process_id < (spec.num_processes or 1), "process_id")
-    need(spec.data_workers is None or 0 <= spec.data_workers <= 1000, "data_workers")
-    need(all(spec.freeze), "freeze")
-    need(spec.image_size is None or spec.image_size <= 1024, "image_size")
-    need(0 <= spec.seed < 2**32, "seed")
-    need(0 <= spec.validation < 1, "validation")
-    need(spec.target_accuracy is None or 0 < spec.target_accuracy <= 1, "target_accuracy")
-    need(0 <= spec.warmup_epochs < spec.num_epochs, "warmup_epochs")
-
-
-def _check_combinations(spec: Spec) -> None:
-    def only_with_takers(name: str, given: bool) -> None:
+def _complaints(spec: Spec) -> Iterator[str]:
+    """The options that do not go together."""
+    if not 0 <= spec.warmup_epochs < spec.num_epochs:
+        yield f"--warmup-epochs {spec.warmup_epochs}: must be at least 0, and less than the number of epochs"
+    given = {
+        "inner": spec.inner is not None,
+        "momentum": spec.momentum is not None,
+        "momentum_schedule": spec.momentum_schedule != "constant",
+        "restart": spec.restart is not None,
+        "weight_decay": spec.weight_decay != 0,
+        "prune": spec.prune is not None,
+    }
+    for name in (name for name, is_given in given.items() if is_given):
         whose = "inner" if spec.inner is not None and name not in ("inner", "prune") else "optimizer"
-        if given and (chosen := getattr(spec, whose)) not in takers(name):
-            raise InputError(
+        if (chosen := getattr(spec, whose)) not in takers(name):
+            others = " or ".join(takers(name))
+            yield (
                 f"{flag(name)} {getattr(spec, name)}: --{whose} {chosen} has none; "
-                f"it goes with --{whose} {' or '.join(takers(name))}"
+                f"it goes with --{whose} {others}"
             )
-
-    only_with_takers("inner", spec.inner is not None)
-    only_with_takers("momentum", spec.momentum is not None)
-    only_with_takers("momentum_schedule", spec.momentum_schedule != "constant")
-    only_with_takers("restart", spec.restart is not None)
-    only_with_takers("weight_decay", spec.weight_decay != 0)
-    only_with_takers("prune", spec.prune is not None)
+    if spec.prune is not None:
+        prune_strength(spec.prune)
+        if spec.weight_decay != 0:
+            yield f"--weight-decay {spec.weight_decay}: goes without --prune, which shrinks the units itself"
+        if spec.ema:
+            yield f"--ema {spec.ema}: goes without --prune, as an average has no unit at exactly zero"
+        if not spec.model_row.hidden_layers:
+            yield f"--prune {spec.prune}: the registry names no hidden layers of --model {spec.model}"
     if spec.follow and spec.dataset != "folder":
-        raise InputError(f"--follow: goes with --dataset folder, not with --dataset {spec.dataset}")
+        yield f"--follow: goes with --dataset folder, not with --dataset {spec.dataset}"
     if spec.follow and spec.resident == "yes":
-        raise InputError("--follow: goes without --resident yes, as what arrives is streamed")
-    if spec.follow and (spec.coordinator is not None or spec.num_processes is not None):
-        raise InputError("--follow: goes without --coordinator; one process looks into the folder")
-    if spec.prune is not None and spec.weight_decay != 0:
-        raise InputError(
-            f"--weight-decay {spec.weight_decay}: goes without --prune, which shrinks the units itself"
-        )
+        yield "--follow: goes without --resident yes, as the pictures that arrive are streamed"
+    if spec.follow and spec.coordinator is not None:
+        yield "--follow: goes without --coordinator; one process looks into the folder"
     if spec.init_from is not None and spec.init_from == spec.run_dir.resolve():
-        raise InputError(f"--init-from {spec.init_from}: is the folder of this run; name another --run-dir")
+        yield f"--init-from {spec.init_from}: is the folder of this run; name another --run-dir"
     for name in ("target_accuracy", "patience"):
         if not spec.validation and (value := getattr(spec, name)) is not None:
-            raise InputError(f"{flag(name)} {value}: goes with --validation, whose images it looks at")
-    if spec.prune is not None and spec.ema:
-        raise InputError(f"--ema {spec.ema}: goes without --prune, as an average has no unit at exactly zero")
+            yield f"{flag(name)} {value}: goes with --validation, whose images it looks at"
     for name in ("num_processes", "process_id"):
         value, address = getattr(spec, name), spec.coordinator not in (None, "auto")
         if address and value is None:
-            raise InputError(f"--coordinator {spec.coordinator}: needs {flag(name)}, {ALLOWED[name]}")
+            yield f"--coordinator {spec.coordinator}: needs {flag(name)}, {RULES[name].words}"
         if value is not None and not address:
-            raise InputError(f"{flag(name)} {value}: goes with --coordinator HOST:PORT")
-    check_batch(spec, spec.num_processes or 1)
-    if spec.prune is not None and not spec.model_row.hidden_layers:
-        raise InputError(f"--prune {spec.prune}: the registry names no hidden layers of --model {spec.model}")
+            yield f"{flag(name)} {value}: goes with --coordinator HOST:PORT"
+    if spec.process_id is not None and spec.process_id >= (spec.num_processes or 1):
+        yield f"--process-id {spec.process_id}: must be less than --num-processes {spec.num_processes}"
+    if ":" not in spec.dataset:  # A user's own may take --data-dir or not.
+        needed = dataset_row(spec.dataset).data_dir
+        if needed is not None and spec.data_dir is None:
+            yield f"--data-dir: --dataset {spec.dataset} needs {needed}"
+        if needed is None and spec.data_dir is not None:
+            others = " or ".join(name for name, row in DATASETS.items() if row.data_dir is not None)
+            yield (
+                f"--data-dir {spec.data_dir}: --dataset {spec.dataset} is built in; "
+                f"--data-dir goes with --dataset {others}"
+            )
 
 
 def check_batch(spec: Spec, num_processes: int) -> None:
@@ -252,17 +183,3 @@ def check_batch(spec: Spec, num_processes: int) -> None:
     if spec.batch_size % math.prod(parts.values()):
         product = " times ".join(f"{name} {count}" for name, count in parts.items() if count > 1)
         raise InputError(f"--batch-size {spec.batch_size}: must be a multiple of {product}")
-
-
-def _check_data_dir(spec: Spec) -> None:
-    if ":" in spec.dataset:  # A user's own may take one or not.
-        return
-    needed = dataset_row(spec.dataset).data_dir
-    if needed is not None and spec.data_dir is None:
-        raise InputError(f"--data-dir: --dataset {spec.dataset} needs {needed}")
-    if needed is None and spec.data_dir is not None:
-        others = [name for name, row in DATASETS.items() if row.data_dir is not None]
-        raise InputError(
-            f"--data-dir {spec.data_dir}: --dataset {spec.dataset} is built in; "
-            f"--data-dir goes with --dataset {' or '.join(others)}"
-        )

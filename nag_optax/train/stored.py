@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from nag_optax.train.checks import flag
+from nag_optax.train.checks import flag, shown
 from nag_optax.train.errors import InputError
 
 _Config = TypeVar("_Config")
@@ -21,13 +21,13 @@ class Stored:
     """A resolved configuration, with the fields of the options that a user types."""
 
     options: ClassVar[tuple[str, ...]]
-    """The names of the options; a configuration of a kind may lack some."""
+    """The names of the options."""
     how: ClassVar[frozenset[str]]
     """Options of how it is carried out: configurations that differ only here are the same."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as `config.json` keeps them; None for one that this kind lacks."""
-        values = {name: getattr(self, name, None) for name in self.options if name not in _NOT_KEPT}
+        """The options as `config.json` keeps them."""
+        values = {name: getattr(self, name) for name in self.options if name not in _NOT_KEPT}
         return {n: str(v.resolve()) if isinstance(v, Path) else v for n, v in values.items()}
 
     def to_json(self) -> str:
@@ -40,34 +40,21 @@ class Stored:
             f"{flag(name)} {shown(theirs)} (it holds {shown(mine)})"
             for name in self.options
             if name not in self.how | set(_NOT_KEPT)
-            and (mine := getattr(self, name, None)) != (theirs := getattr(other, name, None))
+            and (mine := getattr(self, name)) != (theirs := getattr(other, name))
         ]
 
 
-def shown(value: Any) -> str:
-    """A value as it is typed."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
 def load_stored(path: Path, kind: str, make: Callable[[dict[str, Any]], _Config]) -> _Config:
-    """The result of `make` for the fields of a `config.json`."""
-    if path.parent.is_file():
-        raise InputError(f"{path.parent}: is a file; name the folder of a {kind}")
-    unreadable = f"{path}: not a readable configuration of a {kind}"
+    """The configuration of a run or a comparison that `make` makes of the fields in a `config.json`."""
     try:
         fields = json.loads(path.read_text())
+        if _MARKS[kind] in fields:
+            return make(fields)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name the folder of a {kind}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{unreadable} ({error})") from None
-    if not isinstance(fields, dict):
-        raise InputError(f"{unreadable} (it holds no object)")
+    except (OSError, ValueError, TypeError, InputError) as error:
+        raise InputError(f"{path}: not a readable configuration of a {kind} ({error})") from None
     for other, mark in _MARKS.items():
-        if other != kind and mark in fields and _MARKS[kind] not in fields:
+        if mark in fields:
             raise InputError(f"{path.parent}: holds a {other}, not a {kind}")
-    try:
-        return make(fields)
-    except KeyError as error:
-        raise InputError(f"{unreadable} (it has no {error})") from None
-    except (ValueError, TypeError, InputError) as error:
-        raise InputError(f"{unreadable} ({error})") from None
+    raise InputError(f"{path}: not a readable configuration of a {kind}")

@@ -32,14 +32,14 @@ def test_the_defaults_of_data_and_of_a_problem():
         ({"optimizers": ("lion",)}, "--optimizers lion: must be different names of nag, sgd, momentum"),
         ({"optimizers": ("nag", "nag")}, "--optimizers nag nag: must be different names of"),
         ({"learning_rates": ()}, "--learning-rates : must be auto, or different finite float32"),
-        ({"learning_rates": (0.1, 0.0)}, "--learning-rates 0.0: must be auto, or different"),
+        ({"learning_rates": (0.1, 0.0)}, "--learning-rates 0.1 0.0: must be auto, or different"),
         ({"learning_rates": (0.1, 0.1)}, "--learning-rates 0.1 0.1: must be auto, or different"),
         ({"learning_rates": (1e-60,)}, "--learning-rates 1e-60: must be auto, or different finite float32"),
         ({"learning_rates": (0.1, 0.1 + 1e-12)}, "--learning-rates 0.1 0.10000000000100001: must be auto"),
         ({"learning_rates": (1e39,)}, "--learning-rates 1e+39: must be auto, or different"),
         ({"learning_rates": "fast"}, "--learning-rates fast: must be auto, or different"),
         ({"seeds": 0}, "--seeds 0: must be a whole number from 1 to 100"),
-        ({"seed": 2**32 - 1}, "--seed 4294967295: must be a whole number from 0"),
+        ({"seed": 2**32}, "--seed 4294967296: must be a whole number from 0"),
         ({"target": 97.0}, "--target 97.0: must be a test accuracy in (0, 1]"),
         ({"num_epochs": 0}, "--num-epochs 0: must be a whole number of at least 1"),
         ({"num_steps": 10}, "--num-steps 10: goes with --problem"),
@@ -64,9 +64,7 @@ def test_the_file_gives_back_the_configuration_and_says_what_differs(tmp_path):
     other = dataclasses.replace(spec, learning_rates="auto", device="cpu")
     assert spec.differences(other) == ["--learning-rates auto (it holds 0.1 0.3)"]
     path.write_text("{}")
-    with pytest.raises(
-        InputError, match=r"not a readable configuration of a comparison \(it has no 'data_dir'\)"
-    ):
+    with pytest.raises(InputError, match="not a readable configuration of a comparison$"):
         load_spec(path)
     path.write_text(resolve_run(Options()).to_json())
     with pytest.raises(InputError, match=f"{tmp_path}: holds a run, not a comparison"):

@@ -73,11 +73,16 @@ def test_classes_restrict_both_splits_and_are_numbered_from_zero():
         np.testing.assert_array_equal(np.array(part.classes)[split.labels], everything.labels[chosen])
         assert split.labels.dtype == np.int32
     np.testing.assert_allclose(part.mean, [part.train.images.mean()], rtol=1e-6)
-    message = "--classes 8-11: --dataset digits has no 10, 11; its labels are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    message = "--classes 8-11: --dataset digits has no 10, 11; its classes are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     with pytest.raises(InputError, match=message):
         load_dataset(resolve(Options(classes="8-11")))
-    with pytest.raises(InputError, match="has no 10, 11, 12, 13, 14 and 85 more; its labels"):
+    with pytest.raises(InputError, match="has no 10, 11, 12, 13, 14 and 85 more; its classes"):
         load_dataset(resolve(Options(classes="0-99")))
+    for text in ("0-", "4-0", "a-b", "0;1", "-1"):
+        with pytest.raises(InputError, match=f"--classes {text},2: --dataset digits has no {text}; its"):
+            load_dataset(resolve(Options(classes=f"{text},2")))
+    with pytest.raises(InputError, match="every training label is 3; there must be two classes"):
+        load_dataset(resolve(Options(classes="3")))
 
 
 def test_classes_are_the_labels_that_there_are(tmp_path):

@@ -54,6 +54,20 @@ def test_classes_are_the_folders_in_the_order_of_their_names(pictures):
     assert load_dataset(spec_of(pictures)).digest == dataset.digest
 
 
+def test_classes_are_chosen_by_their_names(pictures):
+    for part in ("train", "test"):
+        picture(pictures / part / "a-b" / "0.png", 100, mode="L")
+    dataset = load_dataset(spec_of(pictures, classes="dog, a-b"))
+    assert dataset.class_names == ("a-b", "dog") and dataset.classes == (0, 2)
+    assert load_dataset(spec_of(pictures, classes="2,a-b")).digest == dataset.digest
+    with pytest.raises(
+        InputError, match="--classes cat,cow: --dataset folder has no cow; its classes are a-b, "
+    ):
+        load_dataset(spec_of(pictures, classes="cat,cow"))
+    facts = facts_of(dataset)
+    assert load_dataset(spec_of(pictures, classes="dog,a-b"), facts).class_names == ("a-b", "dog")
+
+
 def test_the_classes_of_a_run_keep_their_numbers_where_some_are_missing_and_no_other_is_taken(pictures):
     """The number of a folder depends on the others: without cat, dog would be number 0."""
     facts = facts_of(load_dataset(spec_of(pictures)))

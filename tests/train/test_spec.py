@@ -66,7 +66,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 0}, "--batch-size 0: must be a whole number of at least 1"),
     ({"batch_size": -3}, "--batch-size -3: must be"),
     ({"batch_size": 2.5}, "--batch-size 2.5: must be"),
-    ({"batch_size": True}, "--batch-size True: must be"),
     ({"num_epochs": 0}, "--num-epochs 0: must be a whole number of at least 1"),
     ({"num_epochs": -1}, "--num-epochs -1: must be"),
     ({"momentum": 1.0}, r"--momentum 1.0: must be a float32 in \[0, 1\)"),
@@ -112,7 +111,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"coordinator": "x:0"}, "--coordinator x:0: must be HOST:PORT"),
     ({"coordinator": "x:1", "process_id": 0}, "--coordinator x:1: needs --num-processes, a whole number"),
     ({"coordinator": "x:1", "num_processes": 1}, "--coordinator x:1: needs --process-id"),
-    ({"coordinator": "x:1", "num_processes": 1, "process_id": 1}, "--process-id 1: must be a whole number"),
+    ({"coordinator": "x:1", "num_processes": 1, "process_id": 1}, "--process-id 1: must be less"),
     ({"num_processes": 2}, "--num-processes 2: goes with --coordinator HOST:PORT"),
     ({"coordinator": "auto", "num_processes": 2}, "--num-processes 2: goes with --coordinator HOST:PORT"),
     ({"optimizer": "adam", "momentum": 0.5}, "--momentum 0.5: --optimizer adam has none"),
@@ -126,7 +125,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "--momentum 0.5: --inner adamw has none; it goes with --inner nag or momentum or laprop or muon",
     ),
     ({"optimizer": "snoo", "prune": "group_l2=1"}, "--optimizer snoo has none; .* --optimizer nag or sgd"),
-    ({"adaptive_step": 2}, "--adaptive-step 2: must be"),
     (
         {"prune": "group_l2"},
         "--prune group_l2: must be group_l2=STRENGTH, with",
@@ -158,13 +156,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prune": ""}, "--prune : must be group_l2=STRENGTH, with"),
     ({"prune": "group_l2=0.1", "optimizer": "adam"}, "--optimizer adam has none; .* --optimizer nag or sgd"),
     ({"prune": "group_l2=0.1", "weight_decay": 0.1}, "--weight-decay 0.1: goes without --prune"),
-    *(
-        ({"classes": text}, f"--classes {text}: must be different labels and ranges, at least two in all")
-        for text in ("", "3", "0-", "4-0", "1,1", "0-3,2", "a-b", "0;1", "-1,2", "1,,2", "0-9999")
-    ),
-    ({"freeze": ("",)}, "--freeze : must be paths"),
-    ({"freeze": ("conv1,,norm1",)}, "--freeze conv1,,norm1: must be paths of parameters, such as"),
-    ({"freeze": "conv1"}, "--freeze conv1: must be paths of parameters"),
     ({"dataset": "mnist"}, "--data-dir: --dataset mnist needs the folder"),
     ({"data_dir": Path("x")}, "--data-dir x: --dataset digits is built in"),
 ]
@@ -202,9 +193,9 @@ def test_a_damaged_config_json_is_named(tmp_path, text):
 
 def test_a_config_json_that_is_none_of_a_run_is_told_for_what_it_is(tmp_path):
     (tmp_path / "config.json").write_text('{"data_dir": null}')
-    with pytest.raises(InputError, match=r"configuration of a run \(it has no 'init_from'\)"):
+    with pytest.raises(InputError, match="not a readable configuration of a run$"):
         load_spec(tmp_path / "config.json")
-    with pytest.raises(InputError, match="config.json: is a file; name the folder of a run"):
+    with pytest.raises(InputError, match=r"configuration of a run \(.*Not a directory"):
         load_spec(tmp_path / "config.json" / "config.json")
     (tmp_path / "config.json").write_text(resolve_comparison(CompareOptions()).to_json())
     with pytest.raises(InputError, match=f"{tmp_path}: holds a comparison, not a run"):

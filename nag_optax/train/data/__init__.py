@@ -88,9 +88,9 @@ def load_dataset(
         )
     if not len(test.labels) and not spec.train_only:
         raise InputError(f"{source_of(spec)}: holds no test images; add some, or say --train-only")
-    if (labels := spec.labels) is not None:
-        train = _restricted(train, labels, spec, facts is None)
-        test = _restricted(test, labels, spec, facts is None) if len(test.labels) else test
+    if spec.classes is not None:
+        chosen = _chosen(spec, train.labels, names) if facts is None else facts["classes"]
+        train, test = (Split(*(array[np.isin(s.labels, chosen)] for array in s)) for s in (train, test))
     classes = tuple(np.unique(train.labels).tolist() if facts is None else facts["classes"])
     if len(classes) == 1:
         raise InputError(
@@ -194,16 +194,24 @@ def _digest(split: Split) -> str:
     return digest.hexdigest()
 
 
-def _restricted(split: Split, labels: tuple[int, ...], spec: Spec, all_of_them: bool) -> Split:
-    """The images of the labels that --classes names."""
-    there = np.unique(split.labels)
-    if all_of_them and (missing := sorted(set(labels) - set(there.tolist()))):
+def _chosen(spec: Spec, labels: np.ndarray, names: Sequence[str] | None) -> list[int]:
+    """The labels that --classes chooses by their names, or by themselves."""
+    there = np.unique(labels).tolist()
+    known = {str(label): label for label in there} | dict(zip(_names(there, names), there, strict=True))
+    chosen, unknown = [], []
+    for part in str(spec.classes).split(","):
+        first, _, last = part.partition("-")
+        of_part = [part.strip()]
+        if of_part[0] not in known and first.isdecimal() and last.isdecimal():
+            of_part = [str(label) for label in range(int(first), int(last) + 1)] or of_part
+        chosen += [known[name] for name in of_part if name in known]
+        unknown += [name for name in of_part if name not in known]
+    if unknown:
         raise InputError(
-            f"--classes {spec.classes}: --dataset {spec.dataset} has no {_listed(missing)}; "
-            f"its labels are {', '.join(map(str, there))}"
+            f"--classes {spec.classes}: --dataset {spec.dataset} has no {_listed(unknown)}; "
+            f"its classes are {', '.join(_names(there, names))}"
         )
-    chosen = np.isin(split.labels, labels)
-    return Split(split.images[chosen], split.labels[chosen])
+    return chosen
 
 
 def _numbered(split: Split, classes: tuple[int, ...], names: Sequence[str] | None, spec: Spec) -> Split:
