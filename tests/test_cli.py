@@ -43,7 +43,7 @@ def command(*arguments: object) -> list[str]:
         ("compare --optimizers", "--optimizers : must be different names of nag"),
         ("compare --optimizers nag lion", "--optimizers nag lion: must be different names of nag"),
         ("compare --learning-rates", "--learning-rates : must be auto, or different finite"),
-        ("compare --learning-rates 0.1 -1", "--learning-rates -1.0: must be auto, or different finite"),
+        ("compare --learning-rates 0.1 -1", "--learning-rates 0.1 -1.0: must be auto, or different finite"),
         ("compare --num-steps 9", "--num-steps 9: goes with --problem"),
         ("compare --resume --run-dir nowhere", "nowhere/config.json: no such file"),
         ("evaluate nowhere", "nowhere/config.json: no such file"),

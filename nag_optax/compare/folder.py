@@ -9,16 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from nag_optax.compare.spec import RESTARTED, load_spec, resolve
-from nag_optax.train import registry
+from nag_optax.compare.spec import load_spec, resolve
 from nag_optax.train.folder import Folder
 
-COMPARISON, TABLE, FIGURE, OPTIMIZERS = (
-    "comparison.json",
-    "comparison.md",
-    "comparison.png",
-    "optimizers",
-)
+COMPARISON, TABLE, FIGURE = "comparison.json", "comparison.md", "comparison.png"
+OPTIMIZERS = "optimizers"
 
 
 class ComparisonFolder(Folder):
@@ -29,18 +24,12 @@ class ComparisonFolder(Folder):
     load = staticmethod(load_spec)
     files = (COMPARISON, TABLE, FIGURE)
     folder = OPTIMIZERS
-
-    @property
-    def entries(self) -> str:
-        names = "|".join(map(re.escape, (*registry.OPTIMIZERS, RESTARTED)))
-        return rf"({names})\.json(\.partial)?"
+    entries = r"[\w-]+\.json(\.partial)?"
 
     def result(self, name: str) -> dict[str, Any] | None:
         """The result of an optimizer, if it is finished and the file is whole."""
         with suppress(OSError, ValueError):
-            result = json.loads(self._path_of(name).read_text())
-            if isinstance(result, dict) and result.get("name") == name:
-                return result
+            return json.loads(self._path_of(name).read_text())
         return None
 
     def write_result(self, name: str, result: dict[str, Any]) -> None:

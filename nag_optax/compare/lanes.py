@@ -17,18 +17,20 @@ import numpy as np
 import optax
 from flax import nnx
 
-from nag_optax.compare.evaluation import evaluate
+from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.compare.search import Contender
 from nag_optax.train.data import Dataset, Statistics
 from nag_optax.train.data.stream import epoch_order
 from nag_optax.train.devices import Device, memory_of
 from nag_optax.train.loop import chunk_lengths
-from nag_optax.train.measure import Metrics
+from nag_optax.train.measure import Metrics, metrics_of, metrics_of_lanes
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizers import make_schedule
 from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec
 from nag_optax.train.step import TrainState, step_key, train_step
+
+_iterate, _iterates = jax.jit(eval_params), jax.jit(jax.vmap(eval_params))
 
 # An evaluation may take this share of the time of the training steps before it.
 _EVALUATION_SHARE = 0.2
@@ -57,7 +59,11 @@ class LaneResult(NamedTuple):
 
 
 class LaneRunner:
-    """The compiled programs of one model and dataset, for one optimizer after the other."""
+    """The compiled programs of one model and dataset, for one optimizer after the other.
+
+    The optimizer, learning rate and seed of the run do not matter. Without `curves` its lanes are evaluated
+    at the end alone, and not on the training split.
+    """
 
     def __init__(self, spec: Spec, dataset: Dataset, device: Device, *, curves: bool = True):
         self._model, self._in_lanes = spec.model, spec.model_row.in_lanes
@@ -72,20 +78,11 @@ class LaneRunner:
         self._chunks = chunk_lengths(0, self.steps_per_epoch, max(1, int(images) // self._batch_size))
         ends = np.cumsum(self._chunks)
         self.steps = np.concatenate([e * self.steps_per_epoch + ends for e in range(self.num_epochs)])
-        self._graphdef = nnx.split(self._make_model(spec.seed), nnx.Param, ...)[0]
-        self._evaluate = partial(evaluate, self._in_lanes, self._graphdef, dataset.statistics)
-        self._train = jax.device_put(dataset.train, device)
-        self._test = jax.device_put(dataset.test, device)
-        self._programs: dict[tuple[str, int], Any] = {}
-
-    @property
-    def num_chunks(self) -> int:
+        self.num_chunks = len(self.steps)
         """Chunks of a run, after each of which `run` reports."""
-        return len(self.steps)
-
-    def params(self, seed: int) -> Any:
-        """The initial parameters of a seed."""
-        return self._init(seed)[0]
+        self._graphdef = nnx.graphdef(self._make_model(spec.seed))
+        self._train, self._test = jax.device_put((dataset.train, dataset.test), device)
+        self._programs: dict[tuple[str, int], Any] = {}
 
     def run(
         self, contender: Contender, lanes: Sequence[Lane], report: Callable[[float], None]
@@ -103,24 +100,28 @@ class LaneRunner:
 
     def stopwatch(self, contender: Contender, lane: Lane) -> Callable[[int], float]:
         """A function that takes steps of one run by itself, and returns seconds a step."""
-        state, order = self._begin(contender, [lane]), self._orders([lane], 0)
-        holder = [self._chunk(contender, state, [lane], order, 1)]
+        lanes, order = [lane], self._orders([lane], 0)
+        holder = [self._chunk(contender, self._begin(contender, lanes), lanes, order, 1)]
 
         def seconds(num_steps: int) -> float:
             # Within the first epoch, whose order is at hand.
             state = holder[0]._replace(step=jnp.zeros_like(holder[0].step))
             started = time.perf_counter()
-            holder[0] = jax.block_until_ready(self._chunk(contender, state, [lane], order, num_steps))
+            holder[0] = jax.block_until_ready(self._chunk(contender, state, lanes, order, num_steps))
             return (time.perf_counter() - started) / num_steps
 
         return seconds
+
+    def params(self, seed: int) -> Any:
+        """The initial parameters of a seed."""
+        return self._init(seed)[0]
 
     def _run_group(
         self, contender: Contender, lanes: list[Lane], report: Callable[[], None]
     ) -> list[LaneResult]:
         state = self._begin(contender, lanes)
         losses: list[np.ndarray] = []
-        looks: list[tuple[np.ndarray, np.ndarray]] = []
+        looks: list[list[Metrics]] = []
         for epoch in range(self.num_epochs):
             orders = self._orders(lanes, epoch)
             for length in self._chunks:
@@ -129,16 +130,11 @@ class LaneRunner:
                 if self._curves or len(losses) == self.num_chunks:
                     looks.append(self._evaluate(state, self._test))
                 report()
-        loss, (test_loss, test_accuracy) = np.stack(losses), np.stack(looks, 1)
-        train = self._evaluate(state, self._train) if self._curves else None
+        loss = np.stack(losses)
+        test_loss, test_accuracy = np.moveaxis(np.array(looks), -1, 0)
+        train = self._evaluate(state, self._train) if self._curves else [None] * len(lanes)
         return [
-            LaneResult(
-                lane,
-                loss[:, i],
-                test_loss[:, i],
-                test_accuracy[:, i],
-                None if train is None else Metrics(*(float(values[i]) for values in train)),
-            )
+            LaneResult(lane, loss[:, i], test_loss[:, i], test_accuracy[:, i], train[i])
             for i, lane in enumerate(lanes)
         ]
 
@@ -162,33 +158,27 @@ class LaneRunner:
         orders: jax.Array,
         num_steps: int,
     ) -> TrainState:
+        inputs = self._inputs(state, lanes, orders, num_steps)
+        return self._program(contender, len(lanes), inputs)(*inputs)
+
+    def _inputs(
+        self, state: TrainState, lanes: Sequence[Lane], orders: jax.Array, num_steps: int
+    ) -> tuple[Any, ...]:
+        """The arguments of a program. The number of steps is traced: one serves chunks of every length."""
         rates = jnp.array([lane.learning_rate for lane in lanes], jnp.float32)
         seeds = jnp.array([lane.seed for lane in lanes], jnp.uint32)
-        if len(lanes) == 1:
-            rates, seeds, orders = rates[0], seeds[0], orders[0]
-        program = self._program(contender, state, rates, seeds, orders, len(lanes))
-        inputs = (state, rates, seeds, orders, self._train, self._dataset.statistics)
-        return program(*inputs, jnp.int32(num_steps))
+        of_lanes = (rates, seeds, orders) if len(lanes) > 1 else (rates[0], seeds[0], orders[0])
+        return (state, *of_lanes, self._train, self._dataset.statistics, jnp.int32(num_steps))
 
-    def _program(
-        self,
-        contender: Contender,
-        state: TrainState,
-        rates: jax.Array,
-        seeds: jax.Array,
-        orders: jax.Array,
-        count: int,
-    ) -> Any:
-        if (contender.row.label, count) not in self._programs:
+    def _program(self, contender: Contender, count: int, inputs: tuple[Any, ...]) -> Any:
+        name = contender.row.label, count
+        if name not in self._programs:
             plan = _Plan(self._graphdef, self._unit_schedule, self.steps_per_epoch, self._batch_size)
             steps = partial(_steps, contender, plan)
             if count > 1:
                 steps = jax.vmap(steps, in_axes=(0, 0, 0, 0, None, None, None))
-            # The number of steps is traced: one program for chunks of every length.
-            inputs = (state, rates, seeds, orders, self._train, self._dataset.statistics)
-            lowered = jax.jit(steps, donate_argnums=0).lower(*inputs, jnp.int32(0))
-            self._programs[contender.row.label, count] = lowered.compile()
-        return self._programs[contender.row.label, count]
+            self._programs[name] = jax.jit(steps, donate_argnums=0).lower(*inputs).compile()
+        return self._programs[name]
 
     def _at_once(self, contender: Contender, count: int) -> int:
         """How many lanes go into one program.
@@ -198,10 +188,22 @@ class LaneRunner:
         """
         if not self._in_lanes and self._device.platform == "cpu":
             return 1
-        lane = [Lane(0.0, 0)]
-        state, order = self._begin(contender, lane), self._orders(lane, 0)
-        program = self._program(contender, state, jnp.float32(0), jnp.uint32(0), order[0], 1)
-        return min(count, lanes_that_fit(program.memory_analysis(), self._device))
+        lanes = [Lane(0.0, 0)]
+        inputs = self._inputs(self._begin(contender, lanes), lanes, self._orders(lanes, 0), 0)
+        return min(count, lanes_that_fit(self._program(contender, 1, inputs).memory_analysis(), self._device))
+
+    def _evaluate(self, state: TrainState, split: Split) -> list[Metrics]:
+        """Loss and accuracy of each lane at the iterate to evaluate."""
+        several = state.step.ndim > 0
+        iterate = _iterates if several else _iterate
+        weights = (iterate(state.opt_state, state.params), state.model_state)
+        inputs = (self._dataset.statistics, split)
+        if several and self._in_lanes:
+            return metrics_of_lanes(self._graphdef, weights, *inputs)
+        # The activations of all lanes of a convolution at once could be too large.
+        lanes = range(len(state.step)) if several else [...]
+        one_by_one = (jax.tree.map(lambda leaf, i=i: leaf[i], weights) for i in lanes)
+        return [metrics_of(self._graphdef, of_lane, *inputs) for of_lane in one_by_one]
 
     def _orders(self, lanes: Sequence[Lane], epoch: int) -> jax.Array:
         orders = [epoch_order(lane.seed, epoch, self._num_examples, self._batch_size) for lane in lanes]

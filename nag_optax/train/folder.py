@@ -22,26 +22,6 @@ CONFIG, METRICS, SUMMARY, CURVES, PICTURES, CHECKPOINTS = (
     "pictures.jsonl",
     "checkpoints",
 )
-# What a row of the metrics holds, and the summary at least.
-ROW: dict[str, Any] = {
-    "epoch": int,
-    "step": int,
-    "train_loss": float,
-    "train_accuracy": float,
-    "validation_loss": float | None,
-    "validation_accuracy": float | None,
-    "test_loss": float | None,
-    "test_accuracy": float | None,
-    "learning_rate": float,
-    "gradient_norm": float | None,
-    "seconds": float,
-    "images_per_second": float,
-    "waiting_seconds": float,
-}
-SUMMARY_FIELDS = {
-    *("train_accuracy", "train_loss", "test_accuracy", "test_loss", "steps", "parameters"),
-    *("wall_seconds", "seconds_per_epoch", "steps_per_second", "compile_seconds"),
-}
 _LOCK = ".lock"
 # What a process that was killed before its first file leaves.
 _UNUSED = (_LOCK, f"{CONFIG}.partial")
@@ -60,7 +40,7 @@ class Folder:
     files: ClassVar[tuple[str, ...]]
     """Its files beside `config.json`."""
     folder: ClassVar[str]
-    entries: str | property
+    entries: ClassVar[str]
     """Pattern of the names that are its own in that folder."""
 
     def __init__(self, spec: Any):
@@ -73,10 +53,6 @@ class Folder:
             raise InputError("--overwrite: goes without --resume; name one of the two")
         with self._writing():
             holds_config = (self.path / CONFIG).exists()
-            if self.path.is_symlink() and not self.path.exists():
-                raise InputError(f"--run-dir {self.path}: is a link to nowhere; name a folder")
-            if self.path.exists() and not self.path.is_dir():
-                raise InputError(f"--run-dir {self.path}: is a file; name a folder")
             empty = not self.path.exists() or all(p.name in _UNUSED for p in self.path.iterdir())
         if self._spec.resume:
             self._check_same(holds_config)
@@ -177,38 +153,26 @@ class RunFolder(Folder):
             draw_curves(rows, title, self.path / CURVES)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Rows of `metrics.jsonl`; a line that is damaged ends them."""
-        rows: list[dict[str, Any]] = []
-        with suppress(OSError, ValueError):
-            for line in (self.path / METRICS).read_text(errors="replace").splitlines():
-                row = json.loads(line)
-                if not isinstance(row, dict) or row.keys() != ROW.keys():
-                    break
-                if not all(isinstance(row[name], kind) for name, kind in ROW.items()):
-                    break
-                rows.append(row)
-        return rows
+        """Rows of `metrics.jsonl`."""
+        return self._lines(METRICS)
 
     def pictures(self) -> list[list[tuple[str, int]]]:
         """Lines of `pictures.jsonl`: names and sizes of files."""
-        path = self.path / PICTURES
-        if not path.exists():
-            return []
-        try:
-            return [
-                [(str(n), int(size)) for n, size in json.loads(line)]
-                for line in path.read_text().splitlines()
-            ]
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{path}: is damaged ({error}); bring it back, or use --overwrite") from None
+        return [[(name, size) for name, size in line] for line in self._lines(PICTURES)]
 
     def summary(self) -> dict[str, Any] | None:
-        """`summary.json`, if the run has ended and the file is whole."""
+        """`summary.json`, if the run has ended."""
         with suppress(OSError, ValueError):
-            summary = json.loads((self.path / SUMMARY).read_text())
-            if isinstance(summary, dict) and summary.keys() >= SUMMARY_FIELDS:
-                return summary
+            return json.loads((self.path / SUMMARY).read_text())
         return None
+
+    def _lines(self, name: str) -> list[Any]:
+        """The objects in a file; a line that is damaged ends them."""
+        objects = []
+        with suppress(OSError, ValueError):
+            for line in (self.path / name).read_text().splitlines():
+                objects.append(json.loads(line))
+        return objects
 
 
 class Follower(RunFolder):

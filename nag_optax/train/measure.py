@@ -44,14 +44,28 @@ def metrics_of(
     look: Callable[[], None] = lambda: None,
 ) -> Metrics:
     """Loss and accuracy of such a model; `look` is called now and then, and what it raises ends it."""
+    means = _means(partial(_score, graphdef, weights, statistics), split, look)
+    return Metrics(*map(float, means))
+
+
+def metrics_of_lanes(
+    graphdef: Any, weights: tuple[Any, ...], statistics: Statistics, split: Split
+) -> list[Metrics]:
+    """The same of many models, whose weights have an axis of lanes in front, in one program."""
+    means = _means(partial(_score_lanes, graphdef, weights, statistics), split, lambda: None)
+    return [Metrics(*map(float, of_lane)) for of_lane in zip(*means, strict=True)]
+
+
+def _means(
+    score: Callable[[Any, Any], tuple[jax.Array, jax.Array]], split: Split, look: Callable[[], None]
+) -> list[jax.Array]:
+    """Means of the scores, which have examples in their last axis."""
     scores = []
     for images, labels in _pieces(split, EVALUATION_BATCH):
         look()
-        scores.append(_score(graphdef, weights, statistics, images, labels))
-    loss, correct = (
-        jnp.mean(jnp.concatenate(values)[: len(split.labels)]) for values in zip(*scores, strict=True)
-    )
-    return Metrics(float(loss), float(correct))
+        scores.append(score(images, labels))
+    count = len(split.labels)
+    return [jnp.mean(jnp.concatenate(parts, -1)[..., :count], -1) for parts in zip(*scores, strict=True)]
 
 
 def _pieces(arrays: Sequence[Any], size: int) -> Iterator[tuple[np.ndarray, ...]]:
@@ -74,3 +88,8 @@ def _score(
     logits = _predict(graphdef, weights, statistics, images)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return losses, jnp.argmax(logits, -1) == labels
+
+
+@partial(jax.jit, static_argnums=0)
+def _score_lanes(graphdef: Any, weights: tuple[Any, ...], *data: Any) -> tuple[jax.Array, jax.Array]:
+    return jax.vmap(lambda of_lane: _score(graphdef, of_lane, *data))(weights)

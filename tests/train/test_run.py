@@ -253,7 +253,7 @@ def test_rows_that_are_lost_are_named_and_a_broken_summary_is_written_anew(finis
 
 def test_a_row_that_is_damaged_is_named(finished_run, tmp_path, console):
     shutil.copytree(finished_run, tmp_path / "run")
-    (tmp_path / "run" / "metrics.jsonl").write_text("5\n{}\n")
+    (tmp_path / "run" / "metrics.jsonl").write_text("{\n{}\n")
     with pytest.raises(InputError, match="metrics.jsonl: holds 0 of the 3 epochs"):
         train(dataclasses.replace(SMALL, run_dir=tmp_path / "run", resume=True), console)
 
