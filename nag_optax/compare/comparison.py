@@ -12,9 +12,9 @@ from rich.console import Console
 
 from nag_optax.compare import table
 from nag_optax.compare.folder import COMPARISON, FIGURE, TABLE, ComparisonFolder, plain, to_json
-from nag_optax.compare.search import Contender, Search, Trial, contender_of, search, search_given
+from nag_optax.compare.search import Contender, Trial, contender_of, search, search_given
 from nag_optax.compare.spec import ComparisonSpec
-from nag_optax.train.bar import LiveBar
+from nag_optax.train.bar import LiveBar, say
 from nag_optax.train.devices import Device
 from nag_optax.train.environment import environment_of, headline
 from nag_optax.train.errors import InputError
@@ -53,6 +53,10 @@ class Comparison(ABC, Generic[_Spec]):
     """The shared part of comparisons on data and on a problem: search, progress, report."""
 
     title: str
+    explanation: str
+    """How to read the table."""
+    facts: dict[str, Any]
+    """The content of `comparison.json` beside the optimizers."""
     runs_a_rate: int
     """Runs at one learning rate."""
     grid_size: int
@@ -77,14 +81,13 @@ class Comparison(ABC, Generic[_Spec]):
         interrupts: list[int],
     ):
         self.spec, self.folder, self.device = spec, folder, device
-        self._console, self.interrupts = console, interrupts
+        self.console, self.interrupts = console, interrupts
 
     def carry_out(self) -> dict[str, Any]:
         spec = self.spec
         stored = {name: self.folder.result(name) for name in spec.optimizers} if spec.resume else {}
         self._results = {name: result for name, result in stored.items() if result is not None}
-        digests = {name: result.get("data", self.data) for name, result in self._results.items()}
-        if other := [name for name, digest in digests.items() if digest != self.data]:
+        if other := [name for name, result in self._results.items() if result.get("data") != self.data]:
             raise InputError(
                 f"{self.source}: has other training data than those of "
                 f"{', '.join(other)} in {self.folder.path}"
@@ -93,19 +96,20 @@ class Comparison(ABC, Generic[_Spec]):
             self.folder.write_config()
         missing = [name for name in spec.optimizers if name not in self._results]
         if self._results:
-            self._say(f"kept in {self.folder.path}: {', '.join(self._results)}")
+            say(self.console, f"kept in {self.folder.path}: {', '.join(self._results)}")
         if spec.learning_rates != "auto":
             self.grid_size = len(spec.learning_rates)
-        with CompareProgress(
-            self._console, len(missing) * (self.grid_size * self.runs_a_rate + self.runs_at_best)
-        ) as self.progress:
+        num_runs = len(missing) * (self.grid_size * self.runs_a_rate + self.runs_at_best)
+        with CompareProgress(self.console, num_runs) as self.progress:
             for position, name in enumerate(missing, 1):
                 self.check_interrupts()
                 self.progress.describe(f"{name} ({position}/{len(missing)})")
                 started = time.perf_counter()
-                self._results[name] = plain(self._result(name))
-                self.folder.write_result(name, self._results[name])
-                self.progress.say(f"{self.line(self._results[name])}  {time.perf_counter() - started:6.1f} s")
+                result = self._results[name] = plain(self._result(name))
+                self.folder.write_result(name, result)
+                seconds = time.perf_counter() - started
+                ending = result["note"] if result["best"] is None else self.ending(result)
+                self.progress.say(f"{result['label']:<20} {ending}  {seconds:6.1f} s")
             ordered = [self._results[name] for name in spec.optimizers]
             self.measure(ordered)
         return self._report(ordered)
@@ -123,30 +127,30 @@ class Comparison(ABC, Generic[_Spec]):
         """The ladder of learning rates, around the middle of the grid."""
 
     @abstractmethod
-    def at_best(self, contender: Contender, best: Trial | None) -> dict[str, Any]:
-        """Facts of an optimizer beside its trials, once the best of them is known."""
-
-    @abstractmethod
-    def measure(self, results: list[dict[str, Any]]) -> None:
-        """Adds what is measured for all optimizers together."""
-
-    @abstractmethod
-    def line(self, result: dict[str, Any]) -> str:
-        """The result of one optimizer, for the progress."""
-
-    @abstractmethod
-    def facts(self) -> dict[str, Any]:
-        """The content of `comparison.json` beside the optimizers."""
-
-    @abstractmethod
-    def explanation(self) -> str:
-        """How to read the table."""
+    def ending(self, result: dict[str, Any]) -> str:
+        """The result of an optimizer that did not diverge, for the progress."""
 
     @abstractmethod
     def draw(self, results: list[dict[str, Any]], path: Path) -> None:
         """Writes the figure."""
 
-    def _result(self, name: Any) -> dict[str, Any]:
+    def at_best(self, contender: Contender, best: Trial | None) -> dict[str, Any]:
+        """Facts of an optimizer beside its trials, once the best of them is known."""
+        return {}
+
+    def measure(self, results: list[dict[str, Any]]) -> None:
+        """Adds what is measured for all optimizers together."""
+
+    def check_interrupts(self) -> None:
+        """Ends the comparison, between two chunks of work, if a signal came."""
+        if not self.interrupts:
+            return
+        finished = [name for name in self.spec.optimizers if name in self._results]
+        kept = f"finished and kept: {', '.join(finished)}" if finished else "no optimizer was finished"
+        resume = f"nag-optax compare --resume --run-dir {shlex.quote(str(self.folder.path))}"
+        raise interrupted(self.interrupts, f"; {kept}; continue with: {resume}")
+
+    def _result(self, name: str) -> dict[str, Any]:
         contender = contender_of(name, self.model)
         planned = self.grid_size
 
@@ -158,65 +162,41 @@ class Comparison(ABC, Generic[_Spec]):
                 planned = 0
             return self.run(contender, learning_rates)
 
-        found = self._search(contender, run)
+        if self.spec.learning_rates == "auto":
+            found = search(run, self.score, self.rung(contender), self.grid_size // 2)
+        else:
+            found = search_given(run, self.score, self.spec.learning_rates)
         return {
             "name": name,
             "label": contender.row.label,
             "best": found.best,
             "note": found.note,
-            **({} if self.data is None else {"data": self.data}),
+            "data": self.data,
             **self.at_best(contender, None if found.best is None else found.trials[found.best]),
             "trials": found.trials,
         }
 
-    def _search(self, contender: Contender, run: Callable[[Sequence[float]], list[Trial]]) -> Search:
-        if self.spec.learning_rates == "auto":
-            return search(run, self.score, self.rung(contender), self.grid_size // 2)
-        return search_given(run, self.score, self.spec.learning_rates)
-
     def _report(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         folder = self.folder
         environment = environment_of(*_VERSIONS)
-        environment["machine"]["device"] = (
-            self.device.device_kind if self.device.platform != "cpu" else environment["machine"]["device"]
-        )
+        if self.device.platform != "cpu":
+            environment["machine"]["device"] = self.device.device_kind
         config = self.spec.to_dict()
-        comparison = plain({"config": config, **environment, **self.facts(), "optimizers": results})
-        head, body = table.rows(self.target, results)
+        comparison = plain({"config": config, **environment, **self.facts, "optimizers": results})
         folder.write(COMPARISON, to_json(comparison))
-        try:
+        with folder.writing():
             self.draw(results, folder.path / FIGURE)
-        except OSError as error:
-            raise InputError(f"{folder.path / FIGURE}: cannot be written ({error})") from None
-        folder.write(TABLE, self._markdown(head, body, results, environment))
-        self._console.print(table.rich_table(self.title, self.target, results))
-        for note in table.notes(results):
-            self._say(note)
-        self._say(f"saved in {folder.path}: {COMPARISON}, {TABLE}, {FIGURE}")
-        return comparison
-
-    def _markdown(
-        self, head: list[str], body: list[list[str]], results: list[dict[str, Any]], environment: Any
-    ) -> str:
-        notes = "".join(f"- {note}\n" for note in table.notes(results))
-        return (
-            f"# {self.title}\n\n{markdown_table(head, body)}\n"
-            f"{textwrap.fill(self.explanation(), 100)}\n\n{notes}{'' if not notes else chr(10)}"
+        notes = table.notes(results)
+        listed = "".join(f"- {note}\n" for note in notes) + "\n" * bool(notes)
+        folder.write(
+            TABLE,
+            f"# {self.title}\n\n{markdown_table(*table.rows(self.target, results))}\n"
+            f"{textwrap.fill(self.explanation, 100)}\n\n{listed}"
             f"![Curves of every optimizer, and its final value over the learning rate.]({FIGURE})\n\n"
-            f"```bash\n{table.command(self.spec.to_dict())}\n```\n\n{headline(environment)}\n"
+            f"```bash\n{table.command(config)}\n```\n\n{headline(environment)}\n",
         )
-
-    def check_interrupts(self) -> None:
-        """Ends the comparison, between two chunks of work, if a signal came."""
-        if not self.interrupts:
-            return
-        finished = [name for name in self.spec.optimizers if name in self._results]
-        kept = f"finished and kept: {', '.join(finished)}" if finished else "no optimizer was finished"
-        raise interrupted(
-            self.interrupts,
-            f"; {kept}; continue with: "
-            f"nag-optax compare --resume --run-dir {shlex.quote(str(self.folder.path))}",
-        )
-
-    def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(table.rich_table(self.title, self.target, results))
+        for note in notes:
+            say(self.console, note)
+        say(self.console, f"saved in {folder.path}: {COMPARISON}, {TABLE}, {FIGURE}")
+        return comparison

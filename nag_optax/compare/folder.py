@@ -33,7 +33,7 @@ class ComparisonFolder(Folder):
         return None
 
     def write_result(self, name: str, result: dict[str, Any]) -> None:
-        with self._writing():
+        with self.writing():
             (self.path / OPTIMIZERS).mkdir(exist_ok=True)
         self.write(str(self._path_of(name).relative_to(self.path)), to_json(result))
 

@@ -52,9 +52,25 @@ class OnData(Comparison[DataSpec]):
         self.data, self.source, self.target = dataset.digest, source_of(spec.train), spec.target
         self._searcher = LaneRunner(spec.train, hold_out(dataset), self.device, curves=False)
         self.runner = LaneRunner(spec.train, dataset, self.device)
+        self.steps = self.runner.steps
         self.title = (
             f"{spec.dataset}, {spec.model}: {counted(self.runner.num_epochs, 'epoch')}, "
             f"{counted(len(self.seeds), 'seed')}"
+        )
+        self.facts = {
+            "seeds": list(self.seeds),
+            "steps_per_epoch": self.runner.steps_per_epoch,
+            "steps": self.steps,
+        }
+        self.explanation = (
+            f"The learning rate is the one with the lowest mean loss on a fixed 1/{PARTS} of the training "
+            "images, the validation part, when it trains on the others. With that rate it then trains on all "
+            "of them. The other columns are means ± standard deviation over the seeds of these runs. "
+            "Accuracy and loss are measured after the last step, without dropout. "
+            f"The target {spec.target:g} is a test accuracy, measured every {self.steps[0]} steps; "
+            "(2/3) says that two seeds of three reach it, and the mean is over these two. Seconds are steps "
+            "times the median time of a step of one run by itself, without compilation and evaluation. "
+            "In the figure a band reaches from the lowest to the highest of the seeds."
         )
 
     def run(self, contender: Contender, learning_rates: Sequence[float]) -> list[Trial]:
@@ -82,58 +98,32 @@ class OnData(Comparison[DataSpec]):
     def measure(self, results: list[dict[str, Any]]) -> None:
         """Seconds of a step of one run by itself, in rounds over all optimizers."""
         self.progress.describe("timing single runs")
-        stopwatches = {}
+        longest, timings = self.runner.steps_per_epoch, []
         for result in results:
             self.check_interrupts()
-            contender = contender_of(result["name"], self.model)
-            middle = result["trials"][
-                len(result["trials"]) // 2 if result["best"] is None else result["best"]
-            ]
-            stopwatch = self.runner.stopwatch(contender, Lane(middle["learning_rate"], self.seeds[0]))
-            first = stopwatch(min(5, self.runner.steps_per_epoch))
-            count = min(self.runner.steps_per_epoch, max(1, int(_TIMING_SECONDS / first)))
-            stopwatches[result["name"]] = (stopwatch, count)
-        seconds: dict[str, list[float]] = {name: [] for name in stopwatches}
+            trials = result["trials"]
+            middle = trials[len(trials) // 2 if result["best"] is None else result["best"]]
+            lane = Lane(middle["learning_rate"], self.seeds[0])
+            stopwatch = self.runner.stopwatch(contender_of(result["name"], self.model), lane)
+            count = min(longest, max(1, int(_TIMING_SECONDS / stopwatch(min(5, longest)))))
+            timings.append((stopwatch, count, []))
         for _ in range(_TIMING_ROUNDS):
-            for name, (stopwatch, count) in stopwatches.items():
+            for stopwatch, count, seconds in timings:
                 self.check_interrupts()
-                seconds[name].append(stopwatch(count))
-        for result in results:
-            result["seconds_per_step"] = statistics.median(seconds[result["name"]])
+                seconds.append(stopwatch(count))
+        for result, (_, _, seconds) in zip(results, timings, strict=True):
+            result["seconds_per_step"] = statistics.median(seconds)
 
-    def line(self, result: dict[str, Any]) -> str:
-        label = f"{result['label']:<20}"
-        if result["best"] is None:
-            return f"{label} {result['note']}"
+    def ending(self, result: dict[str, Any]) -> str:
         best, chosen = result["trials"][result["best"]], result["chosen"]
         return (
-            f"{label} learning rate {best['learning_rate']:<7g} "
+            f"learning rate {best['learning_rate']:<7g} "
             f"validation loss {statistics.fmean(best['validation_loss']):.1e}  "
             f"test {statistics.fmean(chosen['test_accuracy']):7.2%}"
         )
 
-    def facts(self) -> dict[str, Any]:
-        return {
-            "seeds": list(self.seeds),
-            "steps_per_epoch": self.runner.steps_per_epoch,
-            "steps": self.runner.steps,
-        }
-
-    def explanation(self) -> str:
-        return (
-            f"The learning rate is the one with the lowest mean loss on a fixed 1/{PARTS} of the training "
-            "images, the validation part, when it trains on the others. With that rate it then trains on all "
-            "of them, and the other columns are means ± standard deviation over the seeds of these runs. "
-            "Accuracy and loss are those of the last step, without dropout. "
-            f"The target {self.spec.target:g} is a test accuracy, looked at every "
-            f"{self.runner.steps[0]} steps; (2/3) would say that two seeds of three reach it, which the "
-            "mean is of. Seconds are steps times the median time of a step of one run by itself, without "
-            "compilation and evaluation. In the figure a band reaches from the lowest to the highest of the "
-            "seeds."
-        )
-
     def draw(self, results: list[dict[str, Any]], path: Path) -> None:
-        draw_data(results, self.runner.steps, self.runner.steps_per_epoch, self.title, path)
+        draw_data(results, self.steps, self.runner.steps_per_epoch, self.title, path)
 
     def _report_runs(self, runs: float) -> None:
         self.progress.advance(runs)
@@ -148,7 +138,7 @@ class OnData(Comparison[DataSpec]):
             "test_loss": [float(r.test_loss[-1]) for r in results],
             "test_accuracy": [float(r.test_accuracy[-1]) for r in results],
             "steps_to_target": [
-                first_reaching(self.runner.steps, r.test_accuracy, self.spec.target) for r in results
+                first_reaching(self.steps, r.test_accuracy, self.spec.target) for r in results
             ],
             "curves": {
                 name: np.stack([getattr(r, name) for r in results])

@@ -20,8 +20,14 @@ class OnProblem(Comparison[ProblemSpec]):
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        self.problem = make_problem(self.spec.problem)
-        self.title = f"{self.problem.title}: {counted(self.spec.num_steps, 'step')}"
+        problem = self.problem = make_problem(self.spec.problem)
+        self.title = f"{problem.title}: {counted(self.spec.num_steps, 'step')}"
+        self.facts = {"start": problem.start, "solution": problem.solution, "curvature": problem.curvature}
+        self.explanation = (
+            "The columns count the steps after which f(x) − f* stays within that share of f(x₀) − f*. The "
+            f"learning rate is the one that needs the fewest to {GAPS[-1]:g}, or else ends lowest. Gradients "
+            f"are exact, in float64, from x₀ = {problem.start}, and x is the iterate to evaluate."
+        )
 
     def run(self, contender: Contender, learning_rates: Sequence[float]) -> list[Trial]:
         self.check_interrupts()
@@ -35,31 +41,11 @@ class OnProblem(Comparison[ProblemSpec]):
     def rung(self, contender: Contender) -> Callable[[int], float]:
         return doubling_rung(self.problem.learning_rate(contender))
 
-    def at_best(self, contender: Contender, best: Trial | None) -> dict[str, Any]:
-        return {}
-
-    def measure(self, results: list[dict[str, Any]]) -> None:
-        """Nothing: a step on two parameters takes no time that would tell."""
-
-    def line(self, result: dict[str, Any]) -> str:
-        label = f"{result['label']:<20}"
-        if result["best"] is None:
-            return f"{label} {result['note']}"
+    def ending(self, result: dict[str, Any]) -> str:
         best = result["trials"][result["best"]]
         steps = best["steps_to_gap"][f"{GAPS[-1]:g}"]
         reached = "not reached" if steps is None else f"after {steps} steps"
-        return f"{label} learning rate {best['learning_rate']:<9.3g} gap {GAPS[-1]:g} {reached}"
-
-    def facts(self) -> dict[str, Any]:
-        problem = self.problem
-        return {"start": problem.start, "solution": problem.solution, "curvature": problem.curvature}
-
-    def explanation(self) -> str:
-        return (
-            "Steps after which f(x) − f* stays within that share of f(x₀) − f*, at the learning rate that "
-            f"needs the fewest to {GAPS[-1]:g}, or else ends lowest. Exact gradients, in float64, from "
-            f"x₀ = {self.problem.start}. x is the iterate to evaluate."
-        )
+        return f"learning rate {best['learning_rate']:<9.3g} gap {GAPS[-1]:g} {reached}"
 
     def draw(self, results: list[dict[str, Any]], path: Path) -> None:
         draw_problem(self.problem, results, self.title, path)

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.export import device
 from nag_optax.export.program import Program, trace
 from nag_optax.export.stored import save
+from nag_optax.train.bar import say
 from nag_optax.train.checks import check, flag, shown
 from nag_optax.train.data import Statistics
 from nag_optax.train.devices import find_devices
@@ -44,17 +46,14 @@ def export_run(options: ExportOptions, console: Console | None = None) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--output {folder}: exists already; name a new folder")
 
-    def say(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True)
-
-    run = stored_run(options.run_dir, find_devices("cpu", 1), say)
+    told = partial(say, console)
+    run = stored_run(options.run_dir, find_devices("cpu", 1), told)
     programs = programs_of(run, options)
-    classes = run.facts.get("class_names") or list(map(str, run.facts["classes"]))
-    files, notes = {}, {"class_names": classes, "target": options.target}
+    files, notes = {}, {"class_names": run.facts["class_names"], "target": options.target}
     if options.target != "stablehlo":
         from nag_optax.export.iree import compiled
 
-        say(f"compiling for {options.target} with IREE")
+        told(f"compiling for {options.target} with IREE")
         notes["iree"] = importlib.metadata.version("iree-base-compiler")
         try:
             files = {f"{name}.vmfb": compiled(program, options.target) for name, program in programs.items()}
@@ -66,7 +65,7 @@ def export_run(options: ExportOptions, console: Console | None = None) -> Path:
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be written ({error})") from None
     state = sum(array.nbytes for array in programs[next(iter(programs))].initial)
-    say(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}; {state:,} bytes of state")
+    told(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}; {state:,} bytes of state")
     return folder
 
 

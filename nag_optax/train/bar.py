@@ -1,7 +1,9 @@
 """The live bar of a run: in a terminal alone, elsewhere lines."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +19,27 @@ from rich.progress import (
 )
 
 from nag_optax.train.signals import collected_signals, interrupted
+
+
+def say(console: Console, line: str) -> None:
+    """One line, as it is."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def busy(console: Console, what: str) -> Iterator[None]:
+    """A spinner with these words, in a terminal and once it takes two seconds."""
+    status = console.status(what)
+    later = threading.Timer(2, status.start)
+    if console.is_terminal:
+        later.start()
+    try:
+        yield
+    finally:
+        later.cancel()
+        if console.is_terminal:
+            later.join()
+        status.stop()
 
 
 class _Bar(Progress):
@@ -61,7 +84,7 @@ class LiveBar:
 
     def say(self, line: str) -> None:
         """A line above the bar."""
-        self._bar.console.print(line, highlight=False, soft_wrap=True)
+        say(self._bar.console, line)
 
 
 def watched(console: Console, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:

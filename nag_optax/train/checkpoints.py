@@ -35,9 +35,9 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints in one folder.
 
-    Orbax writes the state into a folder of its own; then `<step>.json` is written, with the name of that
-    folder, a digest of each file and the notes. That second file makes the checkpoint complete, and shows
-    damage before Orbax meets it. What it replaces is removed last.
+    Orbax writes the state into a folder of its own. Then `<step>.json` gets the name of that folder, a
+    digest of each file and the notes: it makes the checkpoint complete, and shows damage before Orbax
+    meets it. Older checkpoints are removed last.
     """
 
     def __init__(self, folder: Path):
@@ -81,7 +81,7 @@ class Checkpoints:
                 continue
             for what in damaged:
                 say(f"{what}; using that of step {step}")
-            return Restored(step, _load(folder, like, record.get("versions", {})), record["notes"])
+            return Restored(step, _load(folder, like, record["versions"]), record["notes"])
         if damaged:
             raise InputError(f"{'; '.join(damaged)}; none is left: train it again with --overwrite")
         return None
@@ -110,19 +110,14 @@ class Checkpoints:
     def _verified(self, step: int) -> tuple[Path, dict[str, Any]]:
         """Folder and record of a checkpoint whose files are as they were written."""
         record = self._recorded(step)
-        folder = self._folder / record.get("folder", str(step))
+        folder = self._folder / record["folder"]
         if _digests(folder) != record["files"]:
             raise ValueError("its files are not those that were written")
         return folder, record
 
     def _recorded(self, step: int) -> dict[str, Any]:
         record = json.loads(self._record(step).read_text())
-        # The first version of these records has neither digest nor folder nor versions.
-        if (
-            not isinstance(record, dict)
-            or not record.keys() >= {"files", "notes"}
-            or record.pop("digest", None) not in (None, _digest(_canonical(record)))
-        ):
+        if not isinstance(record, dict) or record.pop("digest", None) != _digest(_canonical(record)):
             raise ValueError("its record is not what was written")
         return record
 
@@ -170,7 +165,7 @@ def _load(folder: Path, like: Any, versions: dict[str, str]) -> Any:
         packages = ", ".join(f"{name} {version}" for name, version in versions.items())
         raise InputError(
             f"checkpoint {folder} is whole, but of another version ({_reason(error)}); use the packages "
-            f"that wrote it{packages and ': '}{packages}; or train anew in another --run-dir"
+            f"that wrote it: {packages}; or train anew in another --run-dir"
         ) from error
 
 

@@ -1,22 +1,19 @@
 """`nag-optax evaluate`: the accuracy of a finished run."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from nag_optax.train.checkpoints import Checkpoints
+from nag_optax.train.bar import say
 from nag_optax.train.data import load_dataset, source_of
 from nag_optax.train.devices import find_devices
-from nag_optax.train.errors import InputError
-from nag_optax.train.folder import CHECKPOINTS, CONFIG
-from nag_optax.train.loop import Loop
 from nag_optax.train.options import EvaluateOptions
 from nag_optax.train.progress import shown
 from nag_optax.train.signals import collected_signals, interrupted
-from nag_optax.train.spec import load_spec
-from nag_optax.train.transfer import check_same_shapes, standardised_as
+from nag_optax.train.transfer import check_same_shapes, standardised_as, stored_run
 
 
 def evaluate(options: EvaluateOptions, console: Console | None = None) -> dict[str, Any]:
@@ -26,31 +23,20 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> dict[s
 
 
 def _evaluate(options: EvaluateOptions, console: Console, interrupts: list[int]) -> dict[str, Any]:
-    run = load_spec(options.run_dir / CONFIG)
-    if options.data_dir is not None and run.data_dir is not None:
-        run = dataclasses.replace(run, data_dir=options.data_dir)
     devices = find_devices(options.device, 1)
-    checkpoints = Checkpoints(options.run_dir / CHECKPOINTS)
-    facts = checkpoints.data_facts()
-    dataset = load_dataset(run, facts, console, devices[0])
-    if facts is not None:
-        check_same_shapes(dataset, facts, source_of(run))
-        dataset = standardised_as(dataset, facts)
-    loop = Loop(run, dataset, devices)
-
-    def say(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True)
+    spec, facts, loop, state = stored_run(options.run_dir, devices, partial(say, console))
+    if options.data_dir is not None and spec.data_dir is not None:
+        spec = dataclasses.replace(spec, data_dir=options.data_dir)
+    dataset = load_dataset(spec, facts, console, devices[0])
+    check_same_shapes(dataset, facts, source_of(spec))
+    loop.dataset = standardised_as(dataset, facts)
 
     def look() -> None:
         if interrupts:
             raise interrupted(interrupts, "")
 
-    restored = checkpoints.restore(loop.init(), say, best=True)
-    if restored is None:
-        raise InputError(f"{options.run_dir}: holds no complete checkpoint; train it with nag-optax train")
-
-    epochs = restored.step / loop.steps_per_epoch
-    table = Table(title=f"{options.run_dir}, epoch {epochs:g} of {run.num_epochs}", title_justify="left")
+    epochs = int(state.step) / -(-facts["train_images"] // spec.batch_size)
+    table = Table(title=f"{options.run_dir}, epoch {epochs:g} of {spec.num_epochs}", title_justify="left")
     for column in ("split", "accuracy", "loss", "images"):
         table.add_column(column, justify="left" if column == "split" else "right")
     results: dict[str, Any] = {}
@@ -58,9 +44,8 @@ def _evaluate(options: EvaluateOptions, console: Console, interrupts: list[int])
     for name, split in (("train", dataset.train), *held_out, ("test", dataset.test)):
         if not len(split.labels):  # A run with --train-only may have no test split.
             continue
-        metrics = loop.evaluate(restored.state, split, look)
+        metrics = loop.evaluate(state, split, look)
         results[f"{name}_accuracy"], results[f"{name}_loss"] = metrics.accuracy, metrics.loss
         table.add_row(name, f"{metrics.accuracy:.2%}", shown(metrics.loss), str(len(split.labels)))
     console.print(table)
-
     return results

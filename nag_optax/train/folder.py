@@ -51,7 +51,7 @@ class Folder:
         """Refuses to mix two runs, or to overwrite one, unless asked to; and anything else in any case."""
         if self._spec.overwrite and self._spec.resume:
             raise InputError("--overwrite: goes without --resume; name one of the two")
-        with self._writing():
+        with self.writing():
             holds_config = (self.path / CONFIG).exists()
             empty = not self.path.exists() or all(p.name in _UNUSED for p in self.path.iterdir())
         if self._spec.resume:
@@ -76,7 +76,7 @@ class Folder:
 
         The configuration is written, but for --resume: `write_config` does it once the rest is restored.
         """
-        with self._writing():
+        with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             lock = open(self.path / _LOCK, "w")
         with lock:
@@ -95,13 +95,13 @@ class Folder:
 
     def write(self, name: str, text: str) -> None:
         """Complete or not at all, whenever the process is killed."""
-        with self._writing():
+        with self.writing():
             partial = self.path / f"{name}.partial"
             partial.write_text(text)
             os.replace(partial, self.path / name)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -118,7 +118,7 @@ class Folder:
 
     def _clear(self) -> None:
         """Removes the files that are ours, and no others."""
-        with self._writing():
+        with self.writing():
             folder = self.path / self.folder
             for path in list(folder.iterdir()) if folder.is_dir() else ():
                 if re.fullmatch(self.entries, path.name):
@@ -149,7 +149,7 @@ class RunFolder(Folder):
         """`curves.png`, of these rows."""
         from nag_optax.train.figures import draw_curves  # It needs NumPy, and --help reads this module.
 
-        with self._writing():
+        with self.writing():
             draw_curves(rows, title, self.path / CURVES)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -7,12 +7,15 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
 from rich.console import Console
 
 from nag_optax.train.advice import divergence, too_high
+from nag_optax.train.bar import busy, say
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.data import Dataset, load_dataset, source_of
 from nag_optax.train.errors import Diverged, InputError, StreamError
@@ -35,11 +38,15 @@ from nag_optax.train.transfer import Weights, check_same_data, facts_of, standar
 def train(
     options: Options, console: Console | None = None, *, make_loop: Callable[..., Loop] = Loop
 ) -> dict[str, Any]:
-    """Carries out a run, or what is left of it, and returns its summary."""
+    """Carries out a run, or what is left of it, and returns the content of `summary.json`.
+
+    `make_loop` takes what `Loop` takes, and makes what takes the steps. For the errors see `trained.run`.
+    """
     started = time.perf_counter()
     console = console or Console()
     with collected_signals() as interrupts, joined(spec := resolve(options)):
-        devices = devices_of_all(spec.device, spec.num_devices)
+        with busy(console, "looking for devices"):
+            devices = devices_of_all(spec.device, spec.num_devices)
         if spec.tensorboard:
             check_installed()
         if follows := jax.process_index() > 0:
@@ -53,10 +60,11 @@ def train(
         facts = Checkpoints(folder.path / CHECKPOINTS).data_facts() if spec.resume else None
         if facts is not None:
             check_same_data(dataset, facts, source_of(spec))
-        loop = make_loop(spec, dataset, devices)
+        with busy(console, "making the model"):
+            loop = make_loop(spec, dataset, devices)
         weights = None
         if facts is None and spec.init_from is not None:
-            weights = starting_weights(spec.init_from, loop, devices, lambda line: _say(console, line))
+            weights = starting_weights(spec.init_from, loop, devices, partial(say, console))
             facts = weights.facts
         if facts is not None:
             # Weights are of use with the standardisation that they were trained with.
@@ -67,14 +75,11 @@ def train(
         where = f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}"
         if spec.coordinator is not None:
             where += f" in {jax.process_count()} processes"
-        _say(
-            console,
-            f"{loop.num_parameters:,} parameters on {where}, learning rate {spec.learning_rate:g}, "
-            f"{steps:,} steps",
-        )
+        rate = f"learning rate {spec.learning_rate:g}"
+        say(console, f"{loop.num_parameters:,} parameters on {where}, {rate}, {steps:,} steps")
         if dataset.streamed:
             by = f", decoded in {loop.num_workers} processes" * bool(loop.num_workers)
-            _say(console, f"{len(dataset.train.labels):,} images are streamed{by}")
+            say(console, f"{len(dataset.train.labels):,} images are streamed{by}")
         if spec.dry_run:
             return {}
         with folder.claimed(), closing(loop):
@@ -82,244 +87,230 @@ def train(
             return run.carry_out()
 
 
+@dataclass
 class _Run:
-    def __init__(
-        self,
-        spec: Spec,
-        folder: RunFolder,
-        dataset: Dataset,
-        loop: Loop,
-        weights: Weights | None,
-        arrivals: Arrivals | None,
-        console: Console,
-        interrupts: list[int],
-        started: float,
-    ):
-        self._spec, self._dataset, self._loop = spec, dataset, loop
-        self._weights, self._arrivals = weights, arrivals
-        self._console, self._interrupts, self._started = console, interrupts, started
-        self._folder, self._num_epochs = folder, spec.num_epochs
-        self._checkpoints = Checkpoints(folder.path / CHECKPOINTS)
-        self._earlier_seconds = self._epoch_seconds = self._waited = 0.0
-        self._loss_of_a_guess = math.log(dataset.num_classes)
-        self._rows: list[dict[str, Any]] = []
+    spec: Spec
+    folder: RunFolder
+    dataset: Dataset
+    loop: Loop
+    weights: Weights | None
+    arrivals: Arrivals | None
+    console: Console
+    interrupts: list[int]
+    started: float
+    earlier_seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    waited: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.checkpoints = Checkpoints(self.folder.path / CHECKPOINTS)
+        self.loss_of_a_guess = math.log(self.dataset.num_classes)
+        self.say = partial(say, self.console)
 
     def carry_out(self) -> dict[str, Any]:
-        state, loop = self._begin(), self._loop
-        total, begin = self._num_epochs * loop.steps_per_epoch, int(state.step)
-        if (begin == total or self._stopped()) and (summary := self._folder.summary()):
-            self._say(f"{self._folder.path} is finished already")
-            self._console.print(summary_table(summary, str(self._folder.path)))
+        state, loop = self.begin(), self.loop
+        total, begin = self.spec.num_epochs * loop.steps_per_epoch, int(state.step)
+        if (begin == total or self.stopped()) and (summary := self.folder.summary()):
+            self.say(f"{self.folder.path} is finished already")
+            self.console.print(summary_table(summary, str(self.folder.path)))
             return summary
-        writes_events = self._spec.tensorboard and jax.process_index() == 0
-        events = event_file(self._folder.path, begin) if writes_events else nullcontext()
-        progress = RunProgress(self._console, self._num_epochs, loop.steps_per_epoch, begin, loop.beside)
-        with progress as self._progress, events as self._add_event:
-            if len(self._rows) < begin // loop.steps_per_epoch:
-                self._end_epoch(state, len(self._rows) + 1)
-            while (step := int(state.step)) < total and not self._stopped():
-                state = self._epoch(state, step // loop.steps_per_epoch + 1)
-        return self._finish(state)
+        writes_events = self.spec.tensorboard and jax.process_index() == 0
+        events = event_file(self.folder.path, begin) if writes_events else nullcontext()
+        progress = RunProgress(self.console, self.spec.num_epochs, loop.steps_per_epoch, begin, loop.beside)
+        with progress as self.progress, events as self.add_event:
+            if len(self.rows) < begin // loop.steps_per_epoch:
+                self.end_epoch(state, len(self.rows) + 1)
+            while (step := int(state.step)) < total and not self.stopped():
+                state = self.epoch(state, step // loop.steps_per_epoch + 1)
+        return self.finish(state)
 
-    def _begin(self) -> TrainState:
+    def begin(self) -> TrainState:
         """A fresh state, one with the weights of another run, or that of the newest checkpoint."""
-        weights = self._weights
-        state = self._loop.init(None if weights is None else (weights.params, weights.model_state))
-        restored = self._checkpoints.restore(state, self._say) if self._spec.resume else None
+        path, length, weights = self.folder.path, self.loop.steps_per_epoch, self.weights
+        state = self.loop.init(None if weights is None else (weights.params, weights.model_state))
+        restored = self.checkpoints.restore(state, self.say) if self.spec.resume else None
         step = 0 if restored is None else restored.step
-        done = step // self._loop.steps_per_epoch
-        self._rows = [row for row in self._folder.rows() if row["epoch"] <= done]
+        done = step // length
+        self.rows = [row for row in self.folder.rows() if row["epoch"] <= done]
         # A signal during the evaluation leaves one to be made.
-        if done - len(self._rows) > (step % self._loop.steps_per_epoch == 0 < step):
+        if done - len(self.rows) > (step % length == 0 < step):
             raise InputError(
-                f"{self._folder.path / METRICS}: holds {len(self._rows)} of the {done} epochs of the "
+                f"{path / METRICS}: holds {len(self.rows)} of the {done} epochs of the "
                 "checkpoint; bring the file back, or start again with --overwrite"
             )
-        if step > self._num_epochs * self._loop.steps_per_epoch:
+        if step > self.spec.num_epochs * length:
             raise InputError(
-                f"--num-epochs {self._num_epochs}: {self._folder.path} is in epoch "
-                f"{-(-step // self._loop.steps_per_epoch)} already; name more"
+                f"--num-epochs {self.spec.num_epochs}: {path} is in epoch {-(-step // length)} already; "
+                "name more"
             )
-        if self._spec.resume:
-            self._folder.write_config()  # Not sooner: options that fit nothing must not stay.
+        if self.spec.resume:
+            self.folder.write_config()  # Not sooner: options that fit nothing must not stay.
         if restored is None:
-            if self._spec.resume:
-                self._say(f"no checkpoint in {self._folder.path}: starting from the beginning")
+            if self.spec.resume:
+                self.say(f"no checkpoint in {path}: starting from the beginning")
             if weights is not None:
-                self._save(state)  # From here on the other run is not needed.
+                self.save(state)  # From here on the other run is not needed.
             return state
-        self._earlier_seconds = restored.notes["wall_seconds"]
-        self._epoch_seconds = restored.notes["epoch_seconds"]
-        self._waited = restored.notes.get("waiting_seconds", 0.0)
-        self._loop.compile_seconds += restored.notes["compile_seconds"]
-        self._say(f"resuming {self._folder.path} from step {step}")
+        self.earlier_seconds = restored.notes["wall_seconds"]
+        self.epoch_seconds = restored.notes["epoch_seconds"]
+        self.waited = restored.notes["waiting_seconds"]
+        self.loop.compile_seconds += restored.notes["compile_seconds"]
+        self.say(f"resuming {path} from step {step}")
         return restored.state
 
-    def _epoch(self, state: TrainState, epoch: int) -> TrainState:
-        loop = self._loop
+    def epoch(self, state: TrainState, epoch: int) -> TrainState:
+        loop = self.loop
         begin = (epoch - 1) * loop.steps_per_epoch
-        if self._arrivals is not None:
-            self._arrivals.take_in(loop, self._dataset, epoch, self._progress.say)
+        if self.arrivals is not None:
+            self.arrivals.take_in(loop, self.dataset, epoch, self.progress.say)
         for length in loop.chunk_lengths(int(state.step) - begin):
-            self._look(state)
+            self.look(state)
             compiled, started, due = loop.compile_seconds, time.perf_counter(), int(state.step) + length
             try:
                 state = loop.run_chunk(state, length)
             except StreamError as error:
-                self._save(state)
-                saved = f"step {int(state.step)} is saved; continue with: {self._resume_command()}"
-                raise InputError(f"{error}; {saved}") from None
+                self.save(state)
+                raise InputError(f"{error}; step {int(state.step)} is saved; {self.how_to_go_on()}") from None
             compiling = loop.compile_seconds - compiled
-            self._epoch_seconds += time.perf_counter() - started - compiling
+            self.epoch_seconds += time.perf_counter() - started - compiling
             if (step := int(state.step)) < due:
-                self._look(state)  # A loop that waits for others gives up after a signal.
+                self.look(state)  # A loop that waits for others gives up after a signal.
             mean_loss = float(state.loss_sum) / ((step - begin) * loop.batch_size)
-            if not math.isfinite(mean_loss):
-                raise Diverged(self._divergence(step, epoch))
-            self._progress.advance(step, epoch, mean_loss)
-        self._end_epoch(state, epoch)
+            self.check_finite(math.isfinite(mean_loss), state)
+            self.progress.advance(step, epoch, mean_loss)
+        self.end_epoch(state, epoch)
         return state
 
-    def _end_epoch(self, state: TrainState, epoch: int) -> None:
-        self._log(state, epoch)
-        self._save(state)
+    def end_epoch(self, state: TrainState, epoch: int) -> None:
+        self.log(state, epoch)
+        self.save(state)
 
-    def _log(self, state: TrainState, epoch: int) -> None:
-        seen = self._loop.steps_per_epoch * self._loop.batch_size
-        test = None if self._spec.train_only else self._evaluate(state, self._dataset.test)
-        held_out = self._dataset.validation
-        validation = None if held_out is None else self._evaluate(state, held_out)
-        norm = self._loop.gradient_norm(state)
+    def log(self, state: TrainState, epoch: int) -> None:
+        seen = self.loop.steps_per_epoch * self.loop.batch_size
+        validation = self.evaluate(state, self.dataset.validation)
+        test = self.evaluate(state, None if self.spec.train_only else self.dataset.test)
+        norm = self.loop.gradient_norm(state)
         row = {
             "epoch": epoch,
             "step": int(state.step),
             "train_loss": float(state.loss_sum) / seen,
             "train_accuracy": int(state.correct) / seen,
-            "validation_loss": None if validation is None else validation.loss,
-            "validation_accuracy": None if validation is None else validation.accuracy,
-            "test_loss": None if test is None else test.loss,
-            "test_accuracy": None if test is None else test.accuracy,
-            "learning_rate": self._loop.learning_rate(state),
+            **_named("validation", validation),
+            **_named("test", test),
+            "learning_rate": self.loop.learning_rate(state),
             "gradient_norm": norm if math.isfinite(norm) else None,  # JSON knows no infinity.
-            "seconds": self._epoch_seconds,
-            "images_per_second": seen / self._epoch_seconds,
-            "waiting_seconds": self._waited + self._loop.waited,
+            "seconds": self.epoch_seconds,
+            "images_per_second": seen / self.epoch_seconds,
+            "waiting_seconds": self.waited + self.loop.waited,
         }
-        if test is not None and not math.isfinite(test.loss):
-            raise Diverged(self._divergence(int(state.step), epoch))
-        self._rows.append(row)
-        self._epoch_seconds = self._waited = self._loop.waited = 0.0
-        self._folder.write_rows(self._rows)
-        if self._add_event is not None:
-            self._add_event(row)
-        self._progress.epoch(row)
-        if self._first_far_off() is row:
-            self._progress.say(self._warning(row))
+        self.check_finite(test is None or math.isfinite(test.loss), state)
+        self.rows.append(row)
+        self.epoch_seconds = self.waited = self.loop.waited = 0.0
+        self.folder.write_rows(self.rows)
+        if self.add_event is not None:
+            self.add_event(row)
+        self.progress.epoch(row)
+        if self.first_far_off() is row:
+            self.progress.say(too_high(self.spec, row, self.loss_of_a_guess))
 
-    def _save(self, state: TrainState) -> None:
-        if not self._loop.is_finite(state):
-            raise Diverged(self._divergence(int(state.step), int(state.step) // self._loop.steps_per_epoch))
+    def save(self, state: TrainState) -> None:
+        self.check_finite(self.loop.is_finite(state), state)
         notes = {
-            "wall_seconds": self._earlier_seconds + time.perf_counter() - self._started,
-            "epoch_seconds": self._epoch_seconds,
-            "waiting_seconds": self._waited + self._loop.waited,
-            "compile_seconds": self._loop.compile_seconds,
-            "data": facts_of(self._dataset),
+            "wall_seconds": self.wall_seconds(),
+            "epoch_seconds": self.epoch_seconds,
+            "waiting_seconds": self.waited + self.loop.waited,
+            "compile_seconds": self.loop.compile_seconds,
+            "data": facts_of(self.dataset),
         }
-        best = best_row(self._rows)
-        self._checkpoints.save(int(state.step), state, notes, None if best is None else best["step"])
+        best = best_row(self.rows)
+        self.checkpoints.save(int(state.step), state, notes, None if best is None else best["step"])
 
-    def _stopped(self) -> str | None:
-        return stop_reason(self._rows, self._spec.target_accuracy, self._spec.patience)
+    def wall_seconds(self) -> float:
+        return self.earlier_seconds + time.perf_counter() - self.started
 
-    def _evaluate(self, state: TrainState, split: Split) -> Metrics:
-        return self._loop.evaluate(state, split, lambda: self._look(state))
+    def stopped(self) -> str | None:
+        return stop_reason(self.rows, self.spec.target_accuracy, self.spec.patience)
 
-    def _look(self, state: TrainState) -> None:
+    def evaluate(self, state: TrainState, split: Split | None) -> Metrics | None:
+        return None if split is None else self.loop.evaluate(state, split, lambda: self.look(state))
+
+    def look(self, state: TrainState) -> None:
         """Stops every process if a signal came to one of them."""
-        if not (number := largest(max(self._interrupts, default=0))):
+        if not (number := largest(max(self.interrupts, default=0))):
             return
-        self._interrupts.insert(0, number)
-        step = int(state.step)
-        self._save(state)
-        raise interrupted(
-            self._interrupts, f" at step {step}, which is saved; continue with: {self._resume_command()}"
-        )
+        self.interrupts.insert(0, number)
+        self.save(state)
+        saved = f" at step {int(state.step)}, which is saved; {self.how_to_go_on()}"
+        raise interrupted(self.interrupts, saved)
 
-    def _divergence(self, step: int, epoch: int) -> str:
-        return divergence(self._spec, self._folder.path, self._checkpoints.steps(), step, epoch)
+    def check_finite(self, finite: bool, state: TrainState) -> None:
+        if not finite:
+            step = int(state.step)
+            epoch = -(-step // self.loop.steps_per_epoch)
+            raise Diverged(divergence(self.spec, self.folder.path, self.checkpoints.steps(), step, epoch))
 
-    def _first_far_off(self) -> dict[str, Any] | None:
+    def first_far_off(self) -> dict[str, Any] | None:
         """The first epoch with more than twice the loss of a guess, where no model begins."""
-        return next((row for row in self._rows if row["train_loss"] > 2 * self._loss_of_a_guess), None)
+        return next((row for row in self.rows if row["train_loss"] > 2 * self.loss_of_a_guess), None)
 
-    def _warning(self, row: dict[str, Any]) -> str:
-        return too_high(self._spec, row, self._loss_of_a_guess)
-
-    def _finish(self, state: TrainState) -> dict[str, Any]:
-        train = self._evaluate(state, self._dataset.train)
-        if not math.isfinite(train.loss):
-            raise Diverged(self._divergence(int(state.step), self._num_epochs))
-        test = None if self._spec.train_only else self._evaluate(state, self._dataset.test)
+    def finish(self, state: TrainState) -> dict[str, Any]:
+        spec, rows, loop = self.spec, self.rows, self.loop
+        train = self.evaluate(state, self.dataset.train)
+        self.check_finite(train is None or math.isfinite(train.loss), state)
+        test = self.evaluate(state, None if spec.train_only else self.dataset.test)
         # The first epoch warms caches up.
-        seconds = statistics.median(
-            [row["seconds"] for row in self._rows[1:]] or [row["seconds"] for row in self._rows]
-        )
+        seconds = statistics.median([row["seconds"] for row in rows[1:] or rows])
         summary = {
-            "train_accuracy": train.accuracy,
-            "test_accuracy": None if test is None else test.accuracy,
-            "train_loss": train.loss,
-            "test_loss": None if test is None else test.loss,
-            "epochs": len(self._rows),
+            **_named("train", train),
+            **_named("test", test),
+            "epochs": len(rows),
             "steps": int(state.step),
-            "wall_seconds": self._earlier_seconds + time.perf_counter() - self._started,
+            "wall_seconds": self.wall_seconds(),
             "seconds_per_epoch": seconds,
-            "steps_per_second": self._loop.steps_per_epoch / seconds,
-            "compile_seconds": self._loop.compile_seconds,
-            "parameters": self._loop.num_parameters,
+            "steps_per_second": loop.steps_per_epoch / seconds,
+            "compile_seconds": loop.compile_seconds,
+            "parameters": loop.num_parameters,
         }
-        if (best := best_row(self._rows)) is not None:
-            summary |= {name: self._rows[-1][name] for name in ("validation_accuracy", "validation_loss")}
+        if (best := best_row(rows)) is not None:
+            summary |= {name: rows[-1][name] for name in ("validation_accuracy", "validation_loss")}
             summary |= {"best_epoch": best["epoch"], "best_validation_accuracy": best["validation_accuracy"]}
-            early = len(self._rows) < self._num_epochs
-            summary["stopped"] = self._stopped() if early else None
+            early = len(rows) < spec.num_epochs
+            summary["stopped"] = self.stopped() if early else None
             if early:
-                self._say(f"stopped after epoch {len(self._rows)}: {summary['stopped']}")
-        if self._spec.init_from is not None:
-            summary["init_from"] = str(self._spec.init_from)
-        if self._spec.freeze:
-            summary["frozen_parameters"] = self._loop.num_frozen
-        if self._spec.prune is not None:
-            summary |= self._without_zero_units(state)
-        title = f"{self._spec.dataset} · {self._spec.model} · {self._spec.optimizer}"
-        self._folder.draw(self._rows, title)
-        self._folder.write(SUMMARY, json.dumps(summary, indent=2) + "\n")
-        self._console.print(summary_table(summary, str(self._folder.path)))
-        if train.loss > self._loss_of_a_guess and (row := self._first_far_off()):
-            self._say(self._warning(row))
+                self.say(f"stopped after epoch {len(rows)}: {summary['stopped']}")
+        if spec.init_from is not None:
+            summary["init_from"] = str(spec.init_from)
+        if spec.freeze:
+            summary["frozen_parameters"] = loop.num_frozen
+        if spec.prune is not None:
+            summary |= self.without_zero_units(state)
+        self.folder.draw(rows, f"{spec.dataset} · {spec.model} · {spec.optimizer}")
+        self.folder.write(SUMMARY, json.dumps(summary, indent=2) + "\n")
+        self.console.print(summary_table(summary, str(self.folder.path)))
+        if summary["train_loss"] > self.loss_of_a_guess and (row := self.first_far_off()):
+            self.say(too_high(spec, row, self.loss_of_a_guess))
         return summary
 
-    def _without_zero_units(self, state: TrainState) -> dict[str, Any]:
+    def without_zero_units(self, state: TrainState) -> dict[str, Any]:
         """The summary of the pruned model."""
-        pruned = self._loop.pruned(state)
-
-        def accuracy(split: Split) -> float:
-            return self._loop.evaluate_model(pruned.model, split).accuracy
-
+        pruned = self.loop.pruned(state)
+        splits = {"train": self.dataset.train} | ({} if self.spec.train_only else {"test": self.dataset.test})
         return {
             "units": {name: len(zero) for name, zero in pruned.zero_units.items()},
             "zero_units": {name: int(zero.sum()) for name, zero in pruned.zero_units.items()},
             "pruned_parameters": pruned.num_parameters,
-            "pruned_train_accuracy": accuracy(self._dataset.train),
-            "pruned_test_accuracy": None if self._spec.train_only else accuracy(self._dataset.test),
+            "pruned_test_accuracy": None,
+        } | {
+            f"pruned_{name}_accuracy": self.loop.evaluate_model(pruned.model, split).accuracy
+            for name, split in splits.items()
         }
 
-    def _resume_command(self) -> str:
-        return f"nag-optax {self._loop.command} --resume --run-dir {shlex.quote(str(self._folder.path))}"
-
-    def _say(self, line: str) -> None:
-        _say(self._console, line)
+    def how_to_go_on(self) -> str:
+        resume = f"nag-optax {self.loop.command} --resume --run-dir {shlex.quote(str(self.folder.path))}"
+        return f"continue with: {resume}"
 
 
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True)
+def _named(split: str, metrics: Metrics | None) -> dict[str, float | None]:
+    values = (None, None) if metrics is None else metrics
+    return dict(zip((f"{split}_loss", f"{split}_accuracy"), values, strict=True))

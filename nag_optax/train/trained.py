@@ -149,7 +149,7 @@ def load(run_dir: Path | str, *, device: str = "auto", say: Callable[[str], None
     height, width, channels = facts["image_shape"]
     return Trained(
         model=stored.loop.module(stored.state),
-        class_names=tuple(facts.get("class_names") or map(str, facts["classes"])),
+        class_names=tuple(facts["class_names"]),
         metrics=metrics,
         image_shape=(height, width, channels),
         mean=np.array(facts["mean"], np.float32),

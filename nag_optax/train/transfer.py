@@ -46,33 +46,17 @@ def standardised_as(dataset: Dataset, facts: dict[str, Any]) -> Dataset:
 def check_same_data(dataset: Dataset, facts: dict[str, Any], where: str) -> None:
     """Refuses to go on with a run on other training data, which would be another run."""
     check_same_shapes(dataset, facts, where)
-    count = len(dataset.train.labels)
-    if count != facts.get("train_images", count):
-        raise InputError(f"{where}: has {count} training images; the run has {facts['train_images']}")
-    if dataset.digest != facts.get("digest", dataset.digest):
+    if dataset.digest != facts["digest"]:
         raise InputError(f"{where}: has other training images or labels than the run")
 
 
 def check_same_shapes(dataset: Dataset, facts: dict[str, Any], where: str) -> None:
-    """Refuses data that the run's model does not take; see `check_same_data`."""
-    here = (dataset.classes, dataset.image_shape)
-    there = (tuple(facts["classes"]), tuple(facts["image_shape"]))
-    if here != there:
-        a, b = (f"{len(classes)} classes of {_size(shape)}" for classes, shape in (here, there))
-        if a == b:
-            a, b = (f"the classes {', '.join(map(str, classes))}" for classes, _ in (here, there))
-        raise InputError(f"{where}: has {a}; the run was trained on {b}")
-    if not _same_names(dataset, facts):  # The number of a folder's class depends on the others.
-        a, b = (", ".join(names) for names in (dataset.class_names, facts["class_names"]))
-        raise InputError(f"{where}: has the classes {a}; the run was trained on {b}")
-
-
-def _same_names(dataset: Dataset, facts: dict[str, Any]) -> bool:
-    return list(dataset.class_names) == facts.get("class_names", list(dataset.class_names))
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape if shape[2] > 1 else shape[:2]))
+    """Refuses data that the run's model does not take; `where` is the option that chose them."""
+    here = facts_of(dataset)
+    for name, what, between in (("image_shape", "images of", " x "), ("class_names", "the classes", ", ")):
+        ours, theirs = (between.join(map(str, of[name])) for of in (here, facts))
+        if ours != theirs:
+            raise InputError(f"{where}: has {what} {ours}; the run was trained on {theirs}")
 
 
 class StoredRun(NamedTuple):
@@ -107,16 +91,15 @@ def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Calla
         raise InputError(f"--init-from {error}") from None
     if spec.model != loop.model:
         raise InputError(f"--init-from {folder}: holds --model {spec.model}; this run has {loop.model}")
-    shape = tuple(facts["image_shape"])
-    if shape != loop.dataset.image_shape:
+    ours, theirs = (" x ".join(map(str, shape)) for shape in (loop.dataset.image_shape, facts["image_shape"]))
+    if ours != theirs:
         raise InputError(
-            f"--init-from {folder}: was trained on images of {_size(shape)}; "
-            f"these are {_size(loop.dataset.image_shape)}; "
-            f"--image-size {shape[0]} may help"
+            f"--init-from {folder}: was trained on images of {theirs}; these are {ours}; "
+            f"--image-size {facts['image_shape'][0]} may help"
         )
     params, model_state = source.eval_state(state)
     name = spec.model_row.head
-    if facts["classes"] == list(loop.dataset.classes) and _same_names(loop.dataset, facts):
+    if facts["class_names"] == list(loop.dataset.class_names):
         head = "with its head"
     elif name not in params:
         raise InputError(

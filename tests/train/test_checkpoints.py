@@ -2,7 +2,6 @@
 
 import gc
 import importlib.metadata
-import json
 import logging
 import os
 import resource
@@ -214,15 +213,6 @@ def test_a_fault_of_the_program_is_not_called_damage(checkpoints, monkeypatch):
     monkeypatch.setattr(ocp, "load_checkpointables", None)
     with pytest.raises(TypeError, match="not callable"):
         restore(checkpoints)
-
-
-def test_records_without_a_folder_and_versions_are_read(checkpoints, tmp_path):
-    """As the first ones were written."""
-    path = tmp_path / "checkpoints" / "40.json"
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps({name: record[name] for name in ("files", "notes")}))
-    restored, said = restore(checkpoints)
-    assert restored is not None and restored.step == 40 and said == []
 
 
 def test_the_logs_of_the_process_are_left_alone(checkpoints, tmp_path):

@@ -96,7 +96,7 @@ def test_classes_are_the_labels_that_there_are(tmp_path):
     for split in dataset[:2]:
         assert split.labels.dtype == np.int32
         np.testing.assert_array_equal(np.array(dataset.classes)[split.labels], split.images[:, 0, 0, 0] / 10)
-    known = load_dataset(idx_spec(tmp_path), {"classes": (0, 1, 2, 5)})
+    known = load_dataset(idx_spec(tmp_path), {"classes": (0, 1, 2, 5), "class_names": "0125"})
     assert known.classes == (0, 1, 2, 5) and set(known.train.labels) == {1, 2, 3}
 
 

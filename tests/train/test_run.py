@@ -276,8 +276,7 @@ def test_resume_on_other_data_is_refused_and_changes_nothing(tmp_path, idx_folde
     images, labels = read_idx_pair(idx_folder, "train")
     others = {
         "holds the labels 1, which are none of the classes that the model learns, 0, 4": (images, labels * 4),
-        "has 2 classes of 5 x 5; the run was trained on 2 classes of 6 x 5": (images[:, 1:], labels),
-        "has 32 training images; the run has 64": (images[:32], labels[:32]),
+        "has images of 5 x 5 x 1; the run was trained on 6 x 5 x 1": (images[:, 1:], labels),
         "has other training images or labels than the run": (images, 1 - labels),
     }
     before = contents(folder)

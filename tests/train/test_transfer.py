@@ -19,7 +19,7 @@ from nag_optax.train.registry import MODELS
 from nag_optax.train.runner import train
 from nag_optax.train.spec import load_spec, resolve
 from nag_optax.train.trained import load
-from nag_optax.train.transfer import check_same_data, facts_of, standardised_as, starting_weights
+from nag_optax.train.transfer import standardised_as, starting_weights
 from tests.train.conftest import SMALL, output
 from tests.train.test_run import Signals, assert_same_run
 
@@ -119,7 +119,7 @@ def test_a_fine_tuned_run_keeps_the_standardisation_and_needs_its_source_no_more
     ("change", "message"),
     [
         ({"model": "cnn"}, "--init-from .*: holds --model mlp; this run has cnn"),
-        ({"image_size": 12}, "was trained on images of 8 x 8; these are 12 x 12; --image-size 8 may"),
+        ({"image_size": 12}, "was trained on images of 8 x 8 x 1; these are 12 x 12 x 1; --image-size 8 may"),
         ({"freeze": ("conv1",)}, "--freeze conv1: names no parameter; these are head/bias, head/kernel, hid"),
         ({"freeze": ("*",)}, r"--freeze \*: leaves nothing to train"),
     ],
@@ -143,13 +143,3 @@ def test_a_source_that_holds_no_run_is_refused(finished_run, tmp_path, console):
         train(options, console)
     with pytest.raises(InputError, match="is the folder of this run"):
         resolve(dataclasses.replace(SMALL, init_from=finished_run, run_dir=finished_run))
-
-
-def test_facts_that_do_not_name_the_training_data_leave_it_open():
-    dataset = load_dataset(resolve(Options()))
-    facts = facts_of(dataset)
-    check_same_data(dataset, facts, "--dataset digits")
-    older = {name: fact for name, fact in facts.items() if name not in ("train_images", "digest")}
-    check_same_data(dataset, older, "--dataset digits")
-    with pytest.raises(InputError, match="--dataset digits: has other training images or labels"):
-        check_same_data(dataset, facts | {"digest": "other"}, "--dataset digits")

@@ -4,7 +4,7 @@ A file a source; what all of them share, the numbering of classes and the checks
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from nag_optax.train.bar import watched
+from nag_optax.train.bar import say, watched
 from nag_optax.train.data.files import Pictures, sample
 from nag_optax.train.devices import Device, stays_resident
 from nag_optax.train.errors import InputError
@@ -79,7 +79,19 @@ def load_dataset(
     """The dataset of a run, resized if it asks for that."""
     load = load_factory(dataset_row(spec.dataset).load, "--dataset")
     resident = partial(stays_resident, spec.resident, device or jax.local_devices()[0])
-    request = _request(spec, console or Console(), resident, facts)._replace(**of_the_run)
+    console = console or Console()
+    labels = None if facts is None else dict(zip(facts["class_names"], facts["classes"], strict=True))
+    request = Request(
+        spec.data_dir,
+        spec.image_size,
+        spec.skip_unreadable,
+        say=partial(say, console),
+        watch=partial(watched, console),
+        train_only=spec.train_only,
+        fits=resident,
+        labels=labels,
+        **of_the_run,
+    )
     train, test, names = load(request)
     if train.images.shape[1:] != test.images.shape[1:]:
         raise InputError(
@@ -116,22 +128,6 @@ def load_dataset(
     streamed = isinstance(train.images, Pictures) or not resident(train.images.nbytes)
     mean, std = statistics_of(seen)
     return Dataset(train, test, classes, mean, std, digest, validation, _names(classes, names), streamed)
-
-
-def _request(
-    spec: Spec, console: Console, fits: Callable[[int], bool], facts: Mapping[str, Any] | None
-) -> Request:
-    def say(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True)
-
-    watch = partial(watched, console)
-    labels = None
-    if facts is not None and "class_names" in facts:
-        labels = dict(zip(facts["class_names"], facts["classes"], strict=True))
-    return Request(
-        *(spec.data_dir, spec.image_size, spec.skip_unreadable, say, watch, spec.train_only, fits),
-        labels=labels,
-    )
 
 
 def _in_memory(split: Split) -> Split:
