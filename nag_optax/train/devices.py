@@ -1,6 +1,7 @@
 """The devices of a run, and the memory that its data may take."""
 
 import os
+from functools import partial
 from typing import Any
 
 import jax
@@ -44,6 +45,11 @@ def put(tree: Any, shardings: Any) -> Any:
         return jax.make_array_from_callback(local.shape, sharding, lambda index: local[index])
 
     return jax.tree.map(one, tree, shardings)
+
+
+def put_parts(tree: Any, sharding: NamedSharding) -> Any:
+    """The arrays of which each process has a part, laid out so."""
+    return jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), tree)
 
 
 def memory_of(device: Device) -> int:

@@ -20,8 +20,8 @@ from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.train.augment import AUGMENTATIONS, augmentation_key
 from nag_optax.train.data import Dataset, Statistics
 from nag_optax.train.data.files import Pictures
-from nag_optax.train.data.stream import Stream, default_workers, epoch_order, grown_order
-from nag_optax.train.devices import Device, put, split_over
+from nag_optax.train.data.stream import Stream, default_workers, epoch_order, grown_order, part_of_batches
+from nag_optax.train.devices import Device, put, put_parts, split_over
 from nag_optax.train.errors import InputError
 from nag_optax.train.freezing import fix_statistics, frozen_mask
 from nag_optax.train.hints import given_or
@@ -227,11 +227,12 @@ class Loop:
         started = time.perf_counter()
         if self._stream is None or step != self._next_step:
             self.close()
-            spec = self._spec
-            steps = range(step, spec.num_epochs * self.steps_per_epoch)
-            place = partial(put, shardings=Split(self._sharded, self._sharded))
+            part, parts = jax.process_index(), jax.process_count()
+            order = partial(part_of_batches, self._order_of, part, parts, self.batch_size)
+            steps = range(step, self._spec.num_epochs * self.steps_per_epoch)
+            place = partial(put_parts, sharding=self._sharded)
             self._stream = Stream(
-                self._source, self._order_of, self.batch_size, steps, self.num_workers, place
+                self._source, order, self.batch_size // parts, steps, self.num_workers, place
             )
         self._next_step = step + 1
         batch = self._stream.take()

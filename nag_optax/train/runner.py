@@ -170,6 +170,8 @@ class _Run:
             try:
                 state = loop.run_chunk(state, length)
             except StreamError as error:
+                if jax.process_count() > 1:
+                    raise  # The others are amid the step, and end without this one.
                 self.save(state)
                 raise InputError(f"{error}; step {int(state.step)} is saved; {self.how_to_go_on()}") from None
             compiling = loop.compile_seconds - compiled

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from nag_optax.cli import run
+from tests.train.streaming import write_pictures
 
 OPTIONS = ("--model", "mlp", "--num-epochs", "3", "--batch-size", "64")
 """Those of `finished_run`."""
@@ -57,6 +58,20 @@ def test_two_processes_give_the_numbers_of_one(run_of_two, finished_run):
         assert abs(two["test_accuracy"] - one["test_accuracy"]) < 2 / 360
     # Who carried it out is no part of a run.
     assert not {"coordinator", "num_processes"} & json.loads((run_of_two / "config.json").read_text()).keys()
+
+
+@pytest.mark.exhaustive
+def test_two_processes_that_stream_give_the_numbers_of_one(tmp_path):
+    """Each decodes its half of every batch. 12 steps add sums of 4 in another order."""
+    pictures = str(write_pictures(tmp_path / "set"))
+    fields = "--dataset folder --resident no --data-workers 0 --batch-size 4 --num-epochs 2".split()
+    options = (*fields, "--data-dir", pictures, "--model", "tests.train.streaming:Net")
+    assert run(["train", *options, "--run-dir", str(tmp_path / "one")]) == 0
+    for process in start_two(tmp_path / "two", *options):
+        assert process.communicate(timeout=120)[1] == "" and process.returncode == 0
+    for two, one in zip(rows(tmp_path / "two"), rows(tmp_path / "one"), strict=True):
+        for name in ("train_loss", "test_loss"):
+            assert two[name] == pytest.approx(one[name], rel=12 * 4 * 2.0**-24)
 
 
 def test_one_process_goes_on_with_what_two_began(run_of_two, tmp_path, capsys):

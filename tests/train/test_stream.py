@@ -20,7 +20,7 @@ import pytest
 from nag_optax.train import bar
 from nag_optax.train.data import load_dataset
 from nag_optax.train.data.files import Pictures, in_threads, sample
-from nag_optax.train.data.stream import Stream, epoch_order
+from nag_optax.train.data.stream import Stream, epoch_order, part_of_batches
 from nag_optax.train.devices import stays_resident
 from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.loop import Loop
@@ -89,6 +89,12 @@ def test_a_streamed_batch_is_split_over_the_devices(pictures):
     np.testing.assert_array_equal(batch.images, np.asarray(loop.dataset.train.images[rows]))
     assert [shard.data.shape[0] for shard in batch.images.addressable_shards] == [1] * 4
     loop.close()
+
+
+def test_the_parts_of_two_processes_are_the_batches_of_one():
+    order = partial(epoch_order, 3, num_examples=21, batch_size=4)
+    first, second = (part_of_batches(order, part, 2, 4, 1).reshape(-1, 2) for part in (0, 1))
+    np.testing.assert_array_equal(np.hstack([first, second]).ravel(), order(1))
 
 
 def test_arrays_are_streamed_from_memory():

@@ -54,6 +54,13 @@ def grown_order(seed: int, epoch: int, num_examples: int, length: int, latest: t
     return rng.permutation(np.resize(rows, length)).astype(np.int32)
 
 
+def part_of_batches(
+    order: Callable[[int], np.ndarray], part: int, parts: int, batch_size: int, epoch: int
+) -> np.ndarray:
+    """The rows of an epoch in one of the equal parts of each batch: those that one process decodes."""
+    return order(epoch).reshape(-1, parts, batch_size // parts)[:, part].ravel()
+
+
 class Stream:
     """The batches of a run, one step after the other."""
 
