@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from nag_optax.train.bar import watched
+from nag_optax.train.data.arrays import as_float32, read_numpy
 from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
 from nag_optax.train.errors import InputError
 from nag_optax.train.options import PredictOptions
@@ -91,24 +92,16 @@ def _picture(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
 
 def _read_images(path: Path, trained: Trained) -> np.ndarray:
     """(N, height, width[, channels]) of a .npy file."""
-    try:
-        images = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    except (ValueError, EOFError):  # NumPy's own text is of pickles, and of how to allow them.
-        raise InputError(
-            f"{path}: is no .npy file of numbers; numpy.save must have written it, "
-            f"of shape {trained.wanted}; a picture keeps the ending of its kind"
-        ) from None
+    images = read_numpy(
+        path,
+        f"{path}: is no .npy file of numbers; numpy.save must have written it, of shape {trained.wanted}; "
+        "a picture keeps the ending of its kind",
+    )
     if not isinstance(images, np.ndarray) or images.dtype.kind not in "uif":
         raise InputError(f"{path}: must hold one array of numbers, integers or floats")
-    if images.size == 0:
-        raise InputError(f"{path}: holds no images; its shape is {images.shape}")
-    if not (np.abs(images) <= np.finfo(np.float32).max).all():
-        raise InputError(f"{path}: holds values that are no finite float32")
     if not trained.takes(images):
         raise InputError(f"{path}: has shape {images.shape}; must be {trained.wanted}")
-    return images.astype(np.float32)
+    return as_float32(images, str(path))
 
 
 @contextmanager

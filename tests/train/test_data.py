@@ -114,14 +114,14 @@ FAULTS = {
     "too long": (damage(LABELS, lambda b: b + b"x"), "holds 21 bytes of values"),
     "no idx": (damage(LABELS, lambda b: b"hello"), "is no IDX file"),
     "empty": (damage(LABELS, lambda b: b""), "is no IDX file"),
-    "header": (damage(LABELS, lambda b: b[:6]), "ends in its header"),
-    "floats": (damage(LABELS, lambda b: b[:2] + b"\x0d" + b[3:]), "type 0x0d; only unsigned bytes"),
+    "header": (damage(LABELS, lambda b: b[:6]), "is no IDX file"),
+    "floats": (damage(LABELS, lambda b: b[:2] + b"\x0d" + b[3:]), "is no IDX file of unsigned bytes"),
     "gzip cut": (damage("train-images-idx3-ubyte.gz", lambda b: b[:50]), "is damaged"),
     "counts": (
         lambda folder: write_idx(folder / LABELS, np.zeros(19)),
-        "holds 19 labels, but t10k-images-idx3-ubyte holds 20 images; the counts must be equal",
+        r"holds labels of shape \(19,\), and t10k-images-idx3-ubyte images of shape \(20, 6, 5\); must be",
     ),
-    "dimensions": (lambda folder: write_idx(folder / LABELS, np.zeros((20, 2))), "array of 2 axes"),
+    "dimensions": (lambda folder: write_idx(folder / LABELS, np.zeros((20, 2))), r"of shape \(20, 2\)"),
     "classes": (
         lambda folder: write_idx(folder / LABELS, np.full(20, 9)),
         "holds the labels 9, which are none of the classes that the model learns, 0, 1",

@@ -120,13 +120,16 @@ ARRAY_FAULTS = {
     "text": ({"x_train": IMAGES.astype(str), "y_train": LABELS}, "of <U3; must be numbers"),
     "floats": (
         {"x_train": IMAGES, "y_train": LABELS / 2},
-        "y_train must hold one whole number of at least 0",
+        r"y_train has shape \(12,\) of float64; must be a whole number of at least 0",
     ),
-    "negative": ({"x_train": IMAGES, "y_train": LABELS - 1}, "y_train must hold one whole number"),
-    "counts": ({"x_train": IMAGES, "y_train": LABELS[1:]}, "y_train holds 11 labels, but x_train 12 images"),
+    "negative": ({"x_train": IMAGES, "y_train": LABELS - 1}, "y_train has shape .* must be a whole number"),
+    "counts": (
+        {"x_train": IMAGES, "y_train": LABELS[1:]},
+        r"has shape \(11,\) .* each of the 12 images",
+    ),
     "nan": (
         {"x_train": IMAGES * np.nan, "y_train": LABELS},
-        "x_train holds values that are no finite float32",
+        "x_train: holds values that are no finite float32",
     ),
 }
 

@@ -102,7 +102,7 @@ def test_a_picture_of_another_size_is_resized_and_the_csv_is_printed(finished_ru
     [
         ("x.npy", np.zeros((3, 9, 9)), r"has shape \(3, 9, 9\); must be \(N, 8, 8, 1\) or \(N, 8, 8\)"),
         ("x.npy", np.zeros((3, 8, 8, 3)), r"must be \(N, 8, 8, 1\)"),
-        ("x.npy", np.zeros((0, 8, 8)), "holds no images"),
+        ("x.npy", np.zeros((0, 8, 8)), r"has shape \(0, 8, 8\)"),
         ("x.npy", np.full((2, 8, 8), 1e300), "no finite float32"),
         ("x.npy", np.full((3, 8, 8), np.nan), "no finite float32"),
         ("x.npy", np.ones((2, 8, 8), bool), "integers or floats"),

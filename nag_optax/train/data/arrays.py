@@ -3,6 +3,7 @@
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,18 +20,10 @@ _KEYS = (
 def load(request: Request) -> Splits:
     """Images and labels under either of two sets of keys; without a test part, one sixth is held out."""
     path = request.data_dir or Path()
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):  # of a .npy file
-                raise ValueError
-            arrays = dict(loaded)
-    except OSError as error:
-        raise InputError(f"--data-dir {path}: cannot be read ({error})") from None
-    except (ValueError, EOFError, zlib.error, zipfile.BadZipFile):
-        raise InputError(
-            f"--data-dir {path}: is no .npz file of numbers; it must be one that numpy.savez wrote"
-        ) from None
+    otherwise = f"--data-dir {path}: is no .npz file of numbers; it must be one that numpy.savez wrote"
+    arrays = read_numpy(path, otherwise)
+    if isinstance(arrays, np.ndarray):  # of a .npy file
+        raise InputError(otherwise)
     keys = next((keys for keys in _KEYS if set(keys[:2]) <= set(arrays)), None)
     if keys is None:
         raise InputError(
@@ -56,15 +49,30 @@ def _split(path: Path, arrays: dict[str, np.ndarray], images_key: str, labels_ke
             f"--data-dir {path}: {images_key} has shape {arrays[images_key].shape} of {images.dtype}; "
             "must be numbers of shape (N, height, width) or (N, height, width, channels)"
         )
-    if labels.ndim != 1 or labels.dtype.kind not in "ui" or labels.min(initial=0) < 0:
-        raise InputError(f"--data-dir {path}: {labels_key} must hold one whole number of at least 0 an image")
-    if len(images) != len(labels):
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "ui" or labels.min(initial=0) < 0:
         raise InputError(
-            f"--data-dir {path}: {labels_key} holds {len(labels)} labels, but {images_key} "
-            f"{len(images)} images; the counts must be equal"
+            f"--data-dir {path}: {labels_key} has shape {labels.shape} of {labels.dtype}; must be a whole "
+            f"number of at least 0 for each of the {len(images)} images"
         )
     if images.dtype != np.uint8:
-        images = images.astype(np.float32)
-    if not np.isfinite(images).all():
-        raise InputError(f"--data-dir {path}: {images_key} holds values that are no finite float32")
+        images = as_float32(images, f"--data-dir {path}: {images_key}")
     return Split(images, labels.astype(np.int32))
+
+
+def read_numpy(path: Path, otherwise: str) -> Any:
+    """The array of a .npy file, or those of an .npz file by their names; an error has the text `otherwise`."""
+    try:
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            return content if isinstance(content, np.ndarray) else dict(content)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    except (ValueError, EOFError, zlib.error, zipfile.BadZipFile):  # NumPy's own text is of pickles.
+        raise InputError(otherwise) from None
+
+
+def as_float32(images: np.ndarray, where: str) -> np.ndarray:
+    """The images, if float32 holds them."""
+    if not (np.abs(images) <= np.finfo(np.float32).max).all():
+        raise InputError(f"{where}: holds values that are no finite float32")
+    return images.astype(np.float32)

@@ -12,17 +12,14 @@ from nag_optax.train.data.parts import empty, existing_folder
 from nag_optax.train.errors import InputError
 from nag_optax.train.rows import Request, Split, Splits
 
-_UNSIGNED_BYTE = 0x08
-
 
 def load(request: Request) -> Splits:
     """MNIST, Fashion-MNIST, EMNIST and every other set of four IDX files; EMNIST's mapping names classes."""
     folder = existing_folder(request, "the four IDX files")
     train = Split(*read_idx_pair(folder, "train"))
     test_prefixes = ("t10k", "test")
-    if request.train_only and not _candidates(folder, test_prefixes, "images", "idx3"):
-        return Splits(train, empty(train), _names(folder))
-    test = Split(*read_idx_pair(folder, *test_prefixes))
+    missing = request.train_only and not _candidates(folder, test_prefixes, "images", "idx3")
+    test = empty(train) if missing else Split(*read_idx_pair(folder, *test_prefixes))
     return Splits(train, test, _names(folder))
 
 
@@ -31,17 +28,11 @@ def read_idx_pair(folder: Path, *prefixes: str) -> tuple[np.ndarray, np.ndarray]
     images_path = _find(folder, prefixes, "images", "idx3")
     labels_path = _find(folder, prefixes, "labels", "idx1")
     images, labels = read_idx(images_path), read_idx(labels_path)
-    if images.ndim not in (3, 4):
-        raise InputError(f"{images_path}: holds an array of {images.ndim} axes; images have 3, or 4")
-    if labels.ndim != 1:
-        raise InputError(f"{labels_path}: holds an array of {labels.ndim} axes; labels have 1")
-    if len(images) != len(labels):
+    if images.ndim not in (3, 4) or labels.shape != images.shape[:1] or not images.size:
         raise InputError(
-            f"{labels_path}: holds {len(labels)} labels, but {images_path.name} holds "
-            f"{len(images)} images; the counts must be equal"
+            f"{labels_path}: holds labels of shape {labels.shape}, and {images_path.name} images of shape "
+            f"{images.shape}; must be (N,), and (N, height, width) or (N, height, width, channels)"
         )
-    if images.size == 0:
-        raise InputError(f"{images_path}: holds no images")
     if images.ndim == 3:
         images = images[..., None]
     return images, labels.astype(np.int32)
@@ -57,19 +48,14 @@ def read_idx(path: Path) -> np.ndarray:
         raise InputError(f"{path}: is damaged ({error}); fetch the file again") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    if len(content) < 4 or content[:2] != b"\0\0":
-        raise InputError(f"{path}: is no IDX file; it must begin with two zero bytes, gzipped or not")
-    kind, ndim = content[2], content[3]
-    if kind != _UNSIGNED_BYTE:
-        raise InputError(f"{path}: holds values of type 0x{kind:02x}; only unsigned bytes (0x08) are read")
-    start = 4 + 4 * ndim
-    if len(content) < start:
-        raise InputError(f"{path}: ends in its header; fetch the file again")
-    shape = struct.unpack(f">{ndim}I", content[4:start])
-    expected = math.prod(shape)
-    if len(content) - start != expected:
+    if content[:3] != b"\0\0\x08" or len(content) < (start := 4 + 4 * content[3]):
         raise InputError(
-            f"{path}: holds {len(content) - start} bytes of values, but its header says {expected}; "
+            f"{path}: is no IDX file of unsigned bytes; it must begin with 0, 0 and 8, gzipped or not"
+        )
+    shape = struct.unpack(f">{content[3]}I", content[4:start])
+    if len(content) - start != math.prod(shape):
+        raise InputError(
+            f"{path}: holds {len(content) - start} bytes of values, but its header says {math.prod(shape)}; "
             "fetch the file again"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
