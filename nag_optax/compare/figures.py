@@ -22,7 +22,11 @@ def draw_data(
     results: Sequence[dict[str, Any]], steps: np.ndarray, steps_per_epoch: int, title: str, path: Path
 ) -> None:
     """Training loss and test error by epoch, and the validation loss over the learning rate."""
-    figure, (loss, error, sensitivity) = _figure((13, 5.0), title, 3)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 5.0), layout="constrained")
+    figure.suptitle(title)
+    loss, error, sensitivity = figure.subplots(1, 3)
     epochs = _thinned((steps / steps_per_epoch)[None])[0]
     for result in results:
         if result["chosen"] is None:
@@ -99,14 +103,6 @@ def draw_problem(problem: Problem, results: Sequence[dict[str, Any]], title: str
     )
     sensitivity.set_title(f"steps until the gap stays below {GAPS[-1]:g} of that at the start")
     _save(lower, results, path, figure)
-
-
-def _figure(size: tuple[float, float], title: str, columns: int) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title)
-    return figure, figure.subplots(1, columns)
 
 
 def _runs(axes: Any, x: np.ndarray, runs: np.ndarray, result: dict[str, Any]) -> None:

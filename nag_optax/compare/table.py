@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from nag_optax.compare.spec import GAPS, CompareOptions, resolve
+from nag_optax.train.checks import flag
 from nag_optax.train.registry import dataset_row
 
 Row = list[str]
@@ -64,7 +65,7 @@ def command(config: dict[str, Any]) -> str:
         value = fields.get(name)  # A file of before may lack one.
         values, defaults = (list(v) if isinstance(v, list | tuple) else [v] for v in (value, default))
         if value is not None and values != defaults:
-            words += ["--" + name.replace("_", "-"), *map(str, values)]
+            words += [flag(name), *(() if value is True else map(str, values))]
     return shlex.join(words)
 
 

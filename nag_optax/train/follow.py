@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -56,7 +55,9 @@ class Arrivals:
         latest = max(i for i in range(1, epoch) if self._lines[i])
         new = [dataset.class_names.index(Path(name).parent.name) for name, _ in arrived]
         images, labels = dataset.train
-        images = _together(images, _of(images, arrived))
+        both = (images, _of(images, arrived))
+        names, sizes = np.concatenate([p.names for p in both]), np.concatenate([p.sizes for p in both])
+        images = dataclasses.replace(images, names=names, sizes=sizes)
         labels = np.concatenate([labels, np.array(new, np.int32)])
         loop.grow(Split(images, labels), (latest, len(self._lines[latest])))
 
@@ -114,8 +115,3 @@ def _of(like: Pictures, files: list[tuple[str, int]]) -> Pictures:
     """Files in the same folder."""
     names, sizes = [os.fsencode(name) for name, _ in files], [size for _, size in files]
     return dataclasses.replace(like, names=np.array(names, dtype=bytes), sizes=np.array(sizes, np.int64))
-
-
-def _together(a: Pictures, b: Pictures) -> Any:
-    names, sizes = (np.concatenate(pair) for pair in zip((a.names, a.sizes), (b.names, b.sizes), strict=True))
-    return dataclasses.replace(a, names=names, sizes=sizes)

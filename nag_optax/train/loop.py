@@ -25,7 +25,7 @@ from nag_optax.train.devices import Device, put, put_parts, split_over
 from nag_optax.train.errors import InputError
 from nag_optax.train.freezing import fix_statistics, frozen_mask
 from nag_optax.train.hints import given_or
-from nag_optax.train.measure import Metrics, logits_of, metrics_of
+from nag_optax.train.measure import Metrics, metrics_of
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizers import make_optimizer, make_schedule
 from nag_optax.train.pruning import has_prunable, widths_without, without_units, zero_units
@@ -188,10 +188,6 @@ class Loop:
         """The same of another model on these images."""
         graphdef, weights = nnx.split(model)
         return metrics_of(graphdef, (weights,), self.dataset.statistics, split)
-
-    def logits(self, state: TrainState, images: np.ndarray) -> jax.Array:
-        """(N, classes), computed in pieces of one shape, so that one program serves every N."""
-        return logits_of(self._graphdef, self.eval_state(state), self.dataset.statistics, images)
 
     def pruned(self, state: TrainState) -> Pruned:
         """The model without the hidden units that are exactly zero at the iterate to evaluate."""

@@ -102,78 +102,51 @@ def core(
     return load_factory(row.pruned)(learning_rate, prox, **options)
 
 
-def nag(
-    rate: optax.Schedule, *, weight_decay: float, restart: Any, **momentum: Any
+def matrices(params: optax.Params) -> Any:
+    """Weight decay is for kernels: biases and the scales of normalisation stay free."""
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def _factory(make: Callable[..., optax.GradientTransformation]) -> Callable[..., Any]:
+    """An optimizer with the options of the trainer: the momentum's schedule, and decay of matrices alone."""
+
+    def made(*of_run: Any, **options: Any) -> optax.GradientTransformation:
+        if options.pop("momentum_schedule", "constant") == "sutskever":
+            options["momentum"] = nag_optax.momentum.sutskever(options["momentum"])
+        if "weight_decay" in options:
+            options["mask"] = matrices
+        return make(*of_run, **options)
+
+    return made
+
+
+@_factory
+def sgd(rate: optax.Schedule, *, weight_decay: float, mask: Any) -> optax.GradientTransformation:
+    return optax.chain(optax.add_decayed_weights(weight_decay, mask), optax.scale_by_learning_rate(rate))
+
+
+@_factory
+def heavy_ball(
+    rate: optax.Schedule, *, momentum: float, weight_decay: float, mask: Any
 ) -> optax.GradientTransformation:
-    return nag_optax.nag(
-        rate, _momentum(**momentum), weight_decay=weight_decay, mask=matrices, restart=restart
-    )
+    decay = optax.add_decayed_weights(weight_decay, mask)
+    return optax.chain(optax.trace(momentum), decay, optax.scale_by_learning_rate(rate))
 
 
-def pruned_nag(
-    rate: optax.Schedule, prox: Prox, *, restart: Any, **momentum: Any
-) -> optax.GradientTransformation:
-    return nag_optax.fista(rate, prox, momentum=_momentum(**momentum), restart=restart)
+@_factory
+def muon(rate: optax.Schedule, *, model: Model, **options: Any) -> optax.GradientTransformation:
+    def is_hidden_matrix(path: Any, leaf: Any) -> bool:
+        """As published: every kernel, also of convolutions, except for the head and embeddings."""
+        module = jax.tree_util.keystr(path[:1], simple=True)
+        return leaf.ndim > 1 and module not in (model.head, *model.embeddings)
 
-
-def sgd(rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransformation:
-    return optax.chain(_decay(weight_decay), optax.scale_by_learning_rate(rate))
+    fallback = optax.adamw(rate, weight_decay=options["weight_decay"], mask=matrices)
+    return nag_optax.muon(rate, fallback=fallback, matrices=is_hidden_matrix, **options)
 
 
 def pruned_sgd(rate: optax.Schedule, prox: Prox) -> optax.GradientTransformation:
     return optax.chain(optax.scale_by_learning_rate(rate), nag_optax.proximal(prox, rate))
 
 
-def heavy_ball(rate: optax.Schedule, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    return optax.chain(optax.trace(momentum), _decay(weight_decay), optax.scale_by_learning_rate(rate))
-
-
-def adamw(rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransformation:
-    return optax.adamw(rate, weight_decay=weight_decay, mask=matrices)
-
-
-def nadamw(rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransformation:
-    return nag_optax.nadamw(rate, weight_decay=weight_decay, mask=matrices)
-
-
-def adan(rate: optax.Schedule, *, weight_decay: float) -> optax.GradientTransformation:
-    return nag_optax.adan(rate, weight_decay=weight_decay, mask=matrices)
-
-
-def laprop(
-    rate: optax.Schedule, *, weight_decay: float, restart: Any, **momentum: Any
-) -> optax.GradientTransformation:
-    return nag_optax.laprop(
-        rate, _momentum(**momentum), weight_decay=weight_decay, mask=matrices, restart=restart
-    )
-
-
-def muon(
-    rate: optax.Schedule, *, model: Model, weight_decay: float, **momentum: Any
-) -> optax.GradientTransformation:
-    def is_hidden_matrix(path: Any, leaf: Any) -> bool:
-        """As published: every kernel, also of convolutions, except for the head and embeddings."""
-        module = jax.tree_util.keystr(path[:1], simple=True)
-        return leaf.ndim > 1 and module not in (model.head, *model.embeddings)
-
-    return nag_optax.muon(
-        rate,
-        _momentum(**momentum),
-        fallback=optax.adamw(rate, weight_decay=weight_decay, mask=matrices),
-        matrices=is_hidden_matrix,
-        weight_decay=weight_decay,
-        mask=matrices,
-    )
-
-
-def _momentum(momentum: float, momentum_schedule: str) -> Any:
-    return nag_optax.momentum.sutskever(momentum) if momentum_schedule == "sutskever" else momentum
-
-
-def _decay(weight_decay: float) -> optax.GradientTransformation:
-    return optax.add_decayed_weights(weight_decay, mask=matrices)
-
-
-def matrices(params: optax.Params) -> Any:
-    """Weight decay is for kernels: biases and the scales of normalisation stay free."""
-    return jax.tree.map(lambda p: p.ndim > 1, params)
+nag, laprop, pruned_nag = map(_factory, (nag_optax.nag, nag_optax.laprop, nag_optax.fista))
+adamw, nadamw, adan = map(_factory, (optax.adamw, nag_optax.nadamw, nag_optax.adan))

@@ -1,6 +1,6 @@
 """The progress that a person sees: a live bar in a terminal, plain lines elsewhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -51,54 +51,31 @@ def shown(loss: float) -> str:
 
 def summary_table(summary: dict[str, Any], run_dir: str) -> Table:
     """The table that ends a run."""
-
-    def percent(value: float | None) -> str:
-        return "not evaluated" if value is None else f"{value:.2%}"
-
-    def loss(value: float | None) -> str:
-        return "" if value is None else shown(value)
-
     table = Table(show_header=False, title="Result", title_justify="left")
     table.add_column(style="bold")
-    table.add_column()
-    table.add_column()
-    table.add_row("train accuracy", percent(summary["train_accuracy"]), f"loss {loss(summary['train_loss'])}")
-    if summary["test_accuracy"] is not None:
-        table.add_row(
-            "test accuracy", percent(summary["test_accuracy"]), f"loss {loss(summary['test_loss'])}"
-        )
-    if "best_epoch" in summary:
-        table.add_row(
-            "validation", percent(summary["validation_accuracy"]), f"loss {loss(summary['validation_loss'])}"
-        )
-        table.add_row(
-            "best",
-            f"epoch {summary['best_epoch']}",
-            f"validation accuracy {percent(summary['best_validation_accuracy'])}",
-        )
-    table.add_row(
-        "speed",
-        f"{summary['steps_per_second']:.0f} steps/s",
-        f"{summary['seconds_per_epoch']:.2f} s an epoch",
-    )
-    table.add_row(
-        "time", f"{summary['wall_seconds']:.1f} s", f"{summary['compile_seconds']:.1f} s for compiling"
-    )
-    frozen = f", {summary['frozen_parameters']:,} frozen" if "frozen_parameters" in summary else ""
-    table.add_row("model", f"{summary['parameters']:,} parameters{frozen}", f"{summary['steps']:,} steps")
-    if "zero_units" in summary:
-        _add_pruned(table, summary, percent)
-    table.add_row("saved in", run_dir, "")
+    for row in _rows(summary):
+        table.add_row(*row)
+    table.add_row("saved in", run_dir)
     return table
 
 
-def _add_pruned(table: Table, summary: dict[str, Any], percent: Callable[[float | None], str]) -> None:
-    units, zero = summary["units"], summary["zero_units"]
-    layers = ", ".join(f"{name} {zero[name]} of {count}" for name, count in units.items())
-    table.add_row("units at zero", f"{sum(zero.values())} of {sum(units.values())}", layers)
-    split = "train" if summary["pruned_test_accuracy"] is None else "test"
-    table.add_row(
-        "without them",
-        f"{summary['pruned_parameters']:,} parameters",
-        f"{split} accuracy {percent(summary[f'pruned_{split}_accuracy'])}",
-    )
+def _rows(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    accuracies = {"train accuracy": "train", "test accuracy": "test", "validation": "validation"}
+    for name, split in accuracies.items():
+        if (accuracy := summary.get(f"{split}_accuracy")) is not None:
+            yield name, f"{accuracy:.2%}", f"loss {shown(summary[f'{split}_loss'])}"
+    if "best_epoch" in summary:
+        best = f"validation accuracy {summary['best_validation_accuracy']:.2%}"
+        yield "best", f"epoch {summary['best_epoch']}", best
+    speed, seconds = f"{summary['steps_per_second']:.0f} steps/s", summary["seconds_per_epoch"]
+    yield "speed", speed, f"{seconds:.2f} s an epoch"
+    yield "time", f"{summary['wall_seconds']:.1f} s", f"{summary['compile_seconds']:.1f} s for compiling"
+    frozen = f", {summary['frozen_parameters']:,} frozen" if "frozen_parameters" in summary else ""
+    yield "model", f"{summary['parameters']:,} parameters{frozen}", f"{summary['steps']:,} steps"
+    if "zero_units" in summary:
+        units, zero = summary["units"], summary["zero_units"]
+        layers = ", ".join(f"{name} {zero[name]} of {count}" for name, count in units.items())
+        yield "units at zero", f"{sum(zero.values())} of {sum(units.values())}", layers
+        split = "train" if summary["pruned_test_accuracy"] is None else "test"
+        accuracy = f"{split} accuracy {summary[f'pruned_{split}_accuracy']:.2%}"
+        yield "without them", f"{summary['pruned_parameters']:,} parameters", accuracy

@@ -29,7 +29,8 @@ def units_prox(layers: Layers, strength: float) -> Any:
         params = jax.tree.map(lambda p: p, params)  # Its dicts are written to.
         for layer in layers:
             own = {path: module_at(params, path) for path in layer.modules}
-            if _has_frozen(own):
+            leaves = jax.tree.leaves(own, is_leaf=lambda node: isinstance(node, optax.MaskedNode))
+            if any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):
                 continue
             axis = jax.tree.map(lambda p: tuple(range(p.ndim - 1)), own)
             shrunk = nag_optax.prox.group_l2(strength, axis, joint=True)(own, step_size)
@@ -45,11 +46,6 @@ def has_prunable(layers: Layers, frozen: Any) -> bool:
     return not all(
         any(jax.tree.leaves([module_at(frozen, path) for path in layer.modules])) for layer in layers
     )
-
-
-def _has_frozen(params: Any) -> bool:
-    leaves = jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, optax.MaskedNode))
-    return any(isinstance(leaf, optax.MaskedNode) for leaf in leaves)
 
 
 def zero_units(layers: Layers, params: dict[str, Any]) -> dict[str, np.ndarray]:

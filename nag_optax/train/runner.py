@@ -14,7 +14,6 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from nag_optax.train.advice import divergence, too_high
 from nag_optax.train.bar import busy, say
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.data import Dataset, load_dataset, source_of
@@ -30,9 +29,9 @@ from nag_optax.train.rows import Split
 from nag_optax.train.signals import collected_signals, interrupted
 from nag_optax.train.spec import Spec, resolve
 from nag_optax.train.step import TrainState
-from nag_optax.train.stopping import best_row, stop_reason
 from nag_optax.train.tensorboard import check_installed, event_file
 from nag_optax.train.transfer import Weights, check_same_data, facts_of, standardised_as, starting_weights
+from nag_optax.train.verdicts import best_row, divergence, stop_reason, too_high
 
 
 def train(

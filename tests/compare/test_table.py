@@ -106,7 +106,7 @@ def test_a_row_of_a_problem(gap, shown):
             {"dataset": "folder", "data_dir": Path("/d"), "image_size": 8},
             "--dataset folder --data-dir /d --image-size 8",
         ),
-        ({"dataset": "m:own"}, "--dataset m:own"),
+        ({"dataset": "m:own", "skip_unreadable": True}, "--dataset m:own --skip-unreadable"),
         (
             {"optimizers": ("nag", "adam"), "learning_rates": (0.1, 0.3), "seeds": 2},
             "--optimizers nag adam --learning-rates 0.1 0.3 --seeds 2",

@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 from sklearn.datasets import load_digits
 
+from nag_optax.train import measure
 from nag_optax.train.evaluate import evaluate
 from nag_optax.train.models import make_model
 from nag_optax.train.options import EvaluateOptions
@@ -141,7 +142,8 @@ def test_a_pruned_run_reports_its_units_and_the_same_accuracy(tmp_path, console)
     images = load_digits(return_X_y=True)[0].reshape(-1, 8, 8, 1)
     assert sum(p.size for p in jax.tree.leaves(state)) == summary["pruned_parameters"]
     stored.loop.dataset = standardised_as(stored.loop.dataset, stored.facts)
-    logits = stored.loop.logits(stored.state, images)
+    weights = stored.loop.eval_state(stored.state)
+    logits = measure.logits_of(stored.loop._graphdef, weights, stored.loop.dataset.statistics, images)
     rounding = 128 * float(jnp.finfo(jnp.float32).eps) * float(jnp.abs(logits).max())
     np.testing.assert_allclose(trained.predict(images), jax.nn.softmax(logits), atol=rounding)
     results = evaluate(EvaluateOptions(tmp_path / "run"), console)

@@ -13,7 +13,7 @@ from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.rows import Split
 from nag_optax.train.runner import train
 from nag_optax.train.spec import resolve
-from nag_optax.train.stopping import best_row, stop_reason
+from nag_optax.train.verdicts import best_row, stop_reason
 from tests.train.conftest import SMALL, output
 from tests.train.test_run import assert_same_run, rows_of, summary_of
 

@@ -60,7 +60,7 @@ def _split(path: Path, arrays: dict[str, np.ndarray], images_key: str, labels_ke
 
 
 def read_numpy(path: Path, otherwise: str) -> Any:
-    """The array of a .npy file, or those of an .npz file by their names; an error has the text `otherwise`."""
+    """The array of a .npy file, or those of an .npz file by their names; else an error says `otherwise`."""
     try:
         with path.open("rb") as file:
             content = np.load(file, allow_pickle=False)
