@@ -310,7 +310,7 @@ def test_data_of_another_shape_are_refused(tmp_path):
     thread = threading.Thread(target=background)
     thread.start()
     join = WorkOptions(f"127.0.0.1:{port_of(folder)}", token_file=folder / "token")
-    with pytest.raises(InputError, match="10 classes of 6"):
+    with pytest.raises(InputError, match="has images of 6 x 6 x 1; the run was trained on 8 x 8 x 1"):
         work(dataclasses.replace(join, data_dir=tmp_path / "other.npz"), Console(quiet=True))
     assert work(dataclasses.replace(join, max_updates=2), Console(quiet=True)) == 2
     assert work(join, Console(quiet=True)) == 3  # of five in all
