@@ -1,10 +1,10 @@
-"""What the tests of a device share: exports of two short runs, data, and a Python with three packages."""
+"""What the tests of a device share: an export of a short run, data, and a Python without JAX."""
 
 import io
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import distribution
+from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,32 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
                 (site / file).symlink_to(str(found.locate_file(file)))
 
     def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, "-I", "-S", "-c", BARE, str(site), *map(str, arguments)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+        return piped([sys.executable, "-I", "-S", "-c", BARE, str(site), *map(str, arguments)], **options)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Starts the Python of a new environment, which has what the page on devices tells to install."""
+    environment = tmp_path_factory.mktemp("fresh")
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    python = environment / "bin" / "python"
+    wanted = [f"{name}=={version(name)}" for name in ("numpy", "iree-base-runtime")]
+    install = [python, "-m", "pip", "install", "--quiet", "--retries", "1", *wanted]
+    if (done := subprocess.run(install, capture_output=True, text=True)).returncode:
+        pytest.skip(f"pip cannot install two packages: {done.stderr.strip().splitlines()[-1]}")
+    for package in ("jax", "nag_optax", "flax", "optax"):
+        assert subprocess.run([python, "-I", "-c", f"import {package}"], stderr=subprocess.PIPE).returncode
+    packages = next(environment.glob("lib/python*/site-packages"))
+    device_needs = [file for file in packages.rglob("*") if file.is_file() and "pip" not in file.parts]
+    assert sum(file.stat().st_size for file in device_needs) <= 160e6
+
+    def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+        return piped([str(python), "-I", *map(str, arguments)], **options)
+
+    return start
+
+
+def piped(command: list[str], **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)

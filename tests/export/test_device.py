@@ -43,9 +43,12 @@ def of_jax(folder: Path, data: Path, steps: int) -> tuple[list[Any], list[float]
     return state, losses
 
 
-def test_200_steps_without_jax_reach_its_loss(exported: Path, data: Path, bare: Callable, tmp_path: Path):
-    folder = copied(exported, tmp_path)
-    output = done(bare(folder / "device.py", "train", data, "--steps", 200, "--save-every", 200))
+@pytest.mark.parametrize("python", ["bare", pytest.param("fresh", marks=pytest.mark.exhaustive)])
+def test_200_steps_without_jax_reach_its_loss(
+    python: str, exported: Path, data: Path, tmp_path: Path, request: pytest.FixtureRequest
+):
+    start, folder = request.getfixturevalue(python), copied(exported, tmp_path)
+    output = done(start(folder / "device.py", "train", data, "--steps", 200, "--save-every", 200))
     state, losses = of_jax(folder, data, 200)
     found, steps = device.read_state(folder / "trained.npz", device.read_manifest(folder)["state"])
     assert steps == 200
@@ -60,7 +63,7 @@ def test_200_steps_without_jax_reach_its_loss(exported: Path, data: Path, bare: 
     assert abs(float(shown) - losses[-1]) <= 5e-7 + rounding  # Six digits are shown.
     # If there were nothing to learn, this would be no test.
     assert losses[0] > 10 * losses[-1]
-    accuracy = done(bare(folder / "device.py", "evaluate", data))
+    accuracy = done(start(folder / "device.py", "evaluate", data))
     assert re.fullmatch(r"accuracy (1\.0000|0\.99\d\d) of 901 images\n", accuracy)
 
 

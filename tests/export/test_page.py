@@ -1,4 +1,4 @@
-"""The page on devices: its commands, one after the other, in a Python that has what the page says."""
+"""The page on devices: its commands, one after the other, in an environment that has what the page says."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "device.md"
 
 @pytest.mark.exhaustive
 def test_the_commands_of_the_page_fine_tune_the_digits_cnn(
-    bare: Callable, monkeypatch, tmp_path: Path, capsys
+    fresh: Callable, monkeypatch, tmp_path: Path, capsys
 ):
     monkeypatch.chdir(tmp_path)
     printed, page = [], PAGE.read_text()
@@ -27,7 +27,7 @@ def test_the_commands_of_the_page_fine_tune_the_digits_cnn(
             if words[0] == "nag-optax":
                 assert run(words[1:]) == 0
             elif words[0] == "python":
-                process = bare(*words[1:])
+                process = fresh(*words[1:])
                 output, errors = process.communicate(timeout=300)
                 assert process.returncode == 0, errors
                 printed.append(output)
