@@ -1,4 +1,4 @@
-"""Training by workers who come, go and lag: Nesterov's momentum on a server; its commands need `parallel`."""
+"""Nesterov's momentum on a server whose workers come, go and lag. The commands need the extra `parallel`."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""`connect`: a client of a Nesterov server, for a worker of one's own."""
+"""`connect`: a client of a Nesterov server, for a worker of your own."""
 
 import contextlib
 import os
@@ -16,25 +16,25 @@ from nag_optax.parallel import payload, wire
 from nag_optax.train.errors import InputError
 
 VARIABLE = "NAG_OPTAX_TOKEN"
-"""Of the environment: the token, for those who name no file of it."""
+"""The environment variable that holds the token if no file is named."""
 _REPLY_SECONDS = 600.0
 """A round of DiLoCo may wait for its slowest worker."""
 
 
 class Client:
-    """A connection to a server; made by `connect`.
+    """A connection to a server, which `connect` makes.
 
     Attributes:
         config: the options of the run, as `config.json` keeps them.
-        facts: of the data: classes, image shape, mean and deviation of the training images.
-        local_steps: K steps that a worker takes by itself before it sends how far it came; 0 where the server
-            takes gradients.
+        facts: what the data are: classes, image shape, mean and deviation of the training images.
+        local_steps: how many steps a worker takes before it sends how far it came; 0 if the server takes
+            gradients.
         worker: the number that the server gave to this client.
-        params: nested dicts of arrays: where the next gradient is due.
-        model_state: the same of the batch statistics.
-        step: of the run, an integer.
-        done: whether the run has ended; nothing more is taken then.
-        sent, received: bytes of updates and of parameters so far.
+        params: nested dicts of float32 arrays. The next gradient is taken there.
+        model_state: nested dicts of the batch statistics.
+        step: how many steps the run has taken, an integer.
+        done: whether the run has ended. The server then takes no more updates.
+        sent, received: how many bytes of updates have gone, and of parameters have come.
     """
 
     def __init__(self, sock: socket.socket, format: payload.Wire):
@@ -60,7 +60,7 @@ class Client:
         self.fetch()
 
     def fetch(self) -> Any:
-        """The newest parameters, which are also in `params`."""
+        """Asks for the newest parameters, and returns them. They are also in `params`."""
         self._take(*self._ask({"kind": "fetch"}))
         return self.params
 
@@ -72,15 +72,15 @@ class Client:
         Args:
             update: a tree like `params`.
             model_state: batch statistics after the step; None for the server's own.
-            loss: mean of the examples of the step; None for none.
-            correct: the share of them that was classified right, in [0, 1].
+            loss: the mean over the examples; None if there is none.
+            correct: the share of examples that were classified right, in [0, 1]; None if there is none.
 
         Returns:
             The newest parameters, which are also in `params`. The batch statistics and `step` are new, too.
 
         Raises:
             InputError: if the server has dropped this worker.
-            wire.ProtocolError, OSError: if it is gone.
+            wire.ProtocolError, OSError: if the server is gone.
         """
         arrays = payload.encoded(update, self._format, self._pushes, self._seed)
         states = jax.tree.leaves(self.model_state if model_state is None else model_state)
@@ -121,14 +121,14 @@ def connect(
         address: "HOST:PORT".
         token: the file of the token, as a `Path`, or the token itself; None takes the environment's
             `NAG_OPTAX_TOKEN`.
-        wire_format: how updates are sent: "float32", or "bfloat16" or "int8", rounded at random. Parameters
-            come in float32.
+        wire_format: how updates are sent: "float32", or rounded at random to "bfloat16" or "int8".
+            Parameters come in bfloat16 with the last two.
 
     Returns:
         A context manager of the `Client`.
 
     Raises:
-        InputError: if address or token are wrong, before anything is sent.
+        InputError: before anything is sent, if the address or the token has a wrong form.
         wire.WrongToken: if the server does not take the token.
         OSError, wire.ProtocolError: if there is no server.
 

@@ -17,8 +17,8 @@ class DanaState(NamedTuple):
     Attributes:
         params: θ, the iterate to evaluate.
         velocity: v₀, the sum of the workers' velocities, in units of the parameters.
-        updates: gradients received, int32.
-        workers: that are there, int32.
+        updates: how many gradients have been received, int32.
+        workers: how many workers there are, int32.
     """
 
     params: Any
@@ -41,13 +41,13 @@ def dana_zero(learning_rate: optax.ScalarOrSchedule, momentum: optax.ScalarOrSch
     one worker this is `nag`, exact under schedules of both.
 
     Args:
-        learning_rate: lr ≥ 0, a number or an Optax schedule of the updates received.
+        learning_rate: lr ≥ 0, a number or an Optax schedule of the number of updates.
         momentum: m, a number in [0, 1) or such a schedule.
 
     Returns:
-        The functions. The part of a worker is its velocity, one buffer. A worker that leaves takes it out of
-        v₀. The first worker of a server without workers begins with all of v₀: with the momentum of a
-        checkpoint, or zero.
+        The functions. Each worker has a velocity, one buffer. When a worker leaves, its velocity is taken out
+        of v₀. When a worker joins a server that has none, it begins with all of v₀, such as the momentum of a
+        checkpoint.
 
     Raises:
         ValueError: if a Python number is out of range, or a gradient has another tree than the parameters.

@@ -17,13 +17,13 @@ class DelayedState(NamedTuple):
     """State of `delayed_nesterov`.
 
     Attributes:
-        params: θ, which is evaluated and sent.
+        params: θ, the parameters to evaluate and to send.
         offset: w = m·b, the kernel's buffer, in units of the pseudo-gradient; None when momentum is 0.
-        rule_state: what the momentum rule carries.
-        total: the sum of what arrived in this round.
-        arrivals: in this round, int32.
-        workers: that are there, int32.
-        rounds: that are over, int32.
+        rule_state: the state of the momentum rule.
+        total: the sum of the updates of this round.
+        arrivals: how many updates it has had, int32.
+        workers: how many workers there are, int32.
+        rounds: how many rounds are over, int32.
     """
 
     params: Any
@@ -52,8 +52,7 @@ def delayed_nesterov(
     ```
 
     Momentum amplifies what is stale, so it grows once a round, from a mean. N arrivals of the same g are one
-    Nesterov step on it. With `wait` nothing moves θ before the round is over: the step is that of synchronous
-    DiLoCo.
+    Nesterov step on it. With `wait` nothing moves θ before the round is over. This is synchronous DiLoCo.
 
     N is the number of workers now. A round in which one leaves ends with what the others have sent.
 
@@ -61,10 +60,10 @@ def delayed_nesterov(
         learning_rate: η ≥ 0, a number or an Optax schedule of the round. Published: 0.7.
         momentum: m, a number in [0, 1), a schedule of the round or a rule, as the momentum of `accelerate`.
         spread: c ≥ 0, how much of the momentum each arrival within a round applies. Published: 0.
-        wait: apply the mean at the end of a round, in place of each arrival by itself.
+        wait: apply the mean at the end of a round, and not each arrival by itself.
 
     Returns:
-        The functions, for gradients or pseudo-gradients. The part of a worker is empty.
+        The functions, for gradients or pseudo-gradients. A worker has no part of its own.
 
     Raises:
         ValueError: if a Python number is out of range, or an update has another tree than the parameters.
@@ -111,7 +110,7 @@ def delayed_nesterov(
         return state._replace(params=step_buffers(leaf, direction, state.params)[1])
 
     def close(state: DelayedState) -> DelayedState:
-        """The end of a round, by as many arrivals as there were."""
+        """Ends a round with the arrivals that it has had."""
         count = state.arrivals.astype(float)
         mean = jax.tree.map(lambda d: d / jnp.asarray(count, d.dtype), state.total)
         if wait:

@@ -5,17 +5,17 @@ from typing import Any, NamedTuple
 
 
 class Method(NamedTuple):
-    """A server's method: five pure functions, each compiled once for any number of workers.
+    """The method of a server: five pure functions, each compiled once for any number of workers.
 
-    The server keeps one state, and a part of its own for each worker that is there. A worker keeps nothing:
-    it takes the gradient where `send` says, and hands it to `receive`.
+    The server keeps one state, and a part for each worker. A worker keeps nothing. It takes the gradient at
+    the parameters of `send`, and the server gives that to `receive`.
 
     Attributes:
         init: `init(params) -> state`, without a worker.
-        join: `join(state) -> (state, worker)`, where `worker` is the part that goes with a new one.
-        receive: `receive(state, worker, update) -> (state, worker)`, on a gradient, or on a pseudo-gradient:
-            the parameters that were sent, less those that the worker reached.
-        send: `send(state) -> params`, where a worker begins.
+        join: `join(state) -> (state, worker)`, where `worker` is the part of a new worker.
+        receive: `receive(state, worker, update) -> (state, worker)`. The update is a gradient, or a
+            pseudo-gradient: the parameters that were sent, less those that the worker reached.
+        send: `send(state) -> params`, with which a worker begins.
         leave: `leave(state, worker) -> state`, without that worker.
     """
 

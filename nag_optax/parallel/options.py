@@ -1,4 +1,4 @@
-"""What a user types after `nag-optax serve` and `nag-optax work`, and what the first of them means."""
+"""The options of `nag-optax serve` and `nag-optax work`, and what those of `serve` mean."""
 
 import dataclasses
 import json
@@ -28,49 +28,49 @@ SERVER, TOKEN = "server.json", "token"
 class ServeOptions(Options):
     """Train with workers who come, go and lag; the options of nag-optax train, and these."""
 
-    # None stands for the default, or what a run that is resumed was started with.
+    # None stands for the default. In a run that is resumed, it stands for what the run was started with.
 
     method: Annotated[
         MethodName | None,
         tyro.conf.arg(metavar="{dana,delayed,diloco}", help_behavior_hint="(default: dana)"),
     ] = None
-    """dana: a velocity for each worker, and a gradient a step; --optimizer must be nag.
-    delayed and diloco: workers take --local-steps with --optimizer, then send how far they came.
-    delayed applies that at once, diloco once all have arrived; both add Nesterov's momentum once a round."""
+    """With dana, workers send gradients, and the server keeps a velocity for each; --optimizer must be nag.
+    With delayed and diloco, workers take --local-steps with --optimizer, then send how far they came.
+    The server applies that at once, or with diloco when all have arrived. It adds momentum once a round."""
     workers: Int = None
-    """Workers to start on this machine, by Ray, at least 0; by default none, and others join."""
+    """How many workers Ray starts on this machine, from 0 to 256; by default none. Others may always join."""
     port: Int = None
-    """The port at which workers join, from 0 to 65535, 0 for a free one; by default 7117."""
+    """The port at which workers join, from 0 to 65535; 0 takes a free one; by default 7117."""
     host: Annotated[
         str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="(default: 127.0.0.1)")
     ] = None
-    """The address to listen at. Only this machine reaches 127.0.0.1."""
+    """The address to listen at. Nobody but this machine reaches 127.0.0.1."""
     timeout: Float = None
     """Seconds of silence after which a worker is no longer counted, above 0; by default 30."""
     local_steps: Int = None
-    """Steps of a worker between two updates of delayed or diloco, at least 1; by default 20."""
+    """How many steps a worker takes between two updates of delayed or diloco, at least 1; by default 20."""
     outer_learning_rate: Float = None
     """Learning rate of the server's steps with delayed or diloco, above 0; by default 0.7."""
     outer_momentum: Float = None
     """Momentum of these steps, in [0, 1); by default 0.9."""
     ray_address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None
-    """Start the --workers in this Ray cluster, in place of a Ray of their own."""
+    """Start the --workers in the Ray cluster at this address, which decides by itself who may use it."""
 
 
 @dataclass(frozen=True)
 class WorkOptions:
-    """Compute gradients for a server, on this machine's share of the work."""
+    """Compute gradients for a server."""
 
     address: Annotated[str, tyro.conf.arg(metavar="HOST:PORT")] = f"127.0.0.1:{PORT}"
     """Address of the server."""
     token_file: OptionalPath = None
-    """The file that the server wrote, RUN_DIR/token; without it, the environment's NAG_OPTAX_TOKEN."""
+    """The file RUN_DIR/token that the server wrote; by default the variable NAG_OPTAX_TOKEN is the token."""
     data_dir: OptionalPath = None
-    """Own data of the same classes and shape; by default those of the run, where they are here too."""
+    """Where the data are here, or other data of the same classes and shape; by default as at the server."""
     max_updates: Int = None
     """Leave after this many updates, at least 1; by default at the end of the run."""
     wire: Annotated[Wire, tyro.conf.arg(metavar="{float32,bfloat16,int8}")] = "float32"
-    """How updates are sent. The last two are rounded at random, and right on average."""
+    """How updates are sent. The last two are rounded at random, and parameters come in bfloat16."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to compute; auto takes the best that JAX finds."""
     patience: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 300.0
@@ -78,7 +78,7 @@ class WorkOptions:
 
 
 class Serving(NamedTuple):
-    """What the options say of the server: everything is known."""
+    """The resolved options of the server."""
 
     method: MethodName
     workers: int
@@ -86,7 +86,7 @@ class Serving(NamedTuple):
     host: str
     timeout: float
     local_steps: int
-    """0 where workers send gradients."""
+    """0 if workers send gradients."""
     outer_learning_rate: float
     outer_momentum: float
     ray_address: str | None
@@ -97,10 +97,10 @@ _REFUSED_BY_DANA = ("weight_decay", "smoothing", "adaptive_step", "low_memory", 
 
 
 def training(options: ServeOptions) -> Options:
-    """The options of the run that this is, one of `nag` or of `snoo`.
+    """The options of the served run, which is a run of `nag` or of `snoo`.
 
     Raises:
-        InputError: if an option of the run goes with no server, or not with this method.
+        InputError: if an option of the run does not go with a server, or not with this method.
     """
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(Options)}
     method = given_or(options.method, "dana")
@@ -108,13 +108,13 @@ def training(options: ServeOptions) -> Options:
     refused = (*_REFUSED_BY_ALL, *(_REFUSED_BY_DANA if method == "dana" else ()))
     for name in refused:
         if given[name] != plain[name] and given[name] != 0:
-            raise _mistake(name, given[name], f"goes with no --method {method}")
+            raise _mistake(name, given[name], f"does not go with --method {method}")
     if options.resident == "no":
-        raise _mistake("resident", "no", "a worker keeps its images on the device")
+        raise _mistake("resident", "no", "a worker must keep its images on the device")
     if options.num_devices != 1:
-        raise _mistake("num_devices", options.num_devices, "a server has one; its workers are the others")
+        raise _mistake("num_devices", options.num_devices, "a server uses one device")
     if options.precision == "bfloat16-parameters":
-        raise _mistake("precision", options.precision, "a server keeps float32; bfloat16 is for its workers")
+        raise _mistake("precision", options.precision, "a server keeps float32 parameters")
     if method == "dana":
         if options.optimizer != "nag" or options.momentum_schedule != "constant":
             raise InputError(
@@ -129,7 +129,7 @@ def training(options: ServeOptions) -> Options:
 
 
 def serving(options: ServeOptions, stored: dict[str, Any]) -> Serving:
-    """What is given, else what a run that is resumed was started with, else the default.
+    """An option as given, or else as a run that is resumed was started with, or else its default.
 
     Raises:
         InputError: names the option, its value and what is allowed.
@@ -170,22 +170,22 @@ def serving(options: ServeOptions, stored: dict[str, Any]) -> Serving:
 
 
 def stored_serving(folder: Path) -> dict[str, Any]:
-    """What the folder of a served run says of its server.
+    """The resolved options that the folder of a served run holds.
 
     Raises:
-        InputError: if it says nothing.
+        InputError: if it holds none.
     """
     try:
         found = json.loads((folder / SERVER).read_text())
         return {name: found[name] for name in Serving._fields}
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
-            f"--run-dir {folder}: holds no run of a server; nag-optax train resumes others"
+            f"--run-dir {folder}: is not the run of a server; nag-optax train --resume takes others"
         ) from None
 
 
 class ServedFolder(RunFolder):
-    """The files of a served run, which is one of its optimizer."""
+    """The files of a served run."""
 
     resolve = staticmethod(lambda options: resolve(training(options)))
 

@@ -28,7 +28,7 @@ class Array(NamedTuple):
 
 
 def names(tree: Any) -> list[list[Any]]:
-    """Path and shape of each array of nested dicts, for a header."""
+    """The path, shape and dtype of each array of nested dicts, for a header."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     return [[[key.key for key in path], list(leaf.shape), str(leaf.dtype)] for path, leaf in flat]
 
@@ -37,7 +37,7 @@ def skeleton(named: list[list[Any]]) -> dict[Any, Any]:
     """The nested dicts of `names`, with arrays of zeros.
 
     Raises:
-        ProtocolError: if it is no such list.
+        ProtocolError: if it is not such a list.
     """
     tree: dict[Any, Any] = {}
     try:
@@ -47,7 +47,7 @@ def skeleton(named: list[list[Any]]) -> dict[Any, Any]:
                 node = node.setdefault(key, {})
             node[path[-1]] = np.zeros([int(size) for size in shape], np.dtype(str(dtype)))
     except (TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ProtocolError("no list of arrays") from error
+        raise ProtocolError("it is not a list of arrays") from error
     return tree
 
 
@@ -87,7 +87,7 @@ def _rounded(tree: Any, wire: Wire, step: jax.Array, seed: jax.Array) -> list[ja
 
 
 def decoded(arrays: Sequence[Any], like: Any, wire: Wire) -> Any:
-    """The tree of these arrays, of float32; `like` has its structure and shapes."""
+    """The float32 tree of these arrays; `like` has its structure and shapes."""
     if wire == "int8":
         pairs = zip(arrays[::2], arrays[1::2], strict=True)
         leaves = [codes.decode(code, scales, BLOCK_SIZE) for code, scales in pairs]
@@ -97,7 +97,7 @@ def decoded(arrays: Sequence[Any], like: Any, wire: Wire) -> Any:
 
 
 def layout(tree: Any, wire: Wire) -> list[Array]:
-    """What `encoded` gives for a tree of these shapes."""
+    """The arrays that `encoded` makes of a tree with these shapes."""
     found = []
     for leaf in jax.tree.leaves(tree):
         shape = tuple(leaf.shape)
@@ -112,7 +112,7 @@ def layout(tree: Any, wire: Wire) -> list[Array]:
 
 
 def plain(tree: Any) -> list[Array]:
-    """Each array as it is."""
+    """The arrays of a tree, each as it is."""
     return [Array(tuple(leaf.shape), leaf.dtype) for leaf in jax.tree.leaves(tree)]
 
 

@@ -1,4 +1,4 @@
-"""`nag-optax serve`: a run whose steps are the updates of its workers."""
+"""`nag-optax serve`: a training run whose steps are the updates of its workers."""
 
 import dataclasses
 import json
@@ -43,8 +43,8 @@ def serve(options: ServeOptions, console: Console | None = None) -> dict[str, An
     """Carries out a run with workers, or what is left of it, and returns its summary; see `runner.train`.
 
     Args:
-        options: what to train, and how to serve; a None takes its default.
-        console: where to show progress and result; None is standard output.
+        options: what to train, and how to serve. None stands for a default.
+        console: shows progress and result; None is standard output.
 
     Raises:
         InputError: if an option or a file is wrong, or the port is taken.
@@ -63,16 +63,16 @@ def serve(options: ServeOptions, console: Console | None = None) -> dict[str, An
 
 
 def _check_place(known: Serving) -> None:
-    """Before a folder is made."""
+    """Raises, before a folder is made, if the address is taken."""
     family = socket.AF_INET6 if ":" in known.host else socket.AF_INET
     try:
         socket.create_server((known.host, known.port), family=family).close()
     except OSError as error:
-        raise InputError(f"--host {known.host} --port {known.port}: cannot be served ({error})") from None
+        raise InputError(f"--host {known.host} --port {known.port}: cannot listen there ({error})") from None
 
 
 class ServedLoop(Loop):
-    """A loop whose steps are those that a server has received. The server starts with the first of them."""
+    """A loop whose steps are the updates that a server receives. The server starts with the first chunk."""
 
     command = "serve"
 
@@ -98,12 +98,12 @@ class ServedLoop(Loop):
         self.beside = lambda: self._server.table() if self._server else ""
 
     def run_chunk(self, state: TrainState, num_steps: int) -> TrainState:
-        """Waits until the workers have taken these steps; less than that after a signal."""
+        """Waits until the workers have taken these steps. A signal ends the waiting sooner."""
         server = self._server = self._server or self._started(state)
         step, started = int(state.step), time.perf_counter()
         target = step + num_steps
         with server.changed:
-            # Between epochs all wait: what is evaluated, and where the rate stands, is that of its step.
+            # Between epochs all wait, so that the parameters that are evaluated are those of the epoch's end.
             server.limit = (step // self.steps_per_epoch + 1) * self.steps_per_epoch
             server.changed.notify_all()
             while server.step < target and not self._interrupts:
@@ -121,7 +121,7 @@ class ServedLoop(Loop):
     def _checkpoint(self, server: Server, counts: Counts, step: int) -> TrainState:
         norm = counts.norm / max(1, counts.updates)
         state = checkpoint(self._served, self.init(), server.state, server.model_state, step, norm)
-        # Means of what was told, over the steps of the epoch up to here.
+        # The means that workers have told of stand for all steps of the epoch up to here.
         seen = ((step - 1) % self.steps_per_epoch + 1) * self.batch_size if step else 0
         loss, correct = (total / max(1, counts.told) for total in (counts.loss, counts.correct))
         return state._replace(
@@ -164,8 +164,8 @@ class ServedLoop(Loop):
     def _tell(self, known: Serving, folder: Path) -> None:
         if known.host not in ("127.0.0.1", "::1", "localhost"):
             self._say(
-                f"warning: port {known.port} of {known.host} is open to all machines that reach it; who has "
-                "the token may join, and nothing is encrypted on the way"
+                f"warning: port {known.port} of {known.host} is open to all machines that reach it; "
+                "whoever has the token may join, and nothing is encrypted on the way"
             )
         host = f"[{known.host}]" if ":" in known.host else known.host
         self._say(f"join: nag-optax work --address {host}:{known.port} --token-file {folder / TOKEN}")

@@ -1,7 +1,7 @@
-"""What a server holds: parameters and momentum, batch statistics, counts; and the compiled update of all.
+"""What a server holds: parameters, momentum and batch statistics; and the compiled update of all of them.
 
-A served run is one of `nag` (DANA-Zero) or of `snoo` (Delayed Nesterov, DiLoCo), and has its checkpoints:
-every command that reads the folder of a run reads this one too.
+A served run is one of `nag` (DANA-Zero) or of `snoo` (Delayed Nesterov, DiLoCo), and has its checkpoints,
+so that every command that reads the folder of a run reads this one too.
 """
 
 from collections.abc import Callable
@@ -27,15 +27,15 @@ MethodName = Literal["dana", "delayed", "diloco"]
 
 
 class Received(NamedTuple):
-    """What an update changes, and what it was.
+    """What an update has changed.
 
     Attributes:
-        state: of the method.
-        part: of the worker.
+        state: the method's state.
+        part: the worker's part of it.
         model_state: batch statistics.
-        sent: where the worker begins next.
-        norm: of the update.
-        taken: False where it was not finite: then nothing else has changed.
+        sent: the parameters with which the worker goes on.
+        norm: the norm of the update.
+        taken: False if the update was not finite. The rest is then as before.
     """
 
     state: Any
@@ -47,13 +47,13 @@ class Received(NamedTuple):
 
 
 class Served(NamedTuple):
-    """A method, and the way from its state to a checkpoint's and back.
+    """A method, and how its state becomes a checkpoint and comes back.
 
     Attributes:
         method: the pure functions.
-        waits: whether an update's answer waits for the end of its round.
-        read: `read(state, step) -> method state`, of a `TrainState`.
-        write: `write(fresh, method state) -> TrainState`, of a fresh one.
+        waits: whether the answer to an update waits for the end of its round.
+        read: `read(TrainState) -> state of the method`.
+        write: `write(fresh TrainState, state of the method) -> TrainState`.
     """
 
     method: Method
@@ -113,7 +113,7 @@ def outer(rate: float, momentum: float, wait: bool) -> Served:
 def checkpoint(
     served: Served, fresh: TrainState, state: Any, model_state: Any, step: int, norm: float
 ) -> TrainState:
-    """The run's state, as a run of its optimizer by itself would have it."""
+    """The state of the run, as it would be without a server."""
     written = served.write(fresh, owned(state))
     count = jnp.asarray(step, jnp.int32)
     opt_state = _replaced(written.opt_state, optax.ScaleByScheduleState, lambda n: n._replace(count=count))
@@ -123,7 +123,7 @@ def checkpoint(
 
 
 def at_step(opt_state: Any, step: jax.Array) -> Any:
-    """An optimizer's state whose learning rate follows the run's steps, and not those of a worker alone."""
+    """An optimizer's state whose learning rate follows the steps of the run, not those of one worker."""
     return _replaced(opt_state, optax.ScaleByScheduleState, lambda n: n._replace(count=step))
 
 
@@ -138,9 +138,9 @@ def receive(
     theirs: list[jax.Array],
     share: jax.Array,
 ) -> Received:
-    """The update of these arrays; `theirs` are the batch statistics of the worker, and count by `share`.
+    """The update of these arrays, in the memory of `state` and `part`.
 
-    It takes the memory of `state` and `part`.
+    `theirs` are the batch statistics of the worker. They count by `share`.
     """
     update = payload.decoded(arrays, state.params, wire)
     norm = optax.tree.norm(update)

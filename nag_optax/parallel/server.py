@@ -1,4 +1,4 @@
-"""The Nesterov server: its door, a thread for each worker, and one lock around what they change."""
+"""The Nesterov server: its door, a thread for each worker, and one lock around all that workers change."""
 
 import os
 import re
@@ -24,25 +24,25 @@ from nag_optax.parallel.served import Served, receive
 
 MOST_CONNECTIONS = 256
 REFUSALS = 10
-"""Updates in a row that are not finite, after which a worker is dropped."""
+"""A worker is dropped after so many updates in a row that are not finite."""
 _FIRST_SECONDS = 600.0
-"""For the first update of a worker, which compiles before it."""
+"""How long the first update of a worker may take, because it compiles before it."""
 
 
 @dataclass
 class Worker:
-    """What a server knows of one."""
+    """What a server knows of a worker."""
 
     number: int
     name: str
     part: Any
     seen: int
-    """The server's updates when it was sent its parameters."""
+    """How many updates the server had when it sent this worker its parameters."""
     updates: int = 0
     refused: int = 0
     refused_in_a_row: int = 0
     staleness: float = 0.0
-    """A running mean of the updates of others between what it was sent and what it answers."""
+    """How many updates of others arrive while it computes: a running mean."""
     times: deque[float] = field(default_factory=lambda: deque(maxlen=50))
 
     def rate(self) -> float:
@@ -52,7 +52,7 @@ class Worker:
 
 @dataclass
 class Counts:
-    """Of the epoch: sums over its steps, in units of a step's mean."""
+    """Sums over the updates of an epoch: of their mean losses, shares of right answers and norms."""
 
     steps: int = 0
     told: int = 0
@@ -67,14 +67,14 @@ class Server:
 
     Args:
         served: the method.
-        state: of the method.
+        state: the method's state.
         model_state: batch statistics.
-        step: at which it starts. An update is one step, or `local_steps`; from `limit` on, all wait.
+        step: where the run stands. An update is one step, or `local_steps`. At the step `limit` all wait.
         spec: what a worker is told: config, facts, local_steps.
-        token: of those who may join.
+        token: whoever knows it may join.
         address: host and port; port 0 takes a free one, which `address` then names.
         timeout: seconds of silence after which a worker is no longer counted.
-        say: told, in one line, who comes and goes.
+        say: called with a line when a worker comes or goes.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Server:
         threading.Thread(target=self._listener.serve_forever, args=(0.1,), daemon=True).start()
 
     def close(self, finished: bool, patience: float = 3.0) -> None:
-        """Hangs up. Where the run has finished, workers hear it first; else they look for it again."""
+        """Hangs up. Workers of a finished run are told so first. Others look for the server again."""
         with self.changed:
             self.ended, self._closing = finished, True
             self.changed.notify_all()
@@ -126,7 +126,7 @@ class Server:
             time.sleep(0.02)
 
     def table(self) -> Table:
-        """Who is at work."""
+        """The workers, one a row."""
         if not self.workers:
             return Table("nobody is at work", box=None)
         table = Table("worker", "from", "updates", "a second", "staleness", "refused", box=None)
@@ -136,14 +136,14 @@ class Server:
         return table
 
     def line(self) -> str:
-        """The same in one line."""
+        """How many workers there are, how fast they are, and how stale, in one line."""
         workers = list(self.workers.values())
         staleness = [w.staleness for w in workers if w.updates]
         mean = f", staleness {sum(staleness) / len(staleness):.1f}" if staleness else ""
         rate = sum(w.rate() for w in workers)
         return f"{len(workers)} worker{'s' * (len(workers) != 1)}, {rate:.1f} updates a second{mean}"
 
-    # Of one connection, in a thread of its own.
+    # Each connection has a thread, which runs what follows.
 
     def talk(self, sock: socket.socket, host: str) -> None:
         if not self._places.acquire(blocking=False):
@@ -223,7 +223,7 @@ class Server:
             if self._closing:
                 return
             if worker.number not in self.workers:
-                # Not sooner: while it compiles nobody waits for it.
+                # Only now, because nobody should wait for a worker that still compiles.
                 self.state, worker.part = self._join(self.state)
                 self.workers[worker.number] = worker
                 self._say(f"worker {worker.number} is at work ({worker.name}); {self.line()}")
@@ -246,7 +246,7 @@ class Server:
                 self._wait(worker)
 
     def _wait(self, worker: Worker) -> None:
-        """Until the round is over, and with it what the worker waits for."""
+        """Waits until the round is over, because the worker begins its next one there."""
         mine = int(self.state.rounds)
         if int(self.state.arrivals):
             self.changed.wait_for(lambda: self._closing or int(self.state.rounds) != mine)
@@ -292,7 +292,7 @@ class _Listener(socketserver.ThreadingTCPServer):
 
 
 def token_of(path: Path) -> bytes:
-    """The token in this file, made at the first start, for the owner alone to read."""
+    """The token in this file, which only its owner can read. The first start makes it."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

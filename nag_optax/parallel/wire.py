@@ -3,7 +3,7 @@
     frame = "nag1", bytes of the header (in 4), bytes of the body (in 8), header (JSON), body (raw numbers)
 
 Nothing that is received is ever executed. Both ends prove that they know the token before anything else is
-said: each sends a number that was never used, and HMAC-SHA256 of both numbers under the token. The token
+said. Each sends a number that was never used, and HMAC-SHA256 of both numbers under the token. The token
 itself is not sent. Nothing is encrypted.
 """
 
@@ -19,16 +19,16 @@ from typing import Any
 _HEAD = struct.Struct(">4sIQ")
 _MAGIC = b"nag1"
 MAX_HEADER = 1 << 20
-"""Bytes of a header among those who know the token."""
+"""The most bytes of a header, between ends that know the token."""
 _MAX_GREETING = 1024
-"""Before that."""
+"""The same before they have proved it."""
 GREETING_SECONDS = 10.0
 
 Header = dict[str, Any]
 
 
 class ProtocolError(Exception):
-    """What came is no frame, or not the one that was due."""
+    """What came is not a frame, or not the frame that was due."""
 
 
 class WrongToken(ProtocolError):
@@ -65,32 +65,32 @@ def receive(
         deadline: the frame must be complete at this time of `time.monotonic`.
 
     Raises:
-        ProtocolError: if it is no frame, or too large.
+        ProtocolError: if it is not a frame, or too large.
         Closed: if the other end is gone.
         TimeoutError: if it does not come in time.
     """
     magic, header_size, body_size = _HEAD.unpack(_filled(sock, _new(_HEAD.size), deadline))
     if magic != _MAGIC or header_size > max_header or body_size > len(room):
-        raise ProtocolError("no frame of this protocol, or too large a one")
+        raise ProtocolError("it is not a frame of this protocol, or too large")
     try:
         header = json.loads(bytes(_filled(sock, _new(header_size), deadline)))
     except (ValueError, RecursionError) as error:
-        raise ProtocolError("a header that is no JSON") from error
+        raise ProtocolError("the header is not JSON") from error
     if not isinstance(header, dict) or not isinstance(header.get("kind"), str):
-        raise ProtocolError("a header without a kind")
+        raise ProtocolError("the header names no kind")
     return header, _filled(sock, memoryview(room)[:body_size], deadline)
 
 
 def expect(header: Header, *kinds: str) -> None:
     if header["kind"] not in kinds:
-        raise ProtocolError(f"a frame of kind {header['kind']!r} where {' or '.join(kinds)} is due")
+        raise ProtocolError(f"a frame of kind {header['kind']!r} came where {' or '.join(kinds)} is due")
 
 
 def admit(sock: socket.socket, token: bytes) -> None:
-    """The server's part: returns if the client knows the token, and proves that the server does.
+    """The server's part. It returns if the client knows the token, and proves that the server does.
 
     Raises:
-        WrongToken: if it does not; it has been told nothing then but a random number.
+        WrongToken: if it does not. It has then been told nothing but a random number.
     """
     deadline = time.monotonic() + GREETING_SECONDS
     sock.settimeout(GREETING_SECONDS)

@@ -1,4 +1,4 @@
-"""`nag-optax work`: computes gradients for a server, finds it again when it was gone, leaves when asked."""
+"""`nag-optax work`: computes gradients for a server, and looks for it again when it is gone."""
 
 import dataclasses
 import random
@@ -33,11 +33,11 @@ def work(options: WorkOptions, console: Console | None = None) -> int:
 
     Args:
         options: where the server is, and what to bring.
-        console: told what happens; None is standard output.
+        console: shows what happens; None is standard output.
 
     Raises:
         InputError: if an option is wrong, the server does not take the token, or has dropped this worker.
-        Interrupted: after SIGINT or SIGTERM, once the server knows.
+        Interrupted: after SIGINT or SIGTERM, once it has left the server.
     """
     console = console or Console()
     if options.max_updates is not None and options.max_updates < 1:
@@ -78,7 +78,7 @@ class _Work:
                     ) from None
                 if not tries:
                     self._say(f"no server at {self._options.address} ({error}); trying again")
-            # Not all workers at once.
+            # At random, so that not all workers try at the same time.
             pause = min(5.0, 0.1 * 2**tries) * random.uniform(0.5, 1.0)
             tries += 1
             until = time.monotonic() + pause
@@ -91,7 +91,7 @@ class _Work:
     """Whether the server has answered since it was last lost."""
 
     def _with(self, server: Client) -> bool:
-        """Works until all is done."""
+        """Works until the run ends, or the updates are enough."""
         if self._loop is None or server.config != self._config:
             self._loop, self._config = self._made(server), server.config
         loop = self._loop
@@ -126,13 +126,13 @@ class _Work:
 
 
 class WorkerLoop(Loop):
-    """What a worker computes: a gradient, or how far some steps go; on batches in an order of its own."""
+    """What a worker computes on batches in an order of its own: a gradient, or how far some steps go."""
 
     def __init__(self, spec: Spec, dataset: Dataset, devices: list[Device], local_steps: int):
         super().__init__(spec, dataset, devices)
         if self._train is None:
             raise InputError(
-                f"--data-dir {spec.data_dir}: a worker keeps its images on the device; these do not fit"
+                f"--data-dir {spec.data_dir}: a worker must keep its images on the device; these do not fit"
             )
         self._local_steps = local_steps
         fresh = self.init()
@@ -176,12 +176,12 @@ class WorkerLoop(Loop):
         self._one, self._several = jax.jit(one), jax.jit(several)
 
     def begin(self, worker: int) -> None:
-        """A new place at the server, and so another order of the data."""
+        """Takes a new place at the server, and with it another order of the data."""
         self._worker, self._taken = worker, 0
         self._drawn: tuple[int, int] | None = None
 
     def update(self, server: Client) -> tuple[Any, Any, float, float]:
-        """The next gradient or way, batch statistics, mean loss and share of right answers."""
+        """The next update, batch statistics, the mean loss and the share of right answers."""
         count = max(1, self._local_steps)
         rows = np.stack([self._rows(self._taken + i) for i in range(count)])
         seed = jax.random.fold_in(jax.random.key(self._spec.seed), self._worker)

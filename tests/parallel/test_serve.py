@@ -160,12 +160,11 @@ def test_ray_starts_a_worker_again(tmp_path):
     options = "--model mlp --num-epochs 400 --batch-size 64 --workers 2 --run-dir run --port 0".split()
     server = start("serve", *options, folder=tmp_path)
     try:
-        eventually(lambda: "worker 2 is at work" in logs(tmp_path), 240)
-        name = next(line for line in logs(tmp_path).splitlines() if line.startswith("worker 1 is at work"))
-        pid = int(name.partition(")")[0].rpartition(":")[2])
-        os.kill(pid, signal.SIGKILL)
-        eventually(lambda: "worker 1 is gone" in logs(tmp_path))
-        eventually(lambda: "worker 3 is at work" in logs(tmp_path), 240)
+        eventually(lambda: "; 2 workers, " in logs(tmp_path), 240)
+        number, pid = re.findall(r"worker (\d+) is at work \(.*:(\d+)\)", logs(tmp_path))[0]
+        os.kill(int(pid), signal.SIGKILL)
+        eventually(lambda: f"worker {number} is gone" in logs(tmp_path))
+        eventually(lambda: logs(tmp_path).count("; 2 workers, ") == 2, 240)
         server.send_signal(signal.SIGTERM)
         assert server.wait(120) == 143
         assert "nag-optax serve --resume --run-dir run" in logs(tmp_path)
@@ -219,7 +218,7 @@ def test_workers_start_in_a_ray_cluster_that_runs_and_their_failures_are_told(tm
     [
         ({"optimizer": "adam"}, "--optimizer adam"),
         ({"momentum_schedule": "sutskever"}, "momentum-schedule sutskever"),
-        ({"weight_decay": 0.1}, "--weight-decay 0.1: goes with no --method dana"),
+        ({"weight_decay": 0.1}, "--weight-decay 0.1: does not go with --method dana"),
         ({"prune": "group_l2=1"}, "--prune group_l2=1"),
         ({"method": "diloco", "optimizer": "gpa"}, "--optimizer gpa"),
         ({"local_steps": 3}, "--local-steps 3: goes with --method delayed or diloco"),
@@ -276,7 +275,7 @@ def test_the_command_says_it_in_one_line(arguments, line, capsys, tmp_path, monk
 def test_a_port_that_is_taken_is_named_before_a_folder_is_made(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=f"--port {port}: cannot be served"):
+        with pytest.raises(InputError, match=f"--port {port}: cannot listen there"):
             serve(dataclasses.replace(SMALL, port=port, run_dir=tmp_path / "run"), Console(quiet=True))
     assert not (tmp_path / "run").exists()
 
