@@ -1,4 +1,4 @@
-"""Measures the Nesterov server on this machine: what it takes, and what it does when something dies.
+"""Measures the Nesterov server on this machine: how many updates it takes, and what happens when something dies.
 
     python -m benchmarks.parallel --data-dir DIR --json parallel.json
 
@@ -29,15 +29,16 @@ RATE_COLUMNS = ("numbers", "MB an update", *(f"{n} worker{'s' * (n > 1)}" for n 
 WIRE_COLUMNS = ("wire", "bytes an update", "updates a second")
 TIME_COLUMNS = ("MNIST, mlp, five epochs", "s to 97 %", "s in all", "test accuracy", "updates")
 LEGEND = [
-    "Updates a second: of DANA-Zero, from workers who send one gradient again and again and compute nothing: "
-    "what is measured is the server. Parameters come back in float32.",
-    f"wire: of {WIRE_SIZE:,} numbers, from two workers, on the way to the server.",
+    "Updates a second: the server runs DANA-Zero. The workers compute nothing; they send one gradient again "
+    "and again.",
+    f"wire: two workers send updates of {WIRE_SIZE:,} numbers. The parameters come back in float32, or in "
+    "bfloat16 with the other two formats.",
     "s to 97 %: from the start of the command to the end of the first epoch with that accuracy on the test "
     "images. The workers start as soon as the server listens.",
-    "one killed, one slow: of three, one has SIGKILL after the first epoch, and one stands still for four "
-    "fifths of the time.",
+    "one killed, one slow: one of the three gets SIGKILL after the first epoch. Another one stands still for "
+    "four fifths of the time.",
     "by Ray: `--workers 3`.",
-    "Other programs used the two cores as well: the rates are lower, and the times longer, than alone.",
+    "Other programs used the two cores as well, so that the rates are lower, and the times longer, than alone.",
 ]
 _CLIENT = """
 import sys

@@ -1,4 +1,4 @@
-"""Training and prediction as StableHLO, for machines that have neither the code nor, with IREE, JAX."""
+"""Training and prediction as StableHLO, which runs without the code, and compiled by IREE without JAX."""
 
 from nag_optax.export.program import Leaf as Leaf
 from nag_optax.export.program import Program as Program

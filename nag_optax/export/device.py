@@ -1,4 +1,4 @@
-"""Trains and predicts where there is no JAX: NumPy and the IREE runtime are all that this file needs.
+"""Trains and predicts where there is no JAX. All that this file needs is NumPy and the IREE runtime.
 
 `nag-optax export` writes it beside the modules of a run. On the device:
 
@@ -6,7 +6,7 @@
     python device.py predict images.npy
 
 The state is in one file, which is written whole and then renamed. A process that is killed loses the steps
-since then; the same command takes them again, to the same numbers.
+since the last save. The same command takes them again, and comes to the same numbers.
 """
 
 import argparse
@@ -24,17 +24,17 @@ import ml_dtypes  # noqa: F401 (NumPy knows bfloat16 by it; the IREE runtime bri
 import numpy as np
 
 VERSION = 1
-"""Of the manifest; another one is not read."""
+"""The version of the manifest. No other one is read."""
 MANIFEST, INITIAL, TRAINED = "manifest.json", "state.npz", "trained.npz"
 
 
 class Device:
-    """Programs of a folder and their state.
+    """The programs of a folder, and their state.
 
     Args:
         folder: as the export wrote it.
-        state: the file of the state, by default `trained.npz` in the folder. Where there is none, the
-            state is the one that the export begins with.
+        state: the file of the state, by default `trained.npz` in the folder. If there is no such file, the
+            state is the one of the export.
     """
 
     def __init__(self, folder: Path | str, state: Path | str | None = None):
@@ -46,13 +46,13 @@ class Device:
         self._functions: dict[str, Any] = {}
 
     def run(self, name: str, batch: Sequence[Any]) -> list[np.ndarray]:
-        """The outputs of a program for a batch, its arrays in the manifest's order; may change the state."""
+        """The outputs for the arrays of a batch, in the manifest's order. `train` also changes the state."""
         program = self._program(name)
         arrays = [_fitted(x, leaf) for x, leaf in zip(batch, program["inputs"], strict=True)]
         if name not in self._functions:
             self._functions[name] = self._loaded(f"{name}.vmfb")
         results = self._functions[name](*self.state, *arrays)
-        # IREE gives one result, or several of them.
+        # IREE gives an array, or a tuple of several.
         results = results if isinstance(results, tuple) else (results,)
         count = 0
         if program["trains"]:
@@ -62,11 +62,13 @@ class Device:
         return [np.asarray(x).copy() for x in results[count:]]
 
     def train(self, data: dict[str, np.ndarray], steps: int, seed: int = 0) -> Iterator[dict[str, Any]]:
-        """The outputs of each step until the state has seen that many; a batch depends on (seed, step) alone.
+        """Trains until the state has seen so many steps, and yields the outputs of each.
+
+        A batch depends on seed and step alone.
 
         Args:
             data: arrays by the names of the inputs, with the examples along the first axis.
-            steps: in all.
+            steps: how many the state shall have seen, earlier ones included.
             seed: of the order of the examples.
         """
         program = self._program("train")
@@ -84,7 +86,7 @@ class Device:
             yield dict(zip(names, self.run("train", [array[rows] for array in arrays]), strict=True))
 
     def predict(self, examples: np.ndarray) -> np.ndarray:
-        """The outputs for any number of examples; the last batch is filled up with zeros."""
+        """The outputs for any number of examples. The last batch is filled up with zeros."""
         (leaf,) = self._program("predict")["inputs"]
         examples, size, pieces = _fitted(examples, leaf), leaf["shape"][0], []
         for start in range(0, len(examples), size):
@@ -94,7 +96,7 @@ class Device:
         return np.concatenate(pieces)
 
     def save(self) -> None:
-        """Writes the state, whole or not at all."""
+        """Saves the state, whole or not at all."""
         write_state(self.path, [np.asarray(x) for x in self.state], self.steps)
 
     def _program(self, name: str) -> dict[str, Any]:
@@ -122,14 +124,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"{folder}: holds no {MANIFEST}; name the folder of an export") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is no manifest ({error}); copy it again") from None
+        raise ValueError(f"{path}: is not a manifest ({error}); copy it again") from None
     if found != VERSION:
         raise ValueError(f"{path}: is of version {found}, and this code reads {VERSION}; export again")
     return manifest
 
 
 def read_file(path: Path, manifest: dict[str, Any]) -> bytes:
-    """A file that must be the one that the manifest was written with."""
+    """The content of a file, which must be the one that the manifest was written for."""
     if path.name not in manifest["files"]:
         raise ValueError(f"{path.parent}: is an export without {path.name}")
     content = path.read_bytes()
@@ -139,7 +141,7 @@ def read_file(path: Path, manifest: dict[str, Any]) -> bytes:
 
 
 def read_state(path: Path, leaves: list[dict[str, Any]]) -> tuple[list[np.ndarray], int]:
-    """The arrays of a state, and the steps that it has seen."""
+    """The arrays of a state, and how many steps it has seen."""
     try:
         # Opened here: NumPy leaves a damaged file open.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
@@ -151,7 +153,7 @@ def read_state(path: Path, leaves: list[dict[str, Any]]) -> tuple[list[np.ndarra
             f"{path}: holds {len(arrays)} arrays; the manifest has {len(leaves)}: another export's"
         )
     for k, leaf in enumerate(leaves):
-        # NumPy's files know no bfloat16: its bits are there as uint16.
+        # NumPy's files have no bfloat16; they hold its bits as uint16.
         dtype = np.dtype(leaf["dtype"])
         if dtype.kind == "V" and arrays[k].dtype == f"uint{8 * dtype.itemsize}":
             arrays[k] = arrays[k].view(dtype)
@@ -164,7 +166,7 @@ def read_state(path: Path, leaves: list[dict[str, Any]]) -> tuple[list[np.ndarra
 
 
 def write_state(path: Path, arrays: Sequence[np.ndarray], steps: int) -> None:
-    """The file is complete, or what it was, whenever the process is killed."""
+    """Writes a state. If the process is killed, the file is the new one or the old one."""
     bits = [x.view(f"uint{8 * x.dtype.itemsize}") if x.dtype.kind == "V" else x for x in arrays]
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("wb") as file:
@@ -175,7 +177,7 @@ def write_state(path: Path, arrays: Sequence[np.ndarray], steps: int) -> None:
 
 
 def read_data(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The arrays of these names in an .npz file; a .npy file holds one, the first."""
+    """The arrays of these names in an .npz file. A .npy file holds the first one alone."""
     try:
         found = np.load(path, allow_pickle=False)
         if isinstance(found, np.ndarray):
@@ -189,7 +191,7 @@ def read_data(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _fitted(x: Any, leaf: dict[str, Any]) -> np.ndarray:
-    """Examples as a program takes them; pictures of one channel may come without its axis."""
+    """Examples as a program takes them. Pictures of one channel may come without an axis for it."""
     x, dtype, (_, *shape) = np.asarray(x), np.dtype(leaf["dtype"]), leaf["shape"]
     if shape[-1:] == [1] and list(x.shape[1:]) == shape[:-1]:
         x = x[..., None]
@@ -205,7 +207,7 @@ def _train(device: Device, options: argparse.Namespace) -> None:
         print(f"{device.path} has seen {device.steps} steps already")
     for outputs in device.train(data, options.steps, options.seed):
         if not np.isfinite(outputs["loss"]):
-            raise ValueError(f"the loss is not finite at step {device.steps}; {device.path} is as it was")
+            raise ValueError(f"the loss is not finite at step {device.steps}; {device.path} stays as it was")
         if device.steps % options.save_every == 0 or device.steps == options.steps:
             device.save()
             shown = ", ".join(f"{name} {value:.6f}" for name, value in sorted(outputs.items(), reverse=True))
@@ -235,15 +237,24 @@ def positive(text: str) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """Of the command line."""
     parser = argparse.ArgumentParser(description="Trains and predicts with NumPy and the IREE runtime.")
-    parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="of the export")
-    parser.add_argument("--state", type=Path, help="file of the state; by default trained.npz in the folder")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(__file__).parent,
+        help="the folder of the export (default: where this file is)",
+    )
+    parser.add_argument("--state", type=Path, help="file of the state (default: trained.npz there)")
     commands = parser.add_subparsers(dest="command", required=True)
-    training = commands.add_parser("train", help="train until the state has seen --steps steps")
+    training = commands.add_parser("train", help="train until the state has seen so many steps")
     training.set_defaults(run=_train)
     training.add_argument("data", type=Path, help=".npz file with the arrays images and labels")
-    training.add_argument("--steps", type=positive, required=True, help="total, earlier ones included")
+    training.add_argument(
+        "--steps", type=positive, required=True, help="how many in all, earlier ones included"
+    )
     training.add_argument("--seed", type=int, default=0, help="of the order of the examples (default: 0)")
-    training.add_argument("--save-every", type=positive, default=50, metavar="STEPS", help="(default: 50)")
+    training.add_argument(
+        "--save-every", type=positive, default=50, metavar="STEPS", help="save so often (default: 50)"
+    )
     predicting = commands.add_parser("predict", help="print the class and the probabilities of images")
     predicting.set_defaults(run=_predict)
     predicting.add_argument("data", type=Path, help=".npy file of images, or .npz file with the array images")
@@ -254,14 +265,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Carries a command out; what is wrong ends it with one line."""
+    """Carries out a command. A mistake ends it with one line."""
     options = make_parser().parse_args(arguments)
     try:
         options.run(Device(options.folder, options.state), options)
     except (OSError, ValueError) as error:
         sys.exit(f"device: {error}")
     except KeyboardInterrupt:
-        sys.exit("device: stopped; the state is the one of the latest save")
+        sys.exit("device: stopped; the steps since the last save are lost")
 
 
 if __name__ == "__main__":

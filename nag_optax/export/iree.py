@@ -1,4 +1,4 @@
-"""IREE: a program as a module that its runtime carries out."""
+"""Compiles a program with IREE, for its runtime."""
 
 import re
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ TARGETS = tuple(_TARGETS)
 def compiled(program: Program, target: str) -> bytes:
     """The module of a program with one batch size.
 
-    IREE takes the portable StableHLO of `jax.export` of every version. It refuses a free batch size: JAX
-    leaves such a shape to a pass of its own compiler.
+    IREE takes the portable StableHLO of `jax.export`, whatever its version. It refuses a free batch size,
+    because JAX leaves such shapes to a pass of its own compiler.
 
     Args:
-        program: with a batch size.
-        target: of `TARGETS`.
+        program: a program with a batch size.
+        target: one of `TARGETS`.
 
     Raises:
-        ValueError: if IREE does not know an operation of the program.
+        ValueError: if IREE cannot compile the program for the target.
     """
     try:
         module = iree.compiler.compile_str(
@@ -35,16 +35,16 @@ def compiled(program: Program, target: str) -> bytes:
             extra_args=[
                 "--iree-hal-target-device=local",
                 "--iree-hal-local-target-device-backends=llvm-cpu",
-                # Or IREE computes what depends on no argument in advance, such as the counters of random
-                # bits: ten times the bytes for a step that is no faster.
+                # Without this IREE computes in advance what depends on no argument, such as the counters of
+                # random bits. The module then has ten times the bytes, and is no faster.
                 "--iree-opt-const-expr-hoisting=false",
                 *_TARGETS[target],
             ],
         )
     except iree.compiler.CompilerToolError as error:
-        # The operation itself, and where it was traced, may take pages.
+        # IREE prints pages: the operation, and where it was traced.
         found = re.search(r"error: ([^%\n]*)", str(error))
         what = found[1].strip(" :") if found else "see the compiler's output"
         raise ValueError(f"IREE cannot compile the program: {what}") from error
-    assert module is not None  # It is where no file is named.
+    assert module is not None  # None only if an output file is named.
     return module

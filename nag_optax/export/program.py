@@ -1,4 +1,4 @@
-"""A traced function of a state and a batch, whose arrays are flat lists with names."""
+"""A traced function of a state and a batch. Its arrays are flat lists with names."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class Leaf(NamedTuple):
     """One array in a manifest.
 
     Attributes:
-        name: its path in the tree that it comes from, such as `params/w`.
-        dtype: such as `float32`, `bfloat16` or `int8`; `uint32` for a PRNG key, whose data it is.
-        shape: None stands for the batch size, where that is free.
+        name: its path in its tree, such as `params/w`.
+        dtype: such as `float32`, `bfloat16` or `int8`; `uint32` for the data of a PRNG key.
+        shape: None stands for a free batch size.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Program:
     state and of the outputs, two lists. `jax.jit` takes it like any function.
 
     Attributes:
-        exported: the StableHLO; its arguments are the state, then the batch.
-        state: the arrays of the state. Frozen ones are constants of the program, and no part of it.
+        exported: the StableHLO. Its arguments are the state, then the batch.
+        state: the arrays of the state. Frozen arrays are not among them; they are constants of the program.
         inputs: the arrays of the batch.
-        outputs: the arrays that come out, such as the loss.
+        outputs: the other arrays that it returns, such as the loss.
         initial: the state to begin with.
-        trains: whether it returns another state. If not, the state comes back unchanged.
+        trains: whether it returns a new state. If not, the state comes back unchanged.
     """
 
     exported: jax.export.Exported
@@ -57,7 +57,7 @@ class Program:
 
     @property
     def batch_size(self) -> int | None:
-        """The one batch size that it takes; None if it takes every one."""
+        """The only batch size that it takes; None if it takes every size."""
         return self.inputs[0].shape[0]
 
 
@@ -73,10 +73,10 @@ def trace(
     """The program of a pure function.
 
     Args:
-        function: takes state and batch, returns the next state, or None if there is none, and outputs.
+        function: takes state and batch. It returns the next state, or None if there is none, and outputs.
         state: a tree of arrays, numbers and PRNG keys.
         batch: a tree of arrays, or of their shapes and dtypes, with the examples along the first axis.
-        frozen: a tree of booleans, or a prefix of one, that is True where the state is constant.
+        frozen: a tree of booleans, or a prefix of one. It is True where the state is constant.
         batch_size: None for every size.
         platforms: as `jax.export.export` takes them.
 
@@ -90,7 +90,7 @@ def trace(
     values = [x if _is_key(x) else np.asarray(jnp.asarray(x)) for x in leaves]
     free = [k for k, fixed in enumerate(jax.tree.leaves(jax.tree.broadcast(frozen, state))) if not fixed]
     count = len(free)
-    # Of the leaves and not of the values: a number of Python's is weakly typed, as in a jitted step.
+    # Taken from the leaves, because a Python number is weakly typed, as it is in a jitted step.
     kinds = jax.eval_shape(lambda: [_data(leaves[k]) for k in free])
     inputs, batchdef = jax.tree.flatten(_sized(batch, batch_size))
 
@@ -156,7 +156,7 @@ def _check_same(state: Any, new: Any) -> None:
 
 
 def _named(tree: Any, root: str) -> tuple[Leaf, ...]:
-    """The entries of a manifest for these arrays; `root` is the name of a tree that is one array."""
+    """The entries of a manifest for these arrays. A tree that is one array has the name `root`."""
     found = []
     for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
         x = jax.eval_shape(_data, x)
@@ -172,5 +172,5 @@ def _is_key(x: Any) -> bool:
 
 
 def _data(x: Any) -> Any:
-    """An array, or what a PRNG key holds."""
+    """An array, or the data of a PRNG key."""
     return jax.random.key_data(x) if _is_key(x) else x

@@ -58,7 +58,7 @@ def export_run(options: ExportOptions, console: Console | None = None) -> Path:
         try:
             files = {f"{name}.vmfb": compiled(program, options.target) for name, program in programs.items()}
         except ValueError as error:
-            raise InputError(f"--what {options.what}: {error}") from None
+            raise InputError(f"--what {options.what} --target {options.target}: {error}") from None
         files["device.py"] = Path(device.__file__).read_bytes()
     try:
         save(folder, programs, files=files, notes=notes)
@@ -72,7 +72,7 @@ def export_run(options: ExportOptions, console: Console | None = None) -> Path:
 def programs_of(
     run: StoredRun, options: ExportOptions, optimizer: optax.GradientTransformationExtraArgs | None = None
 ) -> dict[str, Program]:
-    """`predict`, and for a step `train` as well, of one state; with this optimizer, else with the run's."""
+    """`predict`, and `train` if a step is asked for, with one state. The optimizer is the run's if None."""
     model, facts, spec = run.loop.module(run.state), run.facts, _tuned(run.spec, options)
     statistics = Statistics(*(np.array(facts[name], np.float32) for name in ("mean", "std")))
     size = None if options.target == "stablehlo" else options.batch_size or _BATCH_SIZE
@@ -96,7 +96,7 @@ def programs_of(
     trains = options.what == "train-step"
     opt_state = jax.jit(optimizer.init)(params) if trains else ()
     state = TrainState(zero, params, nnx.to_pure_dict(rest), opt_state, zero.astype(jnp.float32), zero)
-    # Sums over an epoch begin at zero in each step: what is left of them is one batch's.
+    # The sums over an epoch are constant zeros, so that after a step they hold one batch.
     constant: list[Any] = [False, frozen, _fixed_statistics(model, state.model_state), False, True, True]
     how = How(0.0, spec.label_smoothing, spec.precision != "float32")
 
@@ -122,7 +122,7 @@ def programs_of(
 
 
 def _tuned(spec: Spec, options: ExportOptions) -> Spec:
-    """The run's optimizer for more steps of unknown number; nothing is pruned or averaged."""
+    """The run's optimizer for an unknown number of further steps, without pruning and averages."""
     return dataclasses.replace(
         spec,
         learning_rate=options.learning_rate or spec.learning_rate,
@@ -136,7 +136,7 @@ def _tuned(spec: Spec, options: ExportOptions) -> Spec:
 
 
 def _fixed_statistics(model: nnx.Module, model_state: Any) -> Any:
-    """True for the running statistics of a batch normalisation that is a fixed function."""
+    """True for the running statistics of a batch normalisation that no longer changes."""
     fixed = {
         path
         for path, module in nnx.iter_graph(model)

@@ -1,4 +1,4 @@
-"""A folder of programs: their StableHLO, a manifest of their arrays, the state to begin with."""
+"""A folder of programs: their StableHLO, a manifest of their arrays, and the state to begin with."""
 
 import json
 import zlib
@@ -30,16 +30,16 @@ def save(
 ) -> None:
     """Writes programs that share a state into a folder, which is made if it is missing.
 
-    - `manifest.json`: the arrays of the state and of each program's batch and outputs, in their order.
+    - `manifest.json`: the arrays of the state, and of the batch and outputs of each program, in their order.
     - `NAME.stablehlo`: a program, as `jax.export.deserialize` reads it.
-    - `state.npz`: the state to begin with, `arr_0`, `arr_1`, … in the same order. NumPy's files know no
-      bfloat16: such an array is there as the uint16 of its bits.
+    - `state.npz`: the state to begin with, `arr_0`, `arr_1`, … in the same order. NumPy's files have no
+      bfloat16; they hold its bits as uint16.
 
     Args:
-        folder: of the files.
-        programs: by name, such as `train` and `predict`.
-        files: the content of further files by name, such as a program that is compiled for a device.
-        notes: anything else for the manifest, as JSON takes it.
+        folder: where the files go.
+        programs: the programs by name, such as `train` and `predict`.
+        files: the content of further files by name, such as a program compiled for a device.
+        notes: anything else for the manifest that JSON can hold.
 
     Raises:
         ValueError: if the programs have different states.
@@ -90,8 +90,8 @@ def load(folder: Path | str, name: str) -> Program:
     """A program of a folder that `save` wrote, with the state to begin with.
 
     Args:
-        folder: of the files.
-        name: of the program.
+        folder: where the files are.
+        name: the name of the program.
 
     Raises:
         ValueError: if a file is missing, damaged or of another version of the format.

@@ -1,4 +1,4 @@
-"""`training_step` and `predict`: any loss and any optimizer as a program."""
+"""`training_step` and `predict` make a program of any loss and any optimizer."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,21 +27,20 @@ def training_step(
     g = ∇loss(p, batch),   Δ, state⁺ = optimizer(g, state, p),   p⁺ = p + Δ
     ```
 
-    The state of the program is that of the step: the parameters that move, the optimizer's state and the
-    `carry`. Its output is the loss. A bfloat16 array, an int8 one and the data of a PRNG key stay what
-    they are.
+    The state of the program has the parameters that move, the optimizer's state and the `carry`. The output
+    is the loss. bfloat16 arrays, int8 arrays and the data of PRNG keys keep their dtypes.
 
     Args:
-        loss: takes (params, batch) and returns a scalar; with a `carry` it takes (params, carry, batch) and
+        loss: takes (params, batch) and returns a scalar. With a `carry` it takes (params, carry, batch) and
             returns the scalar and the next carry.
-        optimizer: of Optax or this package, its state packed or not. It is given `value`, `grad` and
-            `value_fn` as well.
+        optimizer: any optimizer of Optax or this package, with or without `low_memory`. It also gets the
+            extra arguments `value`, `grad` and `value_fn`.
         params: the parameters to begin with.
         batch: a tree of arrays, or of their shapes and dtypes, with the examples along the first axis.
-        carry: a tree of anything else that goes from step to step: batch statistics, a PRNG key. None is
-            no carry.
-        frozen: a tree of booleans, prefix of the parameters: True for those that stay. They become
-            constants of the program, and cost no state.
+        carry: a tree of anything else that goes from step to step, such as batch statistics or a PRNG key;
+            None if there is nothing.
+        frozen: a tree of booleans, or a prefix of one, that is True for the parameters that stay. They
+            become constants of the program, and cost no state.
         batch_size: the only batch size that the program takes, at least 1; None for every size.
         platforms: where the program runs, such as `["cpu", "cuda"]`; None for JAX's default backend.
 
@@ -67,7 +66,7 @@ def training_step(
         >>> print(f"{value:.4f}")
         0.0196
 
-    Source: `jax.export`, which holds StableHLO and its guarantees of compatibility.
+    Source: `jax.export`, whose documentation says how long a StableHLO program stays valid.
     """
     transformation = optax.with_extra_args_support(optimizer)
 
@@ -115,9 +114,9 @@ def predict(
     Args:
         model: takes (params, batch), or (params, carry, batch), and returns a tree of arrays.
         params: as in `training_step`.
-        batch: as in `training_step`, without what only the loss needs.
-        optimizer: where the program is to read the state of a training step, the optimizer of that step.
-            None takes the parameters themselves.
+        batch: as in `training_step`, without the arrays that only the loss needs.
+        optimizer: the optimizer of a training step, if the program shall read the state of that step. None
+            takes the parameters themselves.
         carry: as in `training_step`.
         frozen: as in `training_step`. True makes all parameters and the carry constants, so that the
             program needs no state.
@@ -125,7 +124,7 @@ def predict(
         platforms: as in `training_step`.
 
     Returns:
-        The program. With the same parameters, optimizer, carry and frozen its state is that of
+        The program. With the same parameters, optimizer, carry and frozen it takes the state of
         `training_step`.
 
     Raises:
@@ -169,13 +168,13 @@ def _constant(frozen: Any) -> dict[str, Any]:
 
 
 def _trained(params: Any, frozen: Any) -> Any:
-    """The parameters that move; the optimizer sees masked leaves in place of the others."""
+    """The parameters that move. For the optimizer the others are masked."""
     flags = jax.tree.broadcast(frozen, params)
     return jax.tree.map(lambda p, fixed: optax.MaskedNode() if fixed else p, params, flags)
 
 
 def _joined(params: Any, trained: Any) -> Any:
-    """The parameters, with these in place of those that move."""
+    """All parameters, with these for those that move."""
     return jax.tree.map(lambda p, new: p if isinstance(new, optax.MaskedNode) else new, params, trained)
 
 

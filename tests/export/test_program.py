@@ -253,7 +253,7 @@ def test_what_is_frozen_is_no_part_of_the_state():
     ("change", "message"),
     [
         (lambda folder: (folder / "manifest.json").unlink(), "holds no manifest.json"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), "is no manifest"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "is not a manifest"),
         (lambda folder: replace(folder / "manifest.json", b'"version": 1', b'"version": 99'), "version 99"),
         (lambda folder: cut(folder / "train.stablehlo"), "is damaged"),
         (lambda folder: cut(folder / "state.npz"), "is no readable state"),
