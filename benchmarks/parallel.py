@@ -1,4 +1,4 @@
-"""Measures the Nesterov server on this machine: how many updates it takes, and what happens when something dies.
+"""Measures the Nesterov server: how many updates it takes, and what happens when something dies.
 
     python -m benchmarks.parallel --data-dir DIR --json parallel.json
 
@@ -38,7 +38,7 @@ LEGEND = [
     "one killed, one slow: one of the three gets SIGKILL after the first epoch. Another one stands still for "
     "four fifths of the time.",
     "by Ray: `--workers 3`.",
-    "Other programs used the two cores as well, so that the rates are lower, and the times longer, than alone.",
+    "Other programs used the two cores as well, so that rates are lower, and times longer, than alone.",
 ]
 _CLIENT = """
 import sys

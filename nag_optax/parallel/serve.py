@@ -167,7 +167,8 @@ class ServedLoop(Loop):
                 f"warning: port {known.port} of {known.host} is open to all machines that reach it; "
                 "whoever has the token may join, and nothing is encrypted on the way"
             )
-        host = f"[{known.host}]" if ":" in known.host else known.host
+        name = socket.gethostname() if known.host in ("0.0.0.0", "::") else known.host
+        host = f"[{name}]" if ":" in name else name
         self._say(f"join: nag-optax work --address {host}:{known.port} --token-file {folder / TOKEN}")
 
     def _say(self, line: str) -> None:

@@ -1,5 +1,6 @@
 """What the server's tests share: a server of a small quadratic in this process, and workers in others."""
 
+import json
 import subprocess
 import sys
 import time
@@ -58,6 +59,18 @@ def eventually(condition: Callable[[], Any], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < until, "it did not happen"
         time.sleep(0.02)
+
+
+def port_of(folder: Path, before: int = 0) -> int:
+    """Once it listens."""
+    eventually(lambda: written(folder) != before, 120)
+    return json.loads((folder / "server.json").read_text())["port"]
+
+
+def written(folder: Path) -> int:
+    """When its server was started, 0 for never."""
+    path = folder / "server.json"
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 # A worker that waits, and sends the gradient of ½|p|² times a factor.

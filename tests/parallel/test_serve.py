@@ -1,17 +1,9 @@
-"""`nag-optax serve` and `work`: a served run is a run, it outlives its server, and Ray keeps its workers."""
+"""`nag-optax serve` and `work` within this process: a served run is a run, and mistakes are named."""
 
 import dataclasses
 import json
-import os
-import re
-import shlex
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,7 +18,7 @@ from nag_optax.parallel.worker import work
 from nag_optax.train import load
 from nag_optax.train.errors import InputError
 from nag_optax.train.runner import train
-from tests.parallel.conftest import eventually
+from tests.parallel.conftest import port_of, written
 
 SMALL = ServeOptions(model="mlp", num_epochs=2, batch_size=64, warmup_epochs=0.0, port=0, timeout=60.0)
 
@@ -34,18 +26,6 @@ SMALL = ServeOptions(model="mlp", num_epochs=2, batch_size=64, warmup_epochs=0.0
 @pytest.fixture(autouse=True)
 def _flax_promotes(standard_promotion):
     """Flax and Optax's schedules mix dtypes."""
-
-
-def port_of(folder: Path, before: int = 0) -> int:
-    """Once it listens."""
-    eventually(lambda: written(folder) != before, 120)
-    return json.loads((folder / "server.json").read_text())["port"]
-
-
-def written(folder: Path) -> int:
-    """When its server was started, 0 for never."""
-    path = folder / "server.json"
-    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def served(options: ServeOptions, workers: int, **how: Any) -> dict[str, Any]:
@@ -113,104 +93,6 @@ def test_one_worker_of_dana_learns_as_train_does(tmp_path):
     alone = train(plain, Console(quiet=True))
     with_server = served(dataclasses.replace(options, run_dir=tmp_path / "b"), 1)
     assert abs(alone["test_accuracy"] - with_server["test_accuracy"]) < 0.03
-
-
-def start(*arguments: str, folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "nag_optax.cli", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    with (folder / f"{arguments[0]}-{len(list(folder.iterdir()))}.log").open("w") as log:
-        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-
-
-@pytest.mark.exhaustive
-def test_a_server_that_is_killed_goes_on_and_its_workers_find_it(tmp_path):
-    """And one who is told to leave by Ctrl-C says so."""
-    folder = tmp_path / "run"
-    options = "--model mlp --num-epochs 40 --batch-size 64 --run-dir run --port".split()
-    server = start("serve", *options, "0", folder=tmp_path)
-    port = str(port_of(folder))
-    join = ["work", "--address", f"127.0.0.1:{port}", "--token-file", "run/token"]
-    workers = [start(*join, folder=tmp_path) for _ in range(2)]
-    try:
-        eventually(lambda: len(list((folder / "checkpoints").glob("*.json"))) > 1, 120)
-        server.kill()
-        server.wait()
-        workers.append(start(*join, folder=tmp_path))
-        step = max(int(path.stem) for path in (folder / "checkpoints").glob("*.json"))
-        server = start("serve", "--resume", "--run-dir", "run", folder=tmp_path)
-        eventually(lambda: f"resuming run from step {step}" in logs(tmp_path), 120)
-        eventually(lambda: "3 workers" in logs(tmp_path), 120)
-        workers[2].send_signal(signal.SIGINT)
-        assert workers[2].wait(60) == 130
-        assert server.wait(240) == 0 and [worker.wait(60) for worker in workers[:2]] == [0, 0]
-    finally:
-        for process in (server, *workers):
-            process.kill()
-            process.wait()
-    assert "no server at" in logs(tmp_path) and "stopped by SIGINT" in logs(tmp_path)
-    assert load(folder).metrics["steps"] == 40 * 23
-
-
-def logs(folder: Path) -> str:
-    return "".join(path.read_text() for path in sorted(folder.glob("*.log")))
-
-
-@pytest.mark.exhaustive
-def test_ray_starts_a_worker_again(tmp_path):
-    options = "--model mlp --num-epochs 400 --batch-size 64 --workers 2 --run-dir run --port 0".split()
-    server = start("serve", *options, folder=tmp_path)
-    try:
-        eventually(lambda: "; 2 workers, " in logs(tmp_path), 240)
-        number, pid = re.findall(r"worker (\d+) is at work \(.*:(\d+)\)", logs(tmp_path))[0]
-        os.kill(int(pid), signal.SIGKILL)
-        eventually(lambda: f"worker {number} is gone" in logs(tmp_path))
-        eventually(lambda: logs(tmp_path).count("; 2 workers, ") == 2, 240)
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(120) == 143
-        assert "nag-optax serve --resume --run-dir run" in logs(tmp_path)
-    finally:
-        server.kill()
-        server.wait()
-
-
-@pytest.mark.exhaustive
-def test_workers_start_in_a_ray_cluster_that_runs_and_their_failures_are_told(tmp_path):
-    images, labels, data = np.zeros((400, 8, 8), np.uint8), np.arange(400) % 10, tmp_path / "data.npz"
-    arrays = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
-    np.savez(data, allow_pickle=False, **arrays)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    head = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
-    head += [
-        f"--port={port}",
-        "--node-ip-address=127.0.0.1",
-        "--include-dashboard=false",
-        "--disable-usage-stats",
-    ]
-    options = "--dataset arrays --data-dir data.npz --model mlp --num-epochs 3000 --run-dir run --port 0"
-    options += f" --workers 2 --ray-address 127.0.0.1:{port}"
-    # Ray's sockets have paths of at most 107 bytes.
-    with tempfile.TemporaryDirectory() as short, (tmp_path / "ray.log").open("w") as log:
-        processes = [subprocess.Popen([*head, f"--temp-dir={short}"], stdout=log, stderr=log)]
-        try:
-            eventually(lambda: "Ray runtime started" in logs(tmp_path), 120)
-            processes.append(start("serve", *options.split(), folder=tmp_path))
-            port_of(tmp_path / "run")
-            data.rename(tmp_path / "elsewhere.npz")
-            eventually(lambda: logs(tmp_path).count("one of --workers 2 has failed: ") == 2, 240)
-            assert "No such file or directory: '" in logs(tmp_path)
-            processes[1].send_signal(signal.SIGTERM)  # Before there was an update.
-            assert processes[1].wait(120) == 143 and "stopped by SIGTERM at step 0" in logs(tmp_path)
-            (tmp_path / "elsewhere.npz").rename(data)
-            processes.append(start("serve", *options.split(), "--resume", folder=tmp_path))
-            eventually(lambda: "2 workers" in logs(tmp_path), 240)
-            processes[2].send_signal(signal.SIGTERM)
-            assert processes[2].wait(120) == 143
-            assert processes[0].poll() is None  # The cluster goes on.
-        finally:
-            for process in processes[::-1]:
-                process.terminate()
-                process.wait(60)
 
 
 @pytest.mark.parametrize(
@@ -314,27 +196,3 @@ def test_data_of_another_shape_are_refused(tmp_path):
     assert work(dataclasses.replace(join, max_updates=2), Console(quiet=True)) == 2
     assert work(join, Console(quiet=True)) == 3  # of five in all
     thread.join()
-
-
-@pytest.mark.exhaustive
-def test_the_commands_of_the_page_run(tmp_path):
-    """In their order; the server without workers of its own runs beside its worker."""
-    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
-    found = re.findall(r"^(nag-optax .*)$", page, re.M)
-    assert [words.split()[1] for words in found] == ["serve", "evaluate", "serve", "work"]
-    running = []
-    try:
-        for words in map(shlex.split, found):
-            running.append(start(*words[1:], folder=tmp_path))
-            if words[-1] == "runs/served":
-                port_of(tmp_path / "runs" / "served")
-            else:
-                assert running[-1].wait(300) == 0, logs(tmp_path)
-        assert running[2].wait(60) == 0
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-    assert load(tmp_path / "runs" / "served").metrics["test_accuracy"] > 0.9
-    # Without an address that others reach nothing is open, and nothing is said of that.
-    assert "warning" not in logs(tmp_path)
