@@ -351,7 +351,20 @@ def test_the_numbers_in_prose_are_those_of_the_results():
     ]
     runs = {(e["workers"], e["trouble"]): e for e in measured["runs"] if not e["ray"]}
     trouble = runs[3, True]
+    device = read("device.json")
+    iree, jax_ = (
+        next(
+            f"{e['megabytes']:.0f}"
+            for e in device["steps"]
+            if (e["model"], e["state"], e["engine"]) == ("cnn", "one byte", engine)
+        )
+        for engine in ("IREE", "JAX")
+    )
     said = {
+        DOCS / "device.md": [
+            f"in {iree} MB of memory, where JAX needs {jax_}.",
+            f"NumPy and the IREE runtime take {device['runtime_megabytes']:.0f} MB.",
+        ],
         DOCS / "server.md": [
             f"{server}asynchronous SGD {at_16['asynchronous SGD']}.",
             f"takes {max(million):.0f} updates of a million numbers a second.",
