@@ -9,29 +9,79 @@ import pytest
 from flax import nnx
 from jax import lax
 
+from nag_optax.train.models import convolution
 from nag_optax.train.models.convolution import by_products, conv_general_dilated, max_pool_2x2
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-@pytest.mark.parametrize("shape", [(3, 3), (5, 3), (1, 1)])
-@pytest.mark.parametrize("inside_a_scan", [False, True])
-def test_convolution_and_its_gradients_are_those_of_lax(shape, inside_a_scan):
+@pytest.fixture(params=[False, True], ids=["whole", "in parts"])
+def parts(request, monkeypatch):
+    if request.param:
+        monkeypatch.setattr(convolution, "_CACHE", 1)
+    return request.param
+
+
+def gradients(convolve, strides, padding):
+    """Of x and of the kernel, in the body of a scan."""
+
+    def loss(x, kernel):
+        return jnp.sum(jnp.sin(convolve(x, kernel, strides, padding, dimension_numbers=LAYOUT)))
+
+    grad = jax.grad(loss, argnums=(0, 1))
+    return jax.jit(lambda *args: lax.scan(lambda args, _: (grad(*args), None), args, None, length=1)[0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "size"),
+    [
+        ((3, 3), (1, 1), (9, 7)),
+        ((5, 3), (1, 1), (9, 7)),
+        ((1, 1), (1, 1), (9, 7)),
+        ((3, 3), (2, 2), (8, 6)),
+        ((3, 3), (2, 2), (9, 6)),
+        ((1, 1), (2, 2), (8, 7)),
+        ((7, 7), (2, 2), (10, 9)),
+        ((3, 5), (3, 2), (9, 8)),
+    ],
+)
+def test_convolution_and_its_gradients_are_those_of_lax(shape, strides, size, parts):
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(4, 9, 7, 3)), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(12, *size, 3)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(*shape, 3, 5)), jnp.float32)
+    padding = tuple((k // 2, k // 2) for k in shape)
+    found = gradients(conv_general_dilated, strides, "SAME" if strides == (1, 1) else padding)
+    for expected, actual in zip(
+        gradients(lax.conv_general_dilated, strides, padding)(x, kernel), found(x, kernel), strict=True
+    ):
+        # Sums of at most 12·9·7 products, each rounded.
+        np.testing.assert_allclose(
+            actual, expected, rtol=0, atol=12 * 63 * 2.0**-24 * float(jnp.abs(expected).max())
+        )
 
-    def loss(convolve, x, kernel):
-        return jnp.sum(jnp.sin(convolve(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)))
 
-    def gradients(convolve):
-        grad = jax.grad(lambda *args: loss(convolve, *args), argnums=(0, 1))
-        if not inside_a_scan:
-            return jax.jit(grad)(x, kernel)
-        return jax.jit(lambda *a: lax.scan(lambda c, _: (grad(*a), None), a, None, length=1)[0])(x, kernel)
+@pytest.mark.parametrize("size", [1, 3])
+def test_no_gradient_of_a_layer_lacks_a_fast_kernel(size):
+    """As one of images with zeros between the pixels does: XLA for CPU computes it a number at a time."""
 
-    expected, actual = gradients(lax.conv_general_dilated), gradients(conv_general_dilated)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), expected, actual)
+    def has_zeros_between(conv):
+        graphdef, params = nnx.split(conv)
+        grad = jax.grad(lambda params, x: jnp.sum(jnp.sin(nnx.merge(graphdef, params)(x))), argnums=(0, 1))
+        step = jax.jit(lambda *args: lax.scan(lambda args, _: (grad(*args), None), args, None, length=1)[0])
+        return "lhs_dilate" in str(step.lower(params, jnp.ones((8, 6, 6, 2))).compile().as_text())
+
+    layer = convolution.convolution(2, 4, size, 2, rngs=nnx.Rngs(0))
+    assert has_zeros_between(layer) == (jax.default_backend() != "cpu")
+    layer.conv_general_dilated = lax.conv_general_dilated
+    assert has_zeros_between(layer)
+
+
+def test_parts_fit_the_cache_and_are_equal():
+    mebibytes = 2**20
+    assert convolution._num_parts(128, 8 * mebibytes) == 8
+    assert convolution._num_parts(96, 5 * mebibytes) == 6
+    assert convolution._num_parts(96, 2**40) == 24  # 4 images in each
+    assert convolution._num_parts(127, 2**40) == convolution._num_parts(0, 0) == 1
 
 
 @pytest.mark.parametrize(
