@@ -87,7 +87,12 @@ def _execute(options: Any, arguments: list[str], interrupts: list[int]) -> None:
         spec = resolve(options)  # Before JAX is imported: a mistake, and the first line, are there at once.
         if not spec.process_id:
             print(f"{spec.dataset} · {spec.model} · {spec.optimizer}", flush=True)
-    carry_out = _imported(_CARRY_OUT[arguments[0]])
+    from rich.console import Console
+
+    from nag_optax.train.bar import busy
+
+    with busy(Console(stderr=True), "importing JAX"):
+        carry_out = _imported(_CARRY_OUT[arguments[0]])
     _check(interrupts)
     carry_out(options)
 

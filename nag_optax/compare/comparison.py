@@ -1,4 +1,4 @@
-"""A comparison and its folder: search, keep each optimizer's result, report."""
+"""A comparison: it searches, keeps each optimizer's result in its folder, and reports."""
 
 import shlex
 import textwrap
@@ -35,7 +35,7 @@ class CompareProgress(LiveBar):
         self._bar.update(self._task, description=text)
 
     def add_runs(self, count: int) -> None:
-        """The search goes on: there are more runs than it began with."""
+        """The search goes on, with more runs than it began with."""
         self._total += count
         self._bar.update(self._task, total=self._total)
 
@@ -142,7 +142,7 @@ class Comparison(ABC, Generic[_Spec]):
         """Adds what is measured for all optimizers together."""
 
     def check_interrupts(self) -> None:
-        """Ends the comparison, between two chunks of work, if a signal came."""
+        """Ends the comparison between two chunks of work if a signal came."""
         if not self.interrupts:
             return
         finished = [name for name in self.spec.optimizers if name in self._results]

@@ -106,7 +106,7 @@ def draw_problem(problem: Problem, results: Sequence[dict[str, Any]], title: str
 
 
 def _runs(axes: Any, x: np.ndarray, runs: np.ndarray, result: dict[str, Any]) -> None:
-    """(seeds, steps), in the style of the optimizer."""
+    """Draws runs (seeds, steps) in the style of their optimizer."""
     color, dashes, _ = contender_of(result["name"]).row.style
     draw_runs(axes, x, runs, color, ls=dashes, lw=1.6, label=result["label"])
 
@@ -124,7 +124,7 @@ def _array(values: Any) -> np.ndarray:
 
 
 def _save(legend_of: Any, results: Sequence[dict[str, Any]], path: Path, figure: Any = None) -> None:
-    """One legend below."""
+    """Puts one legend below, and writes the figure."""
     from matplotlib.lines import Line2D
 
     figure = figure or legend_of
@@ -147,7 +147,7 @@ def draw_sensitivity(
     value: Callable[[dict[str, Any]], float | None],
     missing: str,
 ) -> None:
-    """A ring marks the best. What gives no value stands above a line, a row for each optimizer."""
+    """Values over the learning rate. A ring marks the best; trials without a value stand above a line."""
     losers = [r for r in results if any(value(trial) is None for trial in r["trials"])]
     row = min(_ROW, _ROWS / max(1, len(losers)))
     line = 1.0 - (_WORD + row * len(losers) if losers else 0.0)

@@ -1,4 +1,4 @@
-"""The folder of a comparison: what each optimizer gave, as soon as it is known, and the report."""
+"""The folder of a comparison: the result of each optimizer as soon as it is known, and the report."""
 
 import json
 import math
@@ -42,7 +42,7 @@ class ComparisonFolder(Folder):
 
 
 def plain(value: Any) -> Any:
-    """Arrays as lists, numbers that are not finite as None, the others to six digits."""
+    """The same with lists for arrays, None for numbers that are not finite, and six digits for the others."""
     if isinstance(value, dict):
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, np.ndarray):

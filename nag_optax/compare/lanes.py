@@ -2,7 +2,7 @@
 
 A lane is the run that `nag-optax train` makes of the same seed: the same initialisation, batches and
 dropout. Its learning rate is a traced number, so one program serves the whole grid. Lanes share
-nothing but the images; one that diverges leaves the others as they are.
+nothing but the images. One that diverges leaves the others as they are.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ _EVALUATION_SHARE = 0.2
 
 
 class Lane(NamedTuple):
-    """One run."""
+    """The learning rate and the seed of one run."""
 
     learning_rate: float
     seed: int
@@ -99,7 +99,7 @@ class LaneRunner:
         return results
 
     def stopwatch(self, contender: Contender, lane: Lane) -> Callable[[int], float]:
-        """A function that takes steps of one run by itself, and returns seconds a step."""
+        """A function that takes steps of one run by itself, and returns the seconds of a step."""
         lanes, order = [lane], self._orders([lane], 0)
         holder = [self._chunk(contender, self._begin(contender, lanes), lanes, order, 1)]
 
@@ -164,7 +164,7 @@ class LaneRunner:
     def _inputs(
         self, state: TrainState, lanes: Sequence[Lane], orders: jax.Array, num_steps: int
     ) -> tuple[Any, ...]:
-        """The arguments of a program. The number of steps is traced: one serves chunks of every length."""
+        """The arguments of a program. It serves chunks of every length, as the number of steps is traced."""
         rates = jnp.array([lane.learning_rate for lane in lanes], jnp.float32)
         seeds = jnp.array([lane.seed for lane in lanes], jnp.uint32)
         of_lanes = (rates, seeds, orders) if len(lanes) > 1 else (rates[0], seeds[0], orders[0])
@@ -265,7 +265,7 @@ def _optimizer(
 
 
 def lanes_that_fit(program: Any, device: Device) -> int:
-    """Half the memory, divided by what one lane's program holds."""
+    """How many lanes half of the memory holds, by what the program of one lane takes."""
     if program is None:  # This backend does not tell.
         return 1
     lane = program.argument_size_in_bytes + program.output_size_in_bytes + program.temp_size_in_bytes

@@ -21,13 +21,13 @@ from nag_optax.train.data import Dataset, load_dataset, source_of, split_off, st
 from nag_optax.train.registry import default_learning_rate
 
 PARTS = 6
-"""One image of so many is held out."""
+"""The search holds out one image of so many."""
 
 
 def hold_out(dataset: Dataset) -> Dataset:
     """The data of a search: a fixed part of the training images takes the place of the test split.
 
-    The part is that of `split_off`, the same in every search of a dataset.
+    `split_off` takes the same part in every search of a dataset.
     """
     train, validation = split_off(dataset.train, len(dataset.train.labels) // PARTS)
     return dataset._replace(train=train, test=validation, **statistics_of(train.images)._asdict())
@@ -38,7 +38,7 @@ _TIMING_SECONDS = 0.1  # of steps in one round of one optimizer
 
 
 class OnData(Comparison[DataSpec]):
-    """Every learning rate with every seed; the best has the lowest mean validation loss at the end."""
+    """Runs every learning rate with every seed. The best has the lowest mean validation loss at the end."""
 
     grid_size = 5
 

@@ -13,7 +13,7 @@ from nag_optax.compare.table import counted
 
 
 class OnProblem(Comparison[ProblemSpec]):
-    """One descent at each learning rate; the best needs the fewest steps."""
+    """Descends once at each learning rate. The best needs the fewest steps."""
 
     runs_a_rate = 1
     grid_size = 7

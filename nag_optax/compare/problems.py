@@ -17,18 +17,19 @@ from nag_optax.train.optimizers import decay_schedule
 
 
 class Problem(NamedTuple):
-    """Minimise `objective` from `start`; the minimum is known."""
+    """An `objective` to minimise from `start`, whose minimum is known."""
 
     title: str
     objective: Callable[[jax.Array], jax.Array]
     start: tuple[float, float]
     solution: tuple[float, float]
     curvature: float
-    """L: the largest curvature, of the quadratic and the logistic problem everywhere, of Rosenbrock's
-    at its minimum. Gradient descent at 1/L is the centre of the grid."""
+    """L, the largest curvature, everywhere or, for Rosenbrock's function, at the minimum.
+
+    The grid of gradient descent has its centre at 1/L."""
 
     def learning_rate(self, contender: Contender) -> float:
-        """The centre of a contender's grid: 1/L, or where that is a length, a twentieth of the way."""
+        """The centre of a contender's grid: 1/L, or a twentieth of the way if its rate is a length."""
         if contender.row.scale_free:
             return math.dist(self.start, self.solution) / 20
         return 1 / self.curvature
@@ -81,7 +82,7 @@ def descend(
 
 @contextmanager
 def _float64() -> Iterator[None]:
-    """Double precision within, and outside what there was before. `jax.enable_x64` came with JAX 0.8."""
+    """Computes in double precision within. `jax.enable_x64` does the same, but came with JAX 0.8."""
     before = jnp.result_type(float) == jnp.float64
     jax.config.update("jax_enable_x64", True)
     try:
@@ -91,7 +92,7 @@ def _float64() -> Iterator[None]:
 
 
 def score(trial: Trial) -> tuple[float, float] | None:
-    """Fewest steps to the smallest of the gaps; among those that do not get there, the smallest gap."""
+    """The number of steps to the smallest of the gaps. Trials that never get there follow, by their gap."""
     if trial["diverged"]:
         return None
     steps = trial["steps_to_gap"][f"{GAPS[-1]:g}"]
@@ -99,7 +100,7 @@ def score(trial: Trial) -> tuple[float, float] | None:
 
 
 def _steps_to(gap: np.ndarray, share: float) -> int | None:
-    """Steps after which the gap stays within its share of the first: the oscillation counts."""
+    """The number of steps after which the gap stays within this share of the first one."""
     outside = np.flatnonzero(~(gap <= share * gap[0]))
     first = 0 if not len(outside) else int(outside[-1]) + 1
     return first if first < len(gap) else None
@@ -124,7 +125,7 @@ def _rosenbrock() -> Problem:
 
 
 def _logistic() -> Problem:
-    """Malignant or benign, from two correlated measurements of scikit-learn's breast-cancer data."""
+    """Whether a tumour is benign, from two correlated measurements of scikit-learn's breast-cancer data."""
     from sklearn.datasets import load_breast_cancer
 
     everything, benign = load_breast_cancer(return_X_y=True)
@@ -144,7 +145,7 @@ def _logistic() -> Problem:
 
 
 def _newton(signed: np.ndarray, decay: float) -> tuple[float, float]:
-    """The minimiser to rounding: the objective is smooth and strongly convex."""
+    """The minimiser to rounding, as the objective is smooth and strongly convex."""
     x = np.zeros(2)
     for _ in range(50):
         p = 1 / (1 + np.exp(signed @ x))

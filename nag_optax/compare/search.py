@@ -1,6 +1,6 @@
 """The optimizers that are compared, and the search for the learning rate of each.
 
-The grid is small, and extended while the best rate is at its edge.
+The grid is small. The search extends it while the best rate is at its edge.
 """
 
 import math
@@ -38,7 +38,7 @@ class Contender(NamedTuple):
 
 
 def variant(name: str, label: str, make: Make, **fields: Any) -> Contender:
-    """An optimizer in the place of one of the table, whose fields it has where none are given."""
+    """An optimizer that takes the place of one in the table, with its fields where none are given."""
     row = OPTIMIZERS[name]._replace(label=label, make=make, options={}, takes_model=False, **fields)
     return Contender(row)
 
@@ -51,7 +51,7 @@ _RESTARTED = variant("nag", "NAG with restart", _nag_restart, style=Style("#56B4
 
 
 def contender_of(name: str, model: Model | None = None) -> Contender:
-    """The one of that name, of the registry as it is now."""
+    """The contender of that name in the registry as it is now."""
     return _RESTARTED if name == RESTARTED else Contender(OPTIMIZERS[name], model)
 
 
@@ -123,7 +123,7 @@ def search_given(
 
 
 def best_of(trials: Sequence[Trial], score: Callable[[Trial], Any]) -> int | None:
-    """Position of the smallest score, of the lower learning rate if two are equal."""
+    """The position of the smallest score; of two equal ones, the lower learning rate wins."""
     scores = [(value, i) for i, trial in enumerate(trials) if (value := score(trial)) is not None]
     return min(scores)[1] if scores else None
 

@@ -1,4 +1,4 @@
-"""A comparison: what a user types, the options and their --help; then resolved and checked."""
+"""The options of a comparison and their --help; and the comparison, resolved and checked."""
 
 import dataclasses
 from ctypes import c_float
@@ -20,7 +20,7 @@ from nag_optax.train.stored import Stored, load_stored
 RESTARTED = "nag-restart"
 ProblemName = Literal["quadratic", "rosenbrock", "logistic"]
 GAPS = (1e-3, 1e-6)
-"""Counted are the steps to these shares of the gap at the start."""
+"""A comparison counts the steps to these shares of the gap at the start."""
 
 # What goes around another optimizer, or is a variant of one of these, is compared on demand.
 DEFAULT_CONTENDERS = ("sgd", "momentum", "nag", RESTARTED, "adam", "nadamw", "adan", "muon")
@@ -37,7 +37,7 @@ class CompareOptions:
     data_dir: OptionalPath = None
     """Folder of the images, for a --dataset that is not built in."""
     model: Annotated[str | None, one_of(MODELS, hint="(default: mlp)")] = None
-    """As in nag-optax train. Many runs of the mlp train at once; on a CPU other models train one by one."""
+    """As in nag-optax train. Many runs of the mlp train at once. On a CPU other models train one by one."""
     image_size: Int = None
     """Resize images to N x N pixels; by default they keep their size."""
     problem: Annotated[
@@ -58,7 +58,7 @@ class CompareOptions:
         Literal["auto"] | tuple[float, ...],
         tyro.conf.arg(metavar="auto|FLOAT ...", help_behavior_hint="(default: auto)"),
     ] = "auto"
-    """Peak learning rates to try; the best on a sixth of the training images, held out, is taken.
+    """Peak learning rates to try. The best on a sixth of the training images, held out, is taken.
     auto: each optimizer has a grid of its own, which grows while its edge is best."""
     schedule: Annotated[
         ScheduleName | None,
@@ -72,15 +72,15 @@ class CompareOptions:
     """Passes over the training data, at least 1."""
     batch_size: IntInTable = None
     """Examples a step, at least 1."""
-    num_steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 1000)")] = (
-        None
-    )
+    num_steps: Annotated[Int, tyro.conf.arg(help_behavior_hint="(default: 1000)")] = None
     """Steps on the problem, at least 1; for --problem."""
-    seeds: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 3)")] = None
+    seeds: Annotated[Int, tyro.conf.arg(help_behavior_hint="(default: 3)")] = None
     """Runs at each learning rate, each with its own initialisation, order of the data and dropout."""
     seed: int = 0
     """The first of the seeds; the others follow it."""
-    target: Annotated[Float, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 0.97)")] = None
+    target: Annotated[Float, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: by dataset)")] = (
+        None
+    )
     """Test accuracy in (0, 1] to which steps and seconds are counted."""
     skip_unreadable: bool = False
     """Leave out the pictures that cannot be decoded, and say how many."""
@@ -90,7 +90,7 @@ class CompareOptions:
     run_dir: OptionalPath = None
     """Folder of the comparison, by default runs/compare-<dataset>-<model> or runs/compare-<problem>."""
     resume: bool = False
-    """Go on with the comparison in --run-dir; optimizers that are finished are not run again."""
+    """Go on with the comparison in --run-dir, and do not run again what is finished."""
     overwrite: bool = False
     """Replace the comparison that --run-dir holds."""
 
@@ -128,7 +128,7 @@ _RULES = RULES | {
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonSpec(Stored, CompareOptions):
-    """The options that every comparison has; `field()` takes the default of None away."""
+    """The options that every comparison has. `field()` takes the default of None away."""
 
     options = tuple(option.name for option in dataclasses.fields(CompareOptions))
     how = frozenset({"data_dir", "device"})
@@ -140,7 +140,7 @@ class ComparisonSpec(Stored, CompareOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DataSpec(ComparisonSpec):
-    """On images; each optimizer trains the run of `train`, with other learning rates and seeds."""
+    """A comparison on images. Each optimizer trains the run of `train` at other rates and seeds."""
 
     dataset: str = field()
     model: str = field()
@@ -153,14 +153,14 @@ class DataSpec(ComparisonSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemSpec(ComparisonSpec):
-    """On a function of two variables."""
+    """A comparison on a function of two variables."""
 
     problem: ProblemName = field()
     num_steps: int = field()
 
 
 def resolve(options: CompareOptions) -> DataSpec | ProblemSpec:
-    """Fills in every default, and checks every value; an InputError says what is allowed."""
+    """Fills in every default and checks every value. An InputError says what is allowed."""
     check(options, _RULES)
     return _on_data(options) if options.problem is None else _on_problem(options, options.problem)
 

@@ -16,13 +16,13 @@ from nag_optax.train.registry import dataset_row
 
 Row = list[str]
 LEAST_LOSS = 1e-8
-"""Mean losses below are not told apart: of one example, 6e-8 is the least in float32 above 0."""
+"""Mean losses below this are not told apart. The least loss of one example above 0 is 6e-8 in float32."""
 
 _NONE = "–"
 
 
 def rows(target: float | None, results: Sequence[dict[str, Any]]) -> tuple[Row, list[Row]]:
-    """Head and rows; numbers are those at the chosen learning rate of each optimizer."""
+    """The head and the rows, with the numbers of each optimizer at its chosen learning rate."""
     if target is not None:
         goal = f"{target:.4g}"
         head = ["optimizer", "learning rate", "validation loss", "test accuracy, %", "training loss"]
@@ -33,7 +33,7 @@ def rows(target: float | None, results: Sequence[dict[str, Any]]) -> tuple[Row, 
 
 
 def rich_table(title: str, target: float | None, results: Sequence[dict[str, Any]]) -> Table:
-    """The same within a terminal of 80 columns."""
+    """The same table, for a terminal of 80 columns."""
     head, body = rows(target, results)
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     shown = [i for i, column in enumerate(head) if column not in ("validation loss", "ms a step")]
@@ -70,7 +70,7 @@ def command(config: dict[str, Any]) -> str:
 
 
 def spread(values: Sequence[float | None], digits: str) -> str:
-    """Mean ± standard deviation of a sample; no deviation of one value."""
+    """The mean ± the standard deviation of a sample, or the mean of one value alone."""
     finite = [v for v in values if v is not None]
     if not finite:
         return _NONE
@@ -81,12 +81,12 @@ def spread(values: Sequence[float | None], digits: str) -> str:
 
 
 def shown_loss(losses: Sequence[float]) -> str:
-    """Mean ± standard deviation, or the bound below which losses are not told apart."""
+    """The same of losses, or the bound below which they are not told apart."""
     return "< 1e-8" if statistics.fmean(losses) < LEAST_LOSS else spread(losses, ".1e")
 
 
 def steps_to_target(chosen: dict[str, Any]) -> float | None:
-    """Mean over the seeds that reach the target; None if none does."""
+    """The mean over the seeds that reach the target, or None if none does."""
     reached = [steps for steps in chosen["steps_to_target"] if steps is not None]
     return statistics.fmean(reached) if reached else None
 
@@ -138,7 +138,7 @@ def _problem_row(result: dict[str, Any]) -> Row:
 
 
 def _folded(head: str) -> str:
-    """In two lines, so that no column is wider than its numbers need."""
+    """The head in two lines, so that no column is wider than its numbers need."""
     special = {"test accuracy, %": "test\naccuracy, %", "state, bytes a parameter": "state\nB/param"}
     if head in special:
         return special[head]
@@ -147,5 +147,5 @@ def _folded(head: str) -> str:
 
 
 def _bytes(value: float) -> str:
-    """Counters are a few bytes in all; they do not show on a model."""
+    """A number of bytes, without the few that counters add to a whole number of them."""
     return f"{value:.1f}" if not math.isclose(value, round(value), abs_tol=0.05) else f"{value:.0f}"

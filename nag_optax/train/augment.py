@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 SMALL = 64
-"""Pixels a side up to which an image is small: a crop of it keeps a quarter of its area at least."""
+"""An image of at most so many pixels a side is small. A crop of it keeps a quarter of its area at least."""
 
 
 def crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -67,8 +67,8 @@ AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 def mixing_share(key: jax.Array, alpha: float) -> jax.Array:
     """λ of a batch: the larger of l and 1 − l, l drawn from Beta(α, α).
 
-    With the batch in reverse as partner, 1 − l gives the batch of l in another order. So nothing is lost,
-    and an image's own label is always the larger part of its mixture.
+    The partner of a batch is the batch in reverse, so 1 − l gives the batch of l in another order. Nothing
+    is lost, and an image's own label is always the larger part of its mixture.
     """
     share = jax.random.beta(key, alpha, alpha)
     return jnp.maximum(share, 1 - share)
@@ -88,7 +88,7 @@ def augmentation_key(step_key: jax.Array, purpose: str) -> jax.Array:
 
 
 def _moved(key: jax.Array, count: int, size: int) -> jax.Array:
-    """(count, size): which rows, or columns, stand where they were, for each image."""
+    """(count, size): the rows, or columns, of each image that take the places 0, 1, …"""
     most = size // 8
     moves = jax.random.randint(key, (count, 1), -most, most + 1)
     place = jnp.abs(jnp.arange(size) + moves)

@@ -1,4 +1,4 @@
-"""The live bar of a run: in a terminal alone, elsewhere lines."""
+"""The live bar of a run in a terminal, and lines elsewhere."""
 
 import threading
 import time
@@ -22,13 +22,13 @@ from nag_optax.train.signals import collected_signals, interrupted
 
 
 def say(console: Console, line: str) -> None:
-    """One line, as it is."""
+    """Prints one line as it is."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def busy(console: Console, what: str) -> Iterator[None]:
-    """A spinner with these words, in a terminal and once it takes two seconds."""
+    """Shows a spinner with these words in a terminal, once the work takes two seconds."""
     status = console.status(what)
     later = threading.Timer(2, status.start)
     if console.is_terminal:
@@ -83,12 +83,12 @@ class LiveBar:
         self._bar.stop()
 
     def say(self, line: str) -> None:
-        """A line above the bar."""
+        """Prints a line above the bar."""
         say(self._bar.console, line)
 
 
 def watched(console: Console, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
-    """The items, with a bar once they take two seconds; one line where there is no terminal."""
+    """The items, with a bar once they take two seconds, or a line where there is no terminal."""
     started, shown = time.perf_counter(), False
     bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task(what, total=total)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: complete or absent, verified when read; a damaged one gives way to the one before."""
+"""Checkpoints of a run, complete or absent. A damaged one gives way to the one before."""
 
 import hashlib
 import itertools
@@ -71,7 +71,10 @@ class Checkpoints:
             ) from error
 
     def restore(self, like: Any, say: Callable[[str], None], *, best: bool = False) -> Restored | None:
-        """The newest checkpoint that is whole; None if there is none at all."""
+        """The newest checkpoint that is whole, or None if there is none at all.
+
+        Arrays come back with the shapes and shardings of `like`. Each damaged checkpoint is told to `say`.
+        """
         damaged = []
         for step in self._best_first() if best else self.steps():
             try:
@@ -87,7 +90,7 @@ class Checkpoints:
         return None
 
     def data_facts(self) -> dict[str, Any] | None:
-        """The facts about the data in the newest readable notes; they are the same in all of a run."""
+        """The facts about the data in the newest readable notes. They are the same in all of a run."""
         record = self._newest_record()
         return None if record is None else record["notes"].get("data")
 
@@ -97,7 +100,7 @@ class Checkpoints:
         return sorted((int(path.stem) for path in records if path.stem.isdecimal()), reverse=True)
 
     def _best_first(self) -> list[int]:
-        """The steps, newest first, but for the best."""
+        """The steps, the best first, then the newest."""
         best = (self._newest_record() or {}).get("best")
         return sorted(self.steps(), key=lambda step: step != best)
 
@@ -108,7 +111,7 @@ class Checkpoints:
         return None
 
     def _verified(self, step: int) -> tuple[Path, dict[str, Any]]:
-        """Folder and record of a checkpoint whose files are as they were written."""
+        """The folder and the record of a checkpoint whose files are as they were written."""
         record = self._recorded(step)
         folder = self._folder / record["folder"]
         if _digests(folder) != record["files"]:
@@ -125,7 +128,7 @@ class Checkpoints:
         return self._folder / f"{step}.json"
 
     def _unused(self, step: int) -> Path:
-        """A name beside those of this step that are there already, whole or not."""
+        """A folder of this step beside those that are there already, whole or not."""
         names = itertools.chain([f"{step}"], (f"{step}.{i}" for i in itertools.count(1)))
         paths = (self._folder / name for name in names)
         # Every process has looked before one of them writes.
@@ -133,9 +136,9 @@ class Checkpoints:
         return self._folder / (f"{step}.{first}" if first else f"{step}")
 
     def _remove_others(self, step: int, folder: Path, best: int | None) -> None:
-        """Removes what is older than the last three, but for the best, and what this checkpoint replaces.
+        """Removes what this checkpoint replaces, and all but the last three and the best.
 
-        Ahead of it there can only be damaged ones, and ones that were not completed.
+        Checkpoints of later steps are damaged or were not completed.
         """
         older = [earlier for earlier in self.steps() if earlier < step]
         kept = {*older[: _KEEP - 1], *(earlier for earlier in older if earlier == best)}
@@ -145,7 +148,7 @@ class Checkpoints:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _check_space(self, state: Any) -> None:
-        """Beforehand, because Orbax's threads report a full disk with pages of tracebacks."""
+        """Looks beforehand, because Orbax's threads report a full disk with pages of tracebacks."""
         # Twice the arrays: Orbax writes each file, then merges them.
         needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 100_000
         free = shutil.disk_usage(self._folder).free
@@ -171,7 +174,7 @@ def _load(folder: Path, like: Any, versions: dict[str, str]) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Orbax's logs are for its developers; what concerns a run is raised, and said in one line."""
+    """Keeps Orbax from logging. Its errors are raised, and said in one line."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -184,7 +187,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _structure(tree: Any) -> dict[str, str]:
-    """Shape and dtype of each array, by its path; of a state, or of Orbax's metadata of one."""
+    """The shape and dtype of each array by its path, in a state or in Orbax's metadata of one."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
@@ -216,6 +219,6 @@ def _canonical(record: dict[str, Any]) -> bytes:
 
 
 def _reason(error: BaseException) -> str:
-    """One line, long enough for the paths in TensorStore's: some of Orbax's messages hold whole arrays."""
+    """The first line of an error, cut where it is long: some of Orbax's messages hold whole arrays."""
     lines = str(error).strip().splitlines()
     return textwrap.shorten(lines[0], 400, placeholder=" …") if lines else type(error).__name__

@@ -10,7 +10,7 @@ from nag_optax.train.hints import choices
 
 
 class Rule(NamedTuple):
-    """Whether a value is allowed, and the allowed ones in words."""
+    """A test of a value, and the allowed values in words."""
 
     fits: Callable[[Any], bool]
     words: str
@@ -63,7 +63,7 @@ RULES = {
 
 
 def check(options: Any, rules: Mapping[str, Rule] = RULES) -> None:
-    """Refuses a value that a rule or the hint of its option does not allow; None is a default."""
+    """Refuses a value that a rule or the hint of its option does not allow. None stands for a default."""
     allowed = {name: choices(hint) for name, hint in get_type_hints(type(options)).items()}
     for name, value in vars(options).items():
         if value is None:
@@ -91,10 +91,10 @@ def prune_strength(prune: str) -> float:
 
 
 def flag(name: str) -> str:
-    """The option of a field."""
+    """The option that a field stands for."""
     return "--" + name.replace("_", "-")
 
 
 def shown(value: Any) -> str:
-    """A value as it is typed."""
+    """A value as a user types it."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -24,7 +24,7 @@ _CONFIG = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs)
 
 
 def parse(arguments: list[str]) -> Any:
-    """The options that the arguments name; tyro leaves with code 2, and a text, where it cannot read them."""
+    """The options that the arguments name. Where tyro cannot read them it says why, and exits with code 2."""
     if empty := [word for word in arguments if word.startswith("--") and word.endswith("=")]:
         raise InputError(f"{empty[0]} has no value; see nag-optax {arguments[0]} --help")
     try:

@@ -36,7 +36,7 @@ def find_devices(kind: str, count: int) -> list[Device]:
 
 
 def put(tree: Any, shardings: Any) -> Any:
-    """The arrays of the tree, laid out so; where there are several processes, each of them has the tree."""
+    """The arrays of the tree with these shardings. Each of several processes has the whole tree."""
 
     def one(array: Any, sharding: NamedSharding) -> jax.Array:
         if sharding.is_fully_addressable:
@@ -48,12 +48,12 @@ def put(tree: Any, shardings: Any) -> Any:
 
 
 def put_parts(tree: Any, sharding: NamedSharding) -> Any:
-    """The arrays of which each process has a part, laid out so."""
+    """The arrays with this sharding. Each of several processes has its part of them."""
     return jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), tree)
 
 
 def memory_of(device: Device) -> int:
-    """Bytes that a program may hold there."""
+    """The bytes that a program may hold there."""
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"]
@@ -61,7 +61,7 @@ def memory_of(device: Device) -> int:
 
 
 def stays_resident(resident: str, device: Device, num_bytes: int) -> bool:
-    """What --resident says of images of so many bytes; auto: they may take a quarter of either memory."""
+    """Whether images of so many bytes stay on the device: auto gives them a quarter of either memory."""
     fits = 4 * num_bytes <= min(memory_of(device), _host_memory())
     return resident == "yes" or (resident == "auto" and fits)
 
@@ -73,9 +73,9 @@ def _host_memory() -> int:
 
 
 def split_over(mesh: Mesh, tree: Any) -> Any:
-    """A sharding for each array: its first axis that the devices divide evenly is split over them.
+    """A sharding for each array, which splits the first axis that the devices divide evenly.
 
-    Where there is none, every device has the whole array.
+    Where there is no such axis, every device has the whole array.
 
     Source: Rajbhandari et al., *ZeRO: memory optimizations toward training trillion parameter models*, 2020,
     stage 1, for the state of an optimizer.

@@ -35,7 +35,7 @@ def versions_of(*packages: str) -> dict[str, str]:
 
 
 def headline(environment: dict[str, Any]) -> str:
-    """The same in one line, for tables."""
+    """The environment in one line, for tables."""
     machine, versions = environment["machine"], environment["versions"]
     names = [f"{name} {version}" for name, version in versions.items()]
     return ", ".join([machine["device"], f"{machine['cores']} cores", *names, environment["date"][:10]])
@@ -49,7 +49,7 @@ def _version(package: str) -> str | None:
 
 
 def _cpu_model() -> str:
-    """Linux names the processor in one file only; other systems tell the platform module."""
+    """The name of the processor. Linux has it in one file only; others tell the platform module."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

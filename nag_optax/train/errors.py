@@ -14,7 +14,7 @@ class InputError(TrainError):
 
 
 class StreamError(InputError):
-    """A batch cannot be read, between two steps."""
+    """A batch cannot be read; the step before it is whole."""
 
 
 class Diverged(TrainError):

@@ -1,4 +1,4 @@
-"""The folder of a run: its files, and what may be done to a folder that holds some already."""
+"""The files in the folder of a run, and who may use a folder that holds some already."""
 
 import dataclasses
 import json
@@ -48,7 +48,7 @@ class Folder:
         self._spec = spec
 
     def check(self) -> None:
-        """Refuses to mix two runs, or to overwrite one, unless asked to; and anything else in any case."""
+        """Refuses to mix two runs, to overwrite one unless asked to, and to use a folder of other files."""
         if self._spec.overwrite and self._spec.resume:
             raise InputError("--overwrite: goes without --resume; name one of the two")
         with self.writing():
@@ -72,9 +72,9 @@ class Folder:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """The folder as this process's own: made, locked, cleared if asked.
+        """Makes the folder this process's own: it is created, locked, and cleared if asked.
 
-        The configuration is written, but for --resume: `write_config` does it once the rest is restored.
+        The configuration is written too. With --resume `write_config` does so once the rest is restored.
         """
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ class Folder:
         self.write(CONFIG, self._spec.to_json())
 
     def write(self, name: str, text: str) -> None:
-        """Complete or not at all, whenever the process is killed."""
+        """Writes the file completely or not at all, whenever the process is killed."""
         with self.writing():
             partial = self.path / f"{name}.partial"
             partial.write_text(text)
@@ -142,22 +142,22 @@ class RunFolder(Folder):
     entries = r"\d+(\.json|\.partial|(\.\d+)?(\.orbax-checkpoint-tmp.*)?)"
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
-        """`metrics.jsonl`, a row a line."""
+        """Writes `metrics.jsonl`, with a row in each line."""
         self.write(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
 
     def draw(self, rows: list[dict[str, Any]], title: str) -> None:
-        """`curves.png`, of these rows."""
+        """Draws `curves.png` of these rows."""
         from nag_optax.train.figures import draw_curves  # It needs NumPy, and --help reads this module.
 
         with self.writing():
             draw_curves(rows, title, self.path / CURVES)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Rows of `metrics.jsonl`."""
+        """The rows of `metrics.jsonl`."""
         return self._lines(METRICS)
 
     def pictures(self) -> list[list[tuple[str, int]]]:
-        """Lines of `pictures.jsonl`: names and sizes of files."""
+        """The lines of `pictures.jsonl`, with names and sizes of files."""
         return [[(name, size) for name, size in line] for line in self._lines(PICTURES)]
 
     def summary(self) -> dict[str, Any] | None:
@@ -167,7 +167,7 @@ class RunFolder(Folder):
         return None
 
     def _lines(self, name: str) -> list[Any]:
-        """The objects in a file; a line that is damaged ends them."""
+        """The objects in the lines of a file, up to a damaged one."""
         objects = []
         with suppress(OSError, ValueError):
             for line in (self.path / name).read_text().splitlines():
@@ -176,7 +176,7 @@ class RunFolder(Folder):
 
 
 class Follower(RunFolder):
-    """The same as the other processes of a run see it: they read it, and leave it as it is."""
+    """The folder as the other processes of a run see it. They read it, and leave it as it is."""
 
     def check(self) -> None:
         pass
@@ -193,7 +193,7 @@ class Follower(RunFolder):
 
 
 def stored_options(options: _Options, kind: type[Folder] = RunFolder) -> _Options:
-    """The content of the folder of these options, as options."""
+    """The options that the folder of these options holds."""
     folder = options.run_dir or kind.resolve(options).run_dir
     try:
         stored = kind.load(folder / CONFIG)

@@ -37,14 +37,14 @@ class Arrivals:
             self._check(name, size)
 
     def among(self, names: Sequence[str], sizes: Sequence[int]) -> list[bool]:
-        """Which of the files that lie there the run began with."""
+        """Which of the files in the folder the run began with."""
         if not self._lines:
             self._lines = [list(zip(names, sizes, strict=True))]
         first = {name for name, _ in self._lines[0]}
         return [name in first for name in names]
 
     def take_in(self, loop: Loop, dataset: Dataset, epoch: int, say: Callable[[str], None]) -> None:
-        """Gives the loop the pictures of an epoch: those of the record, or of the folder as it is now."""
+        """Gives the loop the pictures of an epoch, from the record or from the folder as it is now."""
         if len(self._lines) < epoch:
             self._lines.append(self._arrived(dataset, say))
         self._folder.write(PICTURES, "".join(json.dumps(line) + "\n" for line in self._lines))
@@ -62,7 +62,7 @@ class Arrivals:
         loop.grow(Split(images, labels), (latest, len(self._lines[latest])))
 
     def _arrived(self, dataset: Dataset, say: Callable[[str], None]) -> list[tuple[str, int]]:
-        """The files that no epoch has seen yet, of the classes of the run, as far as they can be used."""
+        """The files of the run's classes that no epoch has seen yet, and that can be used."""
         known = {name for line in self._lines for name, _ in line}
         classes = {Path(name).parent.name for name, _ in self._lines[0]}
         held_out = not has_test_part(self._root)
@@ -106,12 +106,12 @@ class Arrivals:
 
 
 def arrivals_of(spec: Spec, folder: RunFolder) -> Arrivals | None:
-    """That of a run, if it follows its pictures."""
+    """The arrivals of a run, if it follows its pictures."""
     root = spec.data_dir
     return Arrivals(folder, root, spec.resume) if spec.follow and root is not None and root.is_dir() else None
 
 
 def _of(like: Pictures, files: list[tuple[str, int]]) -> Pictures:
-    """Files in the same folder."""
+    """The same folder with these files."""
     names, sizes = [os.fsencode(name) for name, _ in files], [size for _, size in files]
     return dataclasses.replace(like, names=np.array(names, dtype=bytes), sizes=np.array(sizes, np.int64))

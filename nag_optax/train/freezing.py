@@ -26,7 +26,7 @@ def frozen_mask(patterns: Sequence[str], params: Any) -> Any:
 def freeze(
     optimizer: optax.GradientTransformation, patterns: Sequence[str]
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer for the parameters that no pattern names; the others stay, and have no state."""
+    """The optimizer for the parameters that no pattern names. The others stay, and have no state."""
 
     def labels(params: Any) -> Any:
         return jax.tree.map(lambda f: "frozen" if f else "trained", frozen_mask(patterns, params))
@@ -35,8 +35,9 @@ def freeze(
 
 
 def fix_statistics(model: nnx.Module, mask: Any) -> None:
-    """A batch normalisation all of whose parameters are frozen is a fixed function: it normalises with the
-    running statistics while training too, and these stay."""
+    """Makes a fixed function of each batch normalisation with no parameter to train.
+
+    It normalises with the running statistics while training too, and these stay."""
     for name, frozen in mask.items():
         module = getattr(model, name)
         if isinstance(module, nnx.BatchNorm):

@@ -17,12 +17,12 @@ IntInTable = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hi
 
 
 def one_of(names: Iterable[str], *, hint: str | None = None, help: str | None = None) -> Any:
-    """How an option reads that takes one of these names, or another that is registered later."""
+    """The words for an option that takes one of these names, or another that is registered later."""
     return tyro.conf.arg(metavar="{" + ",".join(names) + "}", help=help, help_behavior_hint=hint)
 
 
 def described(rows: Mapping[str, Any], own: str) -> str:
-    """For --help: each of these rows of the registry, and how a user's own is named."""
+    """These rows of the registry for --help, and the name of a user's own."""
     lines = [f"{name}: {row.about}." for name, row in rows.items()]
     return "\n".join([*lines, f"Your own: {own}."])
 
@@ -32,5 +32,5 @@ def given_or(value: Any, default: Any) -> Any:
 
 
 def choices(hint: Any) -> tuple[Any, ...]:
-    """The values that a Literal, optional or not, allows; none of another hint."""
+    """The values that a Literal allows, optional or not. Another hint has none."""
     return next((get_args(part) for part in (hint, *get_args(hint)) if get_origin(part) is Literal), ())

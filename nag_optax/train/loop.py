@@ -1,6 +1,6 @@
-"""The training loop: one compiled scan over a chunk of steps, with donated state; streamed, a step at a time.
+"""The training loop: one compiled scan over a chunk of steps, or over one step of streamed data.
 
-A batch is a pure function of (seed, step): the order of an epoch is drawn from (seed, epoch), dropout and
+A batch is a pure function of (seed, step). The order of an epoch is drawn from (seed, epoch), dropout and
 augmentation of a step from (seed, step). So a resumed run is bit-equal to an uninterrupted one.
 """
 
@@ -36,7 +36,7 @@ from nag_optax.train.wrappers import gradient_norm
 
 
 class Pruned(NamedTuple):
-    """A model without its zero units, and which these were, by layer."""
+    """A model without its zero units, and a mask of these units for each layer."""
 
     zero_units: dict[str, np.ndarray]
     model: nnx.Module
@@ -50,7 +50,7 @@ class Loop:
     """The compiled programs of one run: initial state, a chunk of steps, evaluation, prediction."""
 
     command = "train"
-    """Of `nag-optax`, which resumes it."""
+    """The command of `nag-optax` that resumes it."""
     beside: Callable[[], Any] | None = None
     """What is shown below the bar, for `rich`."""
 
@@ -130,16 +130,15 @@ class Loop:
         return self._run(state, num_steps, (self._order[1], self._train))
 
     def chunk_lengths(self, start: int) -> list[int]:
-        """Of the rest of an epoch from step `start` of it."""
+        """The lengths of the chunks of an epoch from its step `start` on."""
         at_once = 1 if self.dataset.streamed else self._spec.model_row.steps_per_report
         return chunk_lengths(start, self.steps_per_epoch, at_once)
 
     def grow(self, train: Split, latest: tuple[int, int]) -> None:
-        """From here on these are the training images; an epoch keeps its number of steps.
+        """From here on these are the training images. An epoch keeps its number of steps.
 
-        Args:
-            train: images that are streamed, with those of before in front.
-            latest: the epoch, counted from 0, in which the last ones came, and how many.
+        The earlier images stand in front. `latest` is the epoch, counted from 0, in which the last ones
+        came, and their number.
         """
         self.close()
         self._source = train
@@ -185,7 +184,7 @@ class Loop:
         return metrics_of(self._graphdef, self.eval_state(state), self.dataset.statistics, split, look)
 
     def evaluate_model(self, model: nnx.Module, split: Split) -> Metrics:
-        """The same of another model on these images."""
+        """Loss and accuracy of another model on these images."""
         graphdef, weights = nnx.split(model)
         return metrics_of(graphdef, (weights,), self.dataset.statistics, split)
 
@@ -201,7 +200,7 @@ class Loop:
         return Pruned(zero, nnx.merge(graphdef, *jax.tree.map(jnp.asarray, weights)))
 
     def _shardings(self, state: TrainState) -> TrainState:
-        """Where each array of the state lies."""
+        """The sharding of each array of the state."""
         everywhere = jax.tree.map(lambda _: self._replicated, state)
         if not self._spec.shard_optimizer:
             return everywhere
@@ -219,7 +218,7 @@ class Loop:
         return jax.block_until_ready(self._programs[num_steps](*inputs))
 
     def _streamed(self, step: int) -> Split:
-        """The batch of a step. The first one starts the stream, and one that is not next does again."""
+        """The batch of a step. A step that is not the next one starts the stream anew."""
         started = time.perf_counter()
         if self._stream is None or step != self._next_step:
             self.close()
@@ -254,7 +253,7 @@ class Loop:
         return self._everywhere(self._order_of(epoch))
 
     def _everywhere(self, tree: Any) -> Any:
-        """The whole of the arrays on every device."""
+        """Puts the whole of the arrays on every device."""
         return put(tree, jax.tree.map(lambda _: self._replicated, tree))
 
 
@@ -267,7 +266,7 @@ class _Plan(NamedTuple):
     steps_per_epoch: int
     batch_size: int
     streamed: bool
-    """Whether the data are a batch, not the order of the epoch and all that it orders."""
+    """Whether the data are one batch, in place of an epoch's order and all images."""
     sharding: NamedSharding
     """The sharding of a batch."""
     shardings: TrainState
@@ -303,9 +302,9 @@ def _chunk(plan: _Plan, num_steps: int, state: TrainState, data: Any, statistics
 
 
 def chunk_lengths(start: int, steps_per_epoch: int, target: int) -> list[int]:
-    """How the rest of an epoch, from step `start` of it, is cut: fixed by the epoch, not by `start`.
+    """The lengths of chunks from step `start` of an epoch on. `start` does not change where they end.
 
-    A length that divides the epoch is preferred: another length is another compiled program.
+    A length that divides the epoch is preferred, as each length is a compiled program of its own.
     """
     count = -(-steps_per_epoch // target)
     for candidate in range(count, 3 * count + 1):

@@ -1,4 +1,4 @@
-"""What a model says of images that it does not train on: logits, loss and accuracy, a piece at a time."""
+"""Logits, loss and accuracy of a model on images that it does not train on, a piece at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -43,7 +43,7 @@ def metrics_of(
     split: Split,
     look: Callable[[], None] = lambda: None,
 ) -> Metrics:
-    """Loss and accuracy of such a model; `look` is called now and then, and what it raises ends it."""
+    """Loss and accuracy of such a model. `look` is called now and then, and may raise to end it."""
     means = _means(partial(_score, graphdef, weights, statistics), split, look)
     return Metrics(*map(float, means))
 
@@ -51,7 +51,7 @@ def metrics_of(
 def metrics_of_lanes(
     graphdef: Any, weights: tuple[Any, ...], statistics: Statistics, split: Split
 ) -> list[Metrics]:
-    """The same of many models, whose weights have an axis of lanes in front, in one program."""
+    """The same for many models in one program. Their weights have an axis of lanes in front."""
     means = _means(partial(_score_lanes, graphdef, weights, statistics), split, lambda: None)
     return [Metrics(*map(float, of_lane)) for of_lane in zip(*means, strict=True)]
 
@@ -69,7 +69,7 @@ def _means(
 
 
 def _pieces(arrays: Sequence[Any], size: int) -> Iterator[tuple[np.ndarray, ...]]:
-    """So many rows of each array at a time, the last ones filled up with zeros."""
+    """`size` rows of each array at a time. Zeros fill up the last ones."""
     for start in range(0, len(arrays[0]), size):
         rows = [np.asarray(array[start : start + size]) for array in arrays]
         yield tuple(np.pad(r, [(0, size - len(r))] + [(0, 0)] * (r.ndim - 1)) for r in rows)

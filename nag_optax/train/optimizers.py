@@ -18,7 +18,7 @@ Prox = Callable[..., Any]
 
 
 def make_schedule(spec: Spec, steps_per_epoch: int) -> optax.Schedule:
-    """The learning rate by step: a linear rise over the warm-up, then the decay to 0 at the end."""
+    """The learning rate by step: it rises linearly over the warm-up, then decays to 0 at the end."""
     peak = spec.learning_rate
     total = spec.num_epochs * steps_per_epoch
     warmup = min(round(spec.warmup_epochs * steps_per_epoch), total - 1)
@@ -31,7 +31,7 @@ def make_schedule(spec: Spec, steps_per_epoch: int) -> optax.Schedule:
 
 
 def decay_schedule(name: str, num_steps: int, peak: float = 1.0) -> optax.Schedule:
-    """From the peak to 0 in that many steps, or constant."""
+    """A decay from the peak to 0 in that many steps, or a constant."""
     match name:
         case "cosine":
             return optax.cosine_decay_schedule(peak, num_steps)
@@ -108,7 +108,7 @@ def matrices(params: optax.Params) -> Any:
 
 
 def _factory(make: Callable[..., optax.GradientTransformation]) -> Callable[..., Any]:
-    """An optimizer with the options of the trainer: the momentum's schedule, and decay of matrices alone."""
+    """An optimizer with two options of the trainer: the momentum's schedule, and decay of matrices alone."""
 
     def made(*of_run: Any, **options: Any) -> optax.GradientTransformation:
         if options.pop("momentum_schedule", "constant") == "sutskever":
@@ -136,7 +136,7 @@ def heavy_ball(
 @_factory
 def muon(rate: optax.Schedule, *, model: Model, **options: Any) -> optax.GradientTransformation:
     def is_hidden_matrix(path: Any, leaf: Any) -> bool:
-        """As published: every kernel, also of convolutions, except for the head and embeddings."""
+        """Every kernel, also of convolutions, except for the head and embeddings, as published."""
         module = jax.tree_util.keystr(path[:1], simple=True)
         return leaf.ndim > 1 and module not in (model.head, *model.embeddings)
 

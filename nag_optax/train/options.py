@@ -39,15 +39,15 @@ class Options:
     skip_unreadable: bool = False
     """Leave out the pictures that cannot be decoded, and say how many."""
     resident: Literal["auto", "yes", "no"] = "auto"
-    """Where the training images are. yes: all on the device, decoded. no: they are streamed, batch by batch.
-    auto: on the device if they take at most a quarter of its memory and of the machine's."""
+    """yes: keep all training images on the device, decoded. no: stream them, batch by batch.
+    auto: keep them if they take at most a quarter of the device's memory and of the machine's."""
     data_workers: Annotated[
         Int, tyro.conf.arg(help_behavior_hint="(default: a core less than there are, at most 16)")
     ] = None
-    """Processes that decode the pictures that are streamed; 0: threads of this one."""
+    """Processes that decode streamed pictures. 0 takes threads of this process."""
     follow: bool = False
     """At the beginning of each epoch, take in the pictures that have arrived in the training folder.
-    An epoch keeps its number of steps: it has the new pictures and a part of the others. All are streamed."""
+    An epoch keeps its number of steps: it has the new pictures and some of the others. All are streamed."""
     model: Annotated[
         str | None,
         one_of(
@@ -57,27 +57,27 @@ class Options:
         ),
     ] = None
     classes: Annotated[str | None, tyro.conf.arg(metavar="NAMES", help_behavior_hint="(default: all)")] = None
-    """Train and evaluate on these classes alone: names or labels, such as cat,dog or 0,2,7-9."""
+    """Train and evaluate on these classes alone, by their names or labels, such as cat,dog or 0,2,7-9."""
     image_size: Int = None
     """Resize images to N x N pixels; by default they keep their size.
-    Of pictures in a folder, the shorter side becomes N and the middle is kept."""
+    Pictures in a folder are scaled until the shorter side has N pixels, and the middle is kept."""
 
     init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = None
     """Start from the weights of another run of the same model and image size.
-    Where the classes differ the head is new; images are standardised as there."""
+    If the classes differ, the head is new. Images are standardised as in that run."""
     freeze: Annotated[
         tuple[str, ...],
         tyro.conf.UseAppendAction,
         tyro.conf.arg(metavar="PATTERN", help_behavior_hint="(default: none)"),
     ] = ()
-    """Keep the parameters of these paths, such as conv1/kernel, norm1 or conv*,norm*; may be repeated.
-    A batch normalisation that is frozen keeps its statistics too, and normalises with them."""
+    """Keep the parameters of these paths, such as conv1/kernel, norm1 or conv*,norm*. May be repeated.
+    A frozen batch normalisation keeps its statistics too, and normalises with them."""
 
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = "nag"
-    """sgd, momentum, adam and adamw are Optax's; the others are this package's.
-    snoo, ema_nesterov and gpa go around another one, --inner."""
+    """sgd, momentum, adam and adamw come from Optax, the others from this package.
+    snoo, ema_nesterov and gpa go around another optimizer, --inner."""
     inner: Annotated[str | None, one_of(inner_names(), hint="(default: adamw)")] = None
-    """The optimizer inside of snoo, ema_nesterov or gpa; the other options are for it."""
+    """The optimizer inside snoo, ema_nesterov or gpa. It takes the other options."""
     learning_rate: FloatInTable = None
     """Peak learning rate, above 0."""
     momentum: Annotated[Float, tyro.conf.arg(help=f"In [0, 1); by default {defaults_of('momentum')}.")] = None
@@ -132,23 +132,22 @@ class Options:
     batch_size: IntInTable = None
     """Examples in a step, over all devices, at least 1."""
     accumulate: int = 1
-    """Parts of a batch that go through the model one after the other, to spare memory; at least 1.
+    """Send a batch through the model in so many parts, one after the other, to spare memory; at least 1.
     A step still uses --batch-size examples. Batch normalisation sees one part at a time."""
     seed: int = 0
     """Seed of the initialisation, the order of the data, dropout and augmentation; at least 0."""
 
-    augment: Annotated[AugmentName, tyro.conf.arg(metavar="{none,crop-flip,resized-crop}")] = "none"
-    """crop-flip: moves by up to an eighth of the side, and mirrors half of the images.
-    resized-crop: a random part of each image, resized, and mirrored half of the time."""
+    augment: AugmentName = "none"
+    """crop-flip: move images by up to an eighth of the side, and mirror half of them.
+    resized-crop: take a random part of each image, resize it, and mirror half of them."""
     mixup: float = 0.0
-    """Train on mixtures of two images, with shares drawn from Beta(A, A), A at least 0; 0 is none."""
+    """Train on mixtures of two images, with shares drawn from Beta(A, A). A is at least 0; 0 is none."""
     label_smoothing: float = 0.0
     """The part of each label that is spread over all classes, in [0, 1)."""
-    precision: Annotated[PrecisionName, tyro.conf.arg(metavar="{float32,bfloat16,bfloat16-parameters}")] = (
-        "float32"
-    )
-    """bfloat16: the model computes in bfloat16, and the parameters stay float32.
-    bfloat16-parameters: the parameters are bfloat16 too, rounded stochastically. Evaluation is in float32."""
+    precision: PrecisionName = "float32"
+    """bfloat16: compute in bfloat16, with float32 parameters.
+    bfloat16-parameters: keep the parameters in bfloat16 too, rounded stochastically.
+    Evaluation is in float32."""
     low_memory: bool = False
     """Keep the optimizer's state in one byte a number."""
     ema: float = 0.0
@@ -159,17 +158,17 @@ class Options:
     num_devices: int = 1
     """Local devices of each process, among which each batch is split, at least 1."""
     shard_optimizer: bool = False
-    """Split the optimizer's state over the devices too; each has the whole of the parameters."""
+    """Split the optimizer's state over the devices too. Each device has all parameters."""
 
     coordinator: Annotated[
         str | None, tyro.conf.arg(metavar="HOST:PORT|auto", help_behavior_hint="(default: one process)")
     ] = None
-    """Train as one of several processes, which all have this command; process 0 listens at HOST:PORT.
-    auto: the cluster says it all, as Slurm, Open MPI and a TPU pod do."""
+    """Train as one of several processes, which all run this command. Process 0 listens at HOST:PORT.
+    auto: the cluster tells everything, as Slurm, Open MPI and a TPU pod do."""
     num_processes: Int = None
-    """How many processes there are, at least 1."""
+    """Number of processes, at least 1."""
     process_id: Int = None
-    """Which one this is, from 0."""
+    """Number of this process, from 0."""
 
     run_dir: OptionalPath = None
     """Folder of the run, by default runs/<dataset>-<model>-<optimizer>-<seed>."""
@@ -188,7 +187,7 @@ class Options:
     tensorboard: bool = False
     """Write the numbers of each epoch for TensorBoard too, into the folder of the run."""
     dry_run: bool = False
-    """Stop before the first step, after the line that says what will be trained; nothing is written."""
+    """Say what would be trained, and stop before the first step. Nothing is written."""
     train_only: bool = False
     """Do not evaluate on the test split."""
 
@@ -200,21 +199,21 @@ class EvaluateOptions:
     run_dir: Annotated[Path, tyro.conf.arg(metavar="RUN_DIR")]
     """Folder of the run, as nag-optax train wrote it."""
     data_dir: OptionalPath = None
-    """Folder of the IDX files, if it is no longer where it was."""
+    """Place of the data, if it is no longer where it was."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to evaluate; auto takes the best that JAX finds."""
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Print the class and the probabilities of images, as a CSV; the folder of the run is enough."""
+    """Print the class and the probabilities of images as a CSV. The folder of the run is enough."""
 
     run_dir: Annotated[Path, tyro.conf.arg(metavar="RUN_DIR")]
     """Folder of the run, as nag-optax train wrote it."""
     paths: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH ...", help_behavior_hint="(required)")]
     """Pictures, folders of pictures, and .npy files of images on the scale of the training images."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Write the CSV there, complete or not at all; by default it is printed."""
+    """Write the CSV there, completely or not at all; by default it is printed."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to predict; auto takes the best that JAX finds."""
 
@@ -238,10 +237,10 @@ class ExportOptions:
         tyro.conf.UseAppendAction,
         tyro.conf.arg(metavar="PATTERN", help_behavior_hint="(default: none)"),
     ] = ()
-    """Keep the parameters of these paths, as in nag-optax train: constants of the program, with no state."""
+    """Keep the parameters of these paths, as in nag-optax train. They become constants of the program."""
     learning_rate: Annotated[Float, tyro.conf.arg(help_behavior_hint="(default: the run's)")] = None
     """Learning rate of each step, above 0."""
     low_memory: bool = False
-    """Keep the optimizer's state in one byte a number; that of a run with --low-memory is so in any case."""
+    """Keep the optimizer's state in one byte a number, as a run with --low-memory does in any case."""
     output: OptionalPath = None
     """New folder of the files, by default export in the folder of the run."""

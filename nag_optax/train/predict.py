@@ -24,7 +24,7 @@ _AT_ONCE = 256
 
 
 def predict(options: PredictOptions) -> None:
-    """Writes a CSV: a line an image, with its name, its class and the probability of each class."""
+    """Writes a CSV with a line for each image: its name, its class and the probability of each class."""
     console = Console(stderr=True)  # The CSV has standard output to itself.
     with collected_signals():
         files = [file for path in options.paths for file in _files(path)]
@@ -106,7 +106,7 @@ def _read_images(path: Path, trained: Trained) -> np.ndarray:
 
 @contextmanager
 def _opened(path: Path | None) -> Iterator[IO[str]]:
-    """Standard output, or the file: complete, or what it was."""
+    """Standard output, or the file, which is complete at the end or as it was."""
     if path is None:
         yield sys.stdout
         return

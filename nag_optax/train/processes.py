@@ -1,4 +1,4 @@
-"""Several processes that train as one: how they find each other, what they agree on, how they part.
+"""Several processes that train as one: they find each other, agree, and part.
 
 Each runs the same program on the same data, and JAX joins their devices. Process 0 prints and writes files.
 """
@@ -33,7 +33,7 @@ _SPEAKER = "import sys\nline = sys.stdin.read().splitlines()[-1]\nif line: print
 def joined(spec: Spec) -> Iterator[None]:
     """The processes of the run, if it has several, as one.
 
-    JAX ends each of them at once if it does not find the others, or if one is gone. One line is said then.
+    JAX ends each of them at once if it does not find the others, or if one is gone. One line then says why.
     """
     if spec.coordinator is None:
         yield
@@ -60,7 +60,7 @@ def joined(spec: Spec) -> Iterator[None]:
 
 
 def check_alike(spec: Spec, *data: object) -> None:
-    """Refuses processes that would train different runs: they would wait for each other, or mix them."""
+    """Refuses processes with other options or `data`: they would wait for each other, or mix two runs."""
     options = {name: value for name, value in spec.to_dict().items() if name not in ("data_dir", "device")}
     digest = zlib.crc32(repr((options, data)).encode()) >> 1  # An int32.
     if largest(digest) != -largest(-digest):
@@ -87,7 +87,7 @@ def _initialize(spec: Spec) -> None:
 
 @contextmanager
 def _last_words() -> Iterator[Callable[[str], None]]:
-    """Takes the line to say if this process ends here, however it ends; JAX's own account goes to a file."""
+    """Says a last line if this process ends within, however it ends. JAX's own account goes to a file."""
     speaker = subprocess.Popen(
         [sys.executable, "-ISc", _SPEAKER], stdin=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -107,7 +107,7 @@ def _last_words() -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def _native_output_to(handle: int) -> Iterator[None]:
-    """What is not Python's own goes there; Python's goes where it went."""
+    """Sends the output of native code to a file. Python's goes where it went."""
     streams = sys.stdout, sys.stderr
     descriptors = [os.dup(number) for number in (1, 2)]
     sys.stdout, sys.stderr = (open(os.dup(number), "w", buffering=1) for number in (1, 2))

@@ -1,4 +1,4 @@
-"""The progress that a person sees: a live bar in a terminal, plain lines elsewhere."""
+"""The progress of a run: a live bar in a terminal, plain lines elsewhere."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,7 +33,7 @@ class RunProgress(LiveBar):
         )
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """One line an epoch, above the bar."""
+        """Prints the line of an epoch above the bar."""
         measured = ((name, row[f"{name}_accuracy"]) for name in ("validation", "test"))
         others = "".join(f"  {name} {value:7.2%}" for name, value in measured if value is not None)
         self.say(

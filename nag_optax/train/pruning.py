@@ -22,7 +22,7 @@ Layers = tuple[HiddenLayer, ...]
 def units_prox(layers: Layers, strength: float) -> Any:
     """The prox of strength·Σ‖unit‖₂ over the hidden units of a model's parameters.
 
-    Layers of which a parameter is masked, because it is frozen, are left as they are.
+    A layer with a masked parameter, which is frozen, is left as it is.
     """
 
     def prox(params: dict[str, Any], step_size: jax.typing.ArrayLike) -> dict[str, Any]:
@@ -88,14 +88,14 @@ def _kept(layers: Layers, remove: dict[str, np.ndarray]) -> Iterator[tuple[Hidde
 
 
 def _inputs(kernel: np.ndarray, units: int, keep: np.ndarray) -> np.ndarray:
-    """A kernel less what it takes from the other units; of a flattened image it takes one for each pixel."""
+    """A kernel without its inputs from other units. A flattened image has one input for each pixel."""
     *window, inputs, outputs = kernel.shape
     kernel = kernel.reshape(*window, inputs // units, units, outputs)[..., keep, :]
     return kernel.reshape(*window, -1, outputs)
 
 
 def module_at(tree: Any, path: str) -> Any:
-    """The part of a tree of modules at a path such as `block0/conv1`; nothing where a module has none."""
+    """The part of a tree of modules at a path such as `block0/conv1`, or {} where there is none."""
     for name in path.split("/"):
         tree = tree.get(name, {})
     return tree

@@ -1,4 +1,4 @@
-"""Every model, dataset and optimizer of the trainer by its name: one row says all of one.
+"""Every model, dataset and optimizer of the trainer by its name. One row says all about one.
 
 A new one is one factory and one row, here or by `register_model`, `register_dataset` and
 `register_optimizer`; `nag-optax train` and `nag-optax compare` read them.
@@ -228,9 +228,9 @@ def register_model(name: str, make: Factory, **fields: Any) -> None:
     """Makes a model known by a name, to `Options` and to the command line of this process.
 
     Args:
-        name: for `--model`; a row of that name is replaced.
-        make: the factory; see `Model`, which has the other fields.
-        **fields: the others of the row, by name.
+        name: the name for `--model`. A row of that name is replaced.
+        make: the factory, as `Model` describes it.
+        **fields: other fields of `Model`, by name.
 
     Examples:
         >>> import nag_optax.train
@@ -286,14 +286,14 @@ def all_options(optimizer: Optimizer, inner: str | None = None) -> dict[str, Any
 
 
 def default_learning_rate(optimizer: Optimizer, inner: str | None, dataset: str, model: str) -> float:
-    """The searched one, else the optimizer's own; around another inner optimizer than usual, that one's."""
+    """The searched rate, else the optimizer's own. Around an unusual inner optimizer it is that one's."""
     if optimizer.goes_around and inner is not None and inner != optimizer.options["inner"]:
         optimizer = optimizer_row(inner)
     return optimizer.searched.get((dataset, model), optimizer.learning_rate)
 
 
 def takers(option: str) -> tuple[str, ...]:
-    """The optimizers that an option goes with, those around another one apart."""
+    """The optimizers that an option goes with, without those around another one."""
     return tuple(
         name
         for name, row in OPTIMIZERS.items()

@@ -1,4 +1,4 @@
-"""A row of the registry: one model, one dataset, one optimizer. It is light, because `--help` reads it."""
+"""The rows of the registry. They import nothing heavy, because `--help` reads them."""
 
 import importlib
 import sys
@@ -20,7 +20,7 @@ class Split(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """The result of a dataset; the names belong to the labels 0, 1, …, if they have any."""
+    """The result of a dataset. The names, if there are any, belong to the labels 0, 1, …"""
 
     train: Split
     test: Split
@@ -28,13 +28,13 @@ class Splits(NamedTuple):
 
 
 class Request(NamedTuple):
-    """The request to a dataset. With `train_only` the test part may be missing, and is empty then."""
+    """The request to a dataset. With `train_only` the test part may be missing; then it is empty."""
 
     data_dir: Path | None = None
     image_size: int | None = None
     skip_unreadable: bool = False
     say: Callable[[str], None] = print
-    """Told, in one line, what takes long or was left out."""
+    """Prints one line, on what takes long or was left out."""
     watch: Callable[[Iterable[Any], int, str], Iterable[Any]] = lambda items, total, what: items
     """The same items, while a bar shows how many of them are done."""
     train_only: bool = False
@@ -43,11 +43,11 @@ class Request(NamedTuple):
     among: Callable[[Sequence[str], Sequence[int]], Sequence[bool]] = lambda names, sizes: [True] * len(names)
     """Which files of these names and sizes, below `data_dir`, are training images of this run."""
     labels: dict[str, int] | None = None
-    """Of the classes that a model knows, by their names; None for a run that begins."""
+    """The labels of the classes that a model knows, by their names; None for a run that begins."""
 
 
 class HiddenLayer(NamedTuple):
-    """A layer whose units another layer takes: paths of modules, such as `conv1` or `block0/conv1`."""
+    """The paths of a layer and of the next one, which takes its units: `conv1` or `block0/conv1`."""
 
     kernel: str
     norm: str | None
@@ -65,13 +65,13 @@ class Model(NamedTuple):
     Attributes:
         make: takes the image shape (height, width, channels), the number of classes, and `rngs`; where
             there are `widths`, these too. Returns an nnx module, called as `model(images, train=, rngs=)`.
-        about: in a few words, for --help.
-        smallest_image: pixels a side.
-        hidden_layers: whose units --prune can remove.
-        widths: units of each of them.
-        head: module that is made anew for other classes.
-        embeddings: modules that Muon leaves to AdamW, as it does the head.
-        steps_per_report: steps in one compiled scan, between two looks at the progress.
+        about: a few words for --help.
+        smallest_image: the least number of pixels a side.
+        hidden_layers: the layers whose units --prune can remove.
+        widths: the number of units of each of them.
+        head: the name of the module that is made anew for other classes.
+        embeddings: the modules that Muon leaves to AdamW, as it does the head.
+        steps_per_report: the steps in one compiled scan, between two looks at the progress.
         in_lanes: whether a CPU trains several of them faster in one program than one after the other.
     """
 
@@ -91,10 +91,10 @@ class Source(NamedTuple):
 
     Attributes:
         load: takes a `Request`, returns `Splits`.
-        about: in a few words, for --help.
-        model: that trains on it by default.
-        data_dir: what --data-dir must name, in words; None if the data are built in.
-        target: test accuracy to which `nag-optax compare` counts steps.
+        about: a few words for --help.
+        model: the model that trains on it by default.
+        data_dir: the place that --data-dir must name, in words; None if the data are built in.
+        target: the test accuracy to which `nag-optax compare` counts steps.
     """
 
     load: Factory
@@ -105,7 +105,7 @@ class Source(NamedTuple):
 
 
 class Style(NamedTuple):
-    """How a curve is drawn. The dashes tell it apart in black and white too, the mark what is no curve."""
+    """The style of a curve. Dashes tell it apart in black and white too, and marks tell points apart."""
 
     color: str
     dashes: Any
@@ -113,16 +113,16 @@ class Style(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """An optimizer: what it is called, how it is drawn and made, the options that go with it, its rates.
+    """An optimizer: its name and style, its factory, its options and its learning rates.
 
     Attributes:
         make: takes the rate's schedule, and the options by name; around another one, that one alone.
-        label: in tables and figures.
-        style: of its curve.
-        learning_rate: where no search found one.
+        label: its name in tables and figures.
+        style: the style of its curve.
+        learning_rate: the rate where no search found one.
         searched: the rates that a search found, by dataset and model; see `SEARCHES`.
-        options: the names of its options, and their defaults; never written to.
-        pruned: the same for --prune: takes a prox too and no weight decay, and gives exact zeros.
+        options: the names of its options, with their defaults.
+        pruned: the factory for --prune, which takes a prox in place of weight decay and gives exact zeros.
         scale_free: whether the rate is the length of a step, whatever the gradient's.
         takes_model: whether `make` also takes the `Model`.
     """
@@ -144,7 +144,7 @@ class Optimizer(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """How long and how a model trains on a dataset by default."""
+    """The defaults of a model on a dataset."""
 
     num_epochs: int = 10
     batch_size: int = 128
@@ -157,7 +157,7 @@ def load_factory(factory: Factory, option: str = "") -> Callable[..., Any]:
 
     Args:
         factory: the text, or the callable itself.
-        option: that named it, for the error.
+        option: the option that named it, for the error.
 
     Raises:
         InputError: if there is no such module or name in it.

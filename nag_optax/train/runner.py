@@ -1,4 +1,4 @@
-"""A run and its folder: train, log, checkpoint, resume, sum up."""
+"""A run: it trains, logs, saves, resumes and sums up in its folder."""
 
 import json
 import math
@@ -39,7 +39,7 @@ def train(
 ) -> dict[str, Any]:
     """Carries out a run, or what is left of it, and returns the content of `summary.json`.
 
-    `make_loop` takes what `Loop` takes, and makes what takes the steps. For the errors see `trained.run`.
+    `make_loop` makes the `Loop` that takes the steps. The errors are those of `trained.run`.
     """
     started = time.perf_counter()
     console = console or Console()
@@ -125,7 +125,7 @@ class _Run:
         return self.finish(state)
 
     def begin(self) -> TrainState:
-        """A fresh state, one with the weights of another run, or that of the newest checkpoint."""
+        """A fresh state, the weights of another run, or the newest checkpoint."""
         path, length, weights = self.folder.path, self.loop.steps_per_epoch, self.weights
         state = self.loop.init(None if weights is None else (weights.params, weights.model_state))
         restored = self.checkpoints.restore(state, self.say) if self.spec.resume else None

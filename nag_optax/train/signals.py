@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as something that a loop looks at between two chunks."""
+"""SIGINT and SIGTERM, collected for a loop that looks at them between two chunks."""
 
 import os
 import signal
@@ -11,9 +11,9 @@ from nag_optax.train.errors import Interrupted
 
 @contextmanager
 def collected_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM; a second one acts at once. Outside the main thread, none is collected.
+    """Collects SIGINT and SIGTERM. A second signal acts at once. Outside the main thread none is collected.
 
-    Within another collection the list is the outer one's, with what came before.
+    Within another collection the list is the outer one.
     """
     outer = signal.getsignal(signal.SIGINT)
     if isinstance(outer, _Receiver):
@@ -34,7 +34,7 @@ def collected_signals() -> Iterator[list[int]]:
 
 
 def interrupted(received: list[int], what: str) -> Interrupted:
-    """The end of a command by the first of these signals; `what` it left behind follows the name."""
+    """The error that ends a command by the first of these signals. `what` follows the signal's name."""
     return Interrupted(f"stopped by {signal.Signals(received[0]).name}{what}", received[0])
 
 

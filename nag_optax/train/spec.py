@@ -28,7 +28,7 @@ from nag_optax.train.stored import Stored, load_stored
 
 @dataclass(frozen=True, kw_only=True)
 class Spec(Stored, Options):
-    """The options of a run. These here have a value, as `field()` takes the default of None away."""
+    """The options of a run. Those below have a value, as `field()` takes the default of None away."""
 
     options = tuple(option.name for option in dataclasses.fields(Options))
     # How long a run is may change too: it is the same one up to there.
@@ -73,7 +73,7 @@ class Spec(Stored, Options):
 
 
 def resolve(options: Options) -> Spec:
-    """Fills in every default, and checks every value; an InputError says what is allowed."""
+    """Fills in every default and checks every value. An InputError says what is allowed."""
     check(options)
     dataset, optimizer, inner = options.dataset, options.optimizer, options.inner
     model = options.model or dataset_row(dataset).model
@@ -115,7 +115,7 @@ def load_spec(path: Path) -> Spec:
 
 
 def _complaints(spec: Spec) -> Iterator[str]:
-    """The options that do not go together."""
+    """A line for each pair of options that do not go together."""
     if not 0 <= spec.warmup_epochs < spec.num_epochs:
         yield f"--warmup-epochs {spec.warmup_epochs}: must be at least 0, and less than the number of epochs"
     given = {

@@ -22,7 +22,7 @@ class TrainState(NamedTuple):
 
 
 class How(NamedTuple):
-    """The options of a step; the defaults put nothing into its program.
+    """The options of a step. The defaults put nothing into its program.
 
     Attributes:
         mixup: α of Beta(α, α), 0 for none.
@@ -53,7 +53,7 @@ def train_step(
     key: jax.Array,
     how: How = How(),  # noqa: B008
 ) -> TrainState:
-    """One step on one batch of standardised images, a pure function; `key` is for dropout and mixup."""
+    """One step on one batch of standardised images. The `key` is for dropout and mixup."""
     (loss, (correct, model_state)), grads = gradients(
         graphdef, state.params, state.model_state, images, labels, key, how
     )
@@ -124,14 +124,14 @@ def cross_entropy(logits: jax.Array, labels: Any, smoothing: float = 0.0) -> jax
 
 
 def _normalise_in_bfloat16(model: nnx.Module) -> None:
-    """Or float32 statistics would make float32 of all that comes after them."""
+    """Keeps float32 statistics from making float32 of all that comes after them."""
     for _, module in nnx.iter_graph(model):
         if isinstance(module, nnx.BatchNorm):
             module.dtype = jnp.bfloat16
 
 
 def _in_parts(gradient: Any, count: int) -> Any:
-    """The same function of a batch, part by part in a scan, so that one part at a time is in memory."""
+    """The same function of a batch, in a scan over its parts, so that one part at a time is in memory."""
 
     def in_parts(params: Any, model_state: Any, batch: _Batch, key: jax.Array):
         # Every count-th example: a batch that is split over devices is split in each part too.

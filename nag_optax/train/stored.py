@@ -23,7 +23,7 @@ class Stored:
     options: ClassVar[tuple[str, ...]]
     """The names of the options."""
     how: ClassVar[frozenset[str]]
-    """Options of how it is carried out: configurations that differ only here are the same."""
+    """Options that may change when a run is resumed: they make no other run."""
 
     def to_dict(self) -> dict[str, Any]:
         """The options as `config.json` keeps them."""

@@ -12,7 +12,7 @@ EVENTS = "events.out.tfevents.*"
 
 
 def check_installed() -> None:
-    """Refuses a run whose events nothing here could write."""
+    """Refuses a run whose events cannot be written without the extra."""
     if importlib.util.find_spec("tensorboardX") is None:
         raise InputError(
             "--tensorboard: needs tensorboardX: install the extra, pip install 'nag_optax[tensorboard]'"
@@ -21,7 +21,10 @@ def check_installed() -> None:
 
 @contextmanager
 def event_file(folder: Path, step: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Opens a file of events, and gives what adds a row of the metrics to it."""
+    """Opens a file of events, and gives a function that adds a row of the metrics to it.
+
+    A run that goes on at `step` takes the place of later steps in earlier files.
+    """
     from tensorboardX import SummaryWriter
 
     with SummaryWriter(str(folder), purge_step=step + 1) as writer:

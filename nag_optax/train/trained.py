@@ -91,7 +91,7 @@ def run(options: Options, console: Console | None = None) -> Trained:
 
     Args:
         options: the options of `nag-optax train`; None takes a default.
-        console: where to show progress and result; None is standard output.
+        console: where progress and result are shown; None is standard output.
 
     Returns:
         The model, at the iterate to evaluate, with its metrics.
@@ -123,7 +123,7 @@ def load(run_dir: Path | str, *, device: str = "auto", say: Callable[[str], None
 
     Args:
         run_dir: the folder that `run` or `nag-optax train` wrote; the run may still go on.
-        device: where to load it: auto, cpu, gpu or tpu.
+        device: the place to load it: auto, cpu, gpu or tpu.
         say: called with one line for each damaged checkpoint that is passed over.
 
     Returns:

@@ -18,7 +18,7 @@ from nag_optax.train.step import TrainState
 
 
 class Weights(NamedTuple):
-    """Parameters at the iterate to evaluate and batch statistics, and the facts of the data behind them."""
+    """Parameters at the iterate to evaluate, batch statistics, and the facts about the data behind them."""
 
     params: Any
     model_state: Any
@@ -60,7 +60,7 @@ def check_same_shapes(dataset: Dataset, facts: dict[str, Any], where: str) -> No
 
 
 class StoredRun(NamedTuple):
-    """A run as its folder alone gives it back; the loop has no data."""
+    """A run from its folder alone. The loop has no data."""
 
     spec: Spec
     facts: dict[str, Any]
@@ -69,7 +69,7 @@ class StoredRun(NamedTuple):
 
 
 def stored_run(folder: Path, devices: list[Device], say: Callable[[str], None]) -> StoredRun:
-    """The best checkpoint of a run, else its newest; its data are not needed."""
+    """The best checkpoint of a run, else its newest. The data are not needed."""
     spec = load_spec(folder / CONFIG)
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     if (facts := checkpoints.data_facts()) is not None:

@@ -1,4 +1,4 @@
-"""What the epochs so far say: which one is the best, when to stop, and what to do where they go wrong."""
+"""The best epoch so far, the reason to stop, and the advice where the loss is too high."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ Rows = list[dict[str, Any]]
 
 
 def best_row(rows: Rows) -> dict[str, Any] | None:
-    """The first with the highest validation accuracy; None where nothing was held out."""
+    """The first row with the highest validation accuracy, or None where nothing was held out."""
     measured = [row for row in rows if row["validation_accuracy"] is not None]
     return max(measured, key=lambda row: row["validation_accuracy"], default=None)
 
 
 def stop_reason(rows: Rows, target: float | None, patience: int | None) -> str | None:
-    """Why the run stops after these rows, or None."""
+    """The reason why a run stops after these rows, or None."""
     if (best := best_row(rows)) is None:
         return None
     accuracy, epoch = f"validation accuracy {best['validation_accuracy']:.2%}", best["epoch"]
@@ -28,13 +28,13 @@ def stop_reason(rows: Rows, target: float | None, patience: int | None) -> str |
 
 
 def divergence(spec: Spec, run_dir: Path, kept: list[int], step: int, epoch: int) -> str:
-    """The loss is not finite at a step; `kept` are the steps of checkpoints, the newest first."""
+    """The line that ends a run whose loss is not finite; `kept` are steps of checkpoints, newest first."""
     where = f"the checkpoint of step {kept[0]} is kept" if kept else "no checkpoint was written yet"
     return f"the loss is not finite at step {step} (epoch {epoch}); {where} in {run_dir}. {_advice(spec)}"
 
 
 def too_high(spec: Spec, row: dict[str, Any], guess: float) -> str:
-    """The loss of an epoch is far above the loss of a guess."""
+    """The warning where the loss of an epoch is far above the loss of a guess."""
     return (
         f"warning: the loss of epoch {row['epoch']} is {shown(row['train_loss'])}, where a guess has "
         f"{shown(guess)}: the learning rate is too high. {_advice(spec)}"

@@ -1,4 +1,4 @@
-"""Wrappers of the optimizer of a run: the average of the parameters, float32, the gradient's norm."""
+"""Wrappers of the optimizer of a run: for the gradient's norm, for float32, for an average."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 EVERY = 16
-"""Steps from one look at the gradient's norm to the next: at each step it would cost a small model 4 %."""
+"""The gradient's norm is measured every so many steps. At each step it would cost a small model 4 %."""
 
 
 class GradientNormState(NamedTuple):
@@ -21,8 +21,8 @@ class GradientNormState(NamedTuple):
 def with_gradient_norm(steps_per_epoch: int) -> optax.GradientTransformationExtraArgs:
     """Changes nothing; its state holds the mean over an epoch of the gradients' global norm.
 
-    The mean is of steps 0, 16, 32, … of the epoch. A part of the chain, so that frozen parameters, whose
-    gradients nothing else needs, are left out.
+    The mean is over steps 0, 16, 32, … of the epoch. Frozen parameters, whose gradients nothing else needs,
+    are left out, because this is a part of the chain.
     """
 
     def init_fn(params: optax.Params) -> GradientNormState:
@@ -45,13 +45,13 @@ def with_gradient_norm(steps_per_epoch: int) -> optax.GradientTransformationExtr
 
 
 def gradient_norm(opt_state: Any) -> float:
-    """The mean that a state of `with_gradient_norm`, somewhere in this one, holds."""
+    """The mean that a state of `with_gradient_norm` inside this one holds."""
     nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, GradientNormState))
     return next(float(node.mean) for node in nodes if isinstance(node, GradientNormState))
 
 
 def in_float32(inner: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with gradients, parameters and so its own state in float32, whatever those here are."""
+    """The optimizer with gradients, parameters and its own state in float32, whatever it is given."""
 
     def init_fn(params: optax.Params) -> optax.OptState:
         return inner.init(optax.tree.cast(params, jnp.float32))
@@ -71,7 +71,7 @@ class AverageState(NamedTuple):
     average: Any
 
     def eval_params(self, params: Any, *, learning_rate: jax.typing.ArrayLike | None = None) -> Any:
-        """The average, whatever the inner optimizer would evaluate."""
+        """The average, in place of what the inner optimizer would evaluate."""
         del learning_rate
         return jax.tree.map(lambda a, p: a.astype(p.dtype), self.average, params)
 

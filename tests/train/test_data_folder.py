@@ -1,6 +1,8 @@
 """Pictures in folders: how they are found, decoded and split, and which folders are refused."""
 
 import io
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -81,6 +83,16 @@ def test_the_classes_of_a_run_keep_their_numbers_where_some_are_missing_and_no_o
     (pictures / "cats of train").rename(pictures / "train" / "hen")
     with pytest.raises(InputError, match="holds the labels hen, which are none of the .* learns, cat, dog"):
         load_dataset(spec_of(pictures), facts)
+
+
+def test_a_spinner_says_what_takes_long_in_a_terminal(monkeypatch):
+    timer = threading.Timer
+    monkeypatch.setattr(bar.threading, "Timer", lambda seconds, call: timer(seconds / 200, call))
+    for terminal, seconds, said in ((True, 0.2, True), (True, 0.0, False), (False, 0.2, False)):
+        console = Console(file=io.StringIO(), force_terminal=terminal)
+        with bar.busy(console, "making the model"):
+            time.sleep(seconds)
+        assert ("making the model" in output(console)) == said
 
 
 def test_a_bar_is_shown_once_it_takes_two_seconds(monkeypatch):

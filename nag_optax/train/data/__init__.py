@@ -1,6 +1,6 @@
 """Datasets: images and labels, a held-out test split, the training set's statistics.
 
-A file a source; what all of them share, the numbering of classes and the checks, stands here.
+Each source has a file of its own. All of them share the numbering of classes and the checks here.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from nag_optax.train.bar import say, watched
+from nag_optax.train.bar import busy, say, watched
 from nag_optax.train.data.files import Pictures, sample
 from nag_optax.train.devices import Device, stays_resident
 from nag_optax.train.errors import InputError
@@ -22,17 +22,17 @@ from nag_optax.train.rows import Request, Split, load_factory
 from nag_optax.train.spec import Spec
 
 _SAMPLED = 2048
-"""Pictures of a folder whose mean and deviation stand for those of all."""
+"""So many pictures of a folder give the mean and the deviation of all."""
 
 
 class Statistics(NamedTuple):
-    """Mean and deviation of each channel, arguments of a compiled program and no part of it."""
+    """The mean and deviation of each channel. A compiled program takes them as arguments."""
 
     mean: Any
     std: Any
 
     def standardise(self, images: jax.Array) -> jax.Array:
-        """In float32, each channel of the images behind the statistics with mean 0 and deviation 1."""
+        """The images in float32. Those behind the statistics have mean 0 and deviation 1 in each channel."""
         return (images.astype(jnp.float32) - self.mean) / self.std
 
 
@@ -45,13 +45,13 @@ class Dataset(NamedTuple):
     mean: np.ndarray
     std: np.ndarray
     digest: str
-    """Digest of the training images, before they are resized, and of labels, with --validation's.
+    """A digest of all training images and labels, before images are resized or held out.
 
     The names and sizes of the files stand for the pictures in a folder.
     """
     validation: Split | None = None
     class_names: tuple[str, ...] = ()
-    """The name of each class; its label where the source has no names."""
+    """The name of each class, or its label where the source has no names."""
     streamed: bool = False
     """Whether the images are brought to the devices batch by batch."""
 
@@ -76,7 +76,7 @@ def load_dataset(
     device: Device | None = None,
     **of_the_run: Any,
 ) -> Dataset:
-    """The dataset of a run, resized if it asks for that."""
+    """The dataset of a run. The classes are those of the `facts` about a model's data, if they are given."""
     load = load_factory(dataset_row(spec.dataset).load, "--dataset")
     resident = partial(stays_resident, spec.resident, device or jax.local_devices()[0])
     console = console or Console()
@@ -112,7 +112,8 @@ def load_dataset(
     train, test = (_numbered(split, classes, names, spec) for split in (train, test))
     digest = _digest(train)  # What a resize gives may differ between devices in the last bit.
     if spec.image_size is not None:
-        train, test = (Split(resize(s.images, spec.image_size), s.labels) for s in (train, test))
+        with busy(console, "resizing images"):
+            train, test = (Split(resize(s.images, spec.image_size), s.labels) for s in (train, test))
     validation = None
     if spec.validation:
         train, validation = split_off(train, round(spec.validation * len(train.labels)))
@@ -142,9 +143,9 @@ def _names(classes: Sequence[int], names: Sequence[str] | None) -> tuple[str, ..
 
 
 def split_off(split: Split, count: int) -> tuple[Split, Split]:
-    """The rest of a split, and a part of it, at least one image.
+    """The rest of a split, and a part of at least one image.
 
-    The part depends on the two numbers of images alone: no seed of a run chooses its exam.
+    The part depends on the two numbers of images alone: no seed of a run chooses its own exam.
     """
     chosen = np.zeros(len(split.labels), bool)
     chosen[np.random.default_rng(0).permutation(len(chosen))[: max(1, count)]] = True
@@ -165,7 +166,7 @@ def source_of(spec: Spec) -> str:
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear, antialiased, to (N, size, size, channels), in float32; in pieces, to spare memory."""
+    """Images (N, size, size, channels), float32, bilinear and antialiased, in pieces to spare memory."""
     n, height, width, channels = images.shape
     if (height, width) == (size, size):
         return images

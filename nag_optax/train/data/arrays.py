@@ -18,7 +18,7 @@ _KEYS = (
 
 
 def load(request: Request) -> Splits:
-    """Images and labels under either of two sets of keys; without a test part, one sixth is held out."""
+    """Images and labels under either of two sets of keys. Without a test part, one sixth is held out."""
     path = request.data_dir or Path()
     otherwise = f"--data-dir {path}: is no .npz file of numbers; it must be one that numpy.savez wrote"
     arrays = read_numpy(path, otherwise)
@@ -72,7 +72,7 @@ def read_numpy(path: Path, otherwise: str) -> Any:
 
 
 def as_float32(images: np.ndarray, where: str) -> np.ndarray:
-    """The images, if float32 holds them."""
+    """The images in float32, if it holds them."""
     if not (np.abs(images) <= np.finfo(np.float32).max).all():
         raise InputError(f"{where}: holds values that are no finite float32")
     return images.astype(np.float32)

@@ -21,12 +21,12 @@ class Pictures:
     """An array (N, height, width, channels) of uint8.
 
     Attributes:
-        root: folder of them all.
-        names: of the files below it, in bytes, which are a quarter of NumPy's texts.
-        sizes: of the files, in bytes.
-        image_shape: (height, width, channels) of each.
-        image_size: to which they are scaled, or None.
-        pixels: what they hold, once it is decoded.
+        root: the folder of all files.
+        names: the names of the files below it, as bytes, which take a quarter of NumPy's texts.
+        sizes: the sizes of the files in bytes.
+        image_shape: (height, width, channels) of each picture.
+        image_size: the side to which pictures are scaled, or None.
+        pixels: the decoded pictures, once there are any.
     """
 
     root: Path
@@ -69,11 +69,11 @@ class Pictures:
         return np.stack([self.read(row) for row in range(len(self))])
 
     def path(self, row: int) -> Path:
-        """Of one file."""
+        """The path of one file."""
         return self.root / os.fsdecode(self.names[row])
 
     def read(self, row: int) -> np.ndarray:
-        """One picture, decoded."""
+        """One picture, decoded. It must have the size and the colours of the others."""
         path, (height, width, channels) = self.path(row), self.image_shape
         picture = decode(path, self.image_size)
         if isinstance(picture, Undecodable):
@@ -92,19 +92,19 @@ class Pictures:
 
 
 def sample(count: int, size: int) -> np.ndarray:
-    """Rows of at most `size` of `count` examples, always the same."""
+    """The rows of at most `size` of `count` examples, always the same ones."""
     return np.sort(np.random.default_rng(0).permutation(count)[:size])
 
 
 def cannot_be_decoded(path: Path, reason: str) -> str:
-    """The text of the error."""
+    """The text of the error for a file."""
     return f"{path}: cannot be decoded ({reason}); remove it, or say --skip-unreadable"
 
 
 def in_threads(function: Callable[[int], Any], count: int) -> Generator[Any]:
-    """What a function gives for 0, 1, …, in this order; once it is closed, it stops.
+    """The results of a function for 0, 1, …, in this order, until the generator is closed.
 
-    Threads: decoding a large picture and reading a file leave the interpreter free.
+    Threads are enough, as decoding a large picture and reading a file leave the interpreter free.
     """
 
     def some(start: int) -> list[Any]:

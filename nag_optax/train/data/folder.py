@@ -15,19 +15,19 @@ from nag_optax.train.errors import InputError
 from nag_optax.train.rows import Request, Split, Splits
 
 _LOOKED_AT = 256
-"""Pictures whose size and colours are taken for those of all, where all do not fit."""
+"""So many pictures give the size and the colours of all, where all do not fit."""
 
 
 class _File(NamedTuple):
     name: str
-    """Below the folder of the data."""
+    """The path below the folder of the data."""
     folder: str
-    """Name of its class."""
+    """The name of its class."""
     size: int
 
 
 def load(request: Request) -> Splits:
-    """The pictures, decoded if they fit; without a test part, one sixth is held out by a hash of the name."""
+    """The pictures, decoded if they fit. Without a test part, a hash of the name holds out one sixth."""
     root = existing_folder(request, "train/CLASS/pictures")
     below = "train" if (root / "train").is_dir() else ""
     test_part = _test_part(root)
@@ -68,7 +68,7 @@ def has_test_part(root: Path) -> bool:
 
 
 def pictures_in(folder: Path) -> Iterator[tuple[str, list[tuple[str, int]]]]:
-    """The name of each class, and names and sizes of its pictures, whatever else lies there."""
+    """The name of each class, and the names and sizes of its pictures. Other files do not count."""
     for place in _entries(folder):
         if place.is_dir():
             yield place.name, [(e.name, _size(e)) for e in _entries(place.path) if _is_picture(e)]
@@ -126,7 +126,7 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 
 def _images(request: Request, root: Path, files: list[_File]) -> tuple[Pictures, np.ndarray]:
-    """The pictures, decoded if all fit, and which of them are left; if not, a few are looked at."""
+    """The pictures, decoded if all fit, and which of them can be used. Otherwise a few are looked at."""
     paths, readable = [root / file.name for file in files], np.ones(len(files), bool)
     size = request.image_size
     first = next((p for p in (decode(path, size) for path in paths) if isinstance(p, np.ndarray)), None)

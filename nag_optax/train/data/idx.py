@@ -14,7 +14,7 @@ from nag_optax.train.rows import Request, Split, Splits
 
 
 def load(request: Request) -> Splits:
-    """MNIST, Fashion-MNIST, EMNIST and every other set of four IDX files; EMNIST's mapping names classes."""
+    """MNIST, Fashion-MNIST, EMNIST and every other set of four IDX files. EMNIST's mapping names classes."""
     folder = existing_folder(request, "the four IDX files")
     train = Split(*read_idx_pair(folder, "train"))
     test_prefixes = ("t10k", "test")
@@ -62,7 +62,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def _names(folder: Path) -> tuple[str, ...] | None:
-    """The names of EMNIST's classes: its mapping has a line for each label, with its code points."""
+    """The names of EMNIST's classes. Its mapping has a line for each label, with its code points."""
     paths = list(folder.glob("*-mapping.txt"))
     if len(paths) != 1:
         return None

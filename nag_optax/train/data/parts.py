@@ -1,4 +1,4 @@
-"""What several sources share: the folder of the files, and a test part where they have none."""
+"""The folder of the files, and a test part where a source has none."""
 
 import hashlib
 from pathlib import Path
@@ -25,7 +25,7 @@ def empty(split: Split) -> Split:
 
 
 def in_test_part(name: str) -> bool:
-    """One sixth of all names, by a hash: a picture stays in its part when others come or go."""
+    """Whether a hash puts the name into the test part, one sixth. Other pictures may come and go."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % 6 == 0
 
 

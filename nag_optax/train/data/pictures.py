@@ -18,10 +18,10 @@ class Undecodable(str):
 def decode(path: Path, size: int | None = None) -> np.ndarray | Undecodable:
     """The picture upright, grey or in RGB: (height, width, 1 or 3) uint8.
 
-    What is transparent is white; the upper eight of sixteen bits are kept.
+    Transparent pixels become white. Of sixteen bits the upper eight are kept.
 
     Args:
-        path: of the file; its format is seen from its content.
+        path: the file, whose content says its format.
         size: N scales the shorter side to N pixels, and keeps the N x N in the middle.
     """
     try:

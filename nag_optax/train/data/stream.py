@@ -1,4 +1,4 @@
-"""Images that stay where they are: worker processes decode the batches, a thread brings them to the device.
+"""Images that are streamed: worker processes decode the batches, and a thread brings them to the device.
 
 A batch is the same function of (seed, step) as one of resident images, so that a run may go on either way.
 Grain starts the workers, and hands their batches over in order.
@@ -25,18 +25,18 @@ from nag_optax.train.errors import InputError, StreamError
 from nag_optax.train.rows import Split
 
 _AHEAD = 4
-"""Batches that each worker decodes ahead."""
+"""Each worker decodes so many batches ahead."""
 _ON_DEVICE = 2
-"""Batches that wait on the device."""
+"""So many batches wait on the device."""
 
 
 def default_workers() -> int:
-    """A core is left to the training."""
+    """All cores but one, which is left to the training."""
     return max(1, min(num_cores() - 1, 16))
 
 
 def epoch_order(seed: int, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
-    """Every example once, in an order of (seed, epoch); the first ones again to fill the last batch."""
+    """Every example once, in an order of (seed, epoch). The first ones fill the last batch."""
     order = np.random.default_rng([seed, epoch]).permutation(num_examples)
     return np.resize(order, -(-num_examples // batch_size) * batch_size).astype(np.int32)
 
@@ -57,7 +57,7 @@ def grown_order(seed: int, epoch: int, num_examples: int, length: int, latest: t
 def part_of_batches(
     order: Callable[[int], np.ndarray], part: int, parts: int, batch_size: int, epoch: int
 ) -> np.ndarray:
-    """The rows of an epoch in one of the equal parts of each batch: those that one process decodes."""
+    """The rows of an epoch that one process decodes: one of the equal parts of each batch."""
     return order(epoch).reshape(-1, parts, batch_size // parts)[:, part].ravel()
 
 
@@ -86,13 +86,13 @@ class Stream:
         self._batches: deque[Future[Split]] = deque()
 
     def take(self) -> Split:
-        """The batch of the next step, on the devices; StreamError names a picture that cannot be decoded."""
+        """The batch of the next step, on the devices. A StreamError names a picture that is damaged."""
         for step in itertools.islice(self._to_come, 1 + _ON_DEVICE - len(self._batches)):
             self._batches.append(self._thread.submit(self._pull, step))
         return self._batches.popleft().result()
 
     def close(self) -> None:
-        """Ends the workers, each after the batch that it is at."""
+        """Ends each worker after the batch that it decodes."""
         self._flag.unlink(missing_ok=True)
         self._thread.shutdown(cancel_futures=True)
         with suppress(Exception):  # A worker that ended may be the reason.
@@ -114,7 +114,7 @@ class Stream:
 
 
 class _Batches:
-    """The images of each step, as bytes; a data source of Grain, of which every worker has one.
+    """The images of each step as bytes: a data source for Grain, which copies it to every worker.
 
     A step with a wrong picture has the text of the error instead. Once the flag is gone, all are empty.
     """
@@ -142,7 +142,7 @@ class _Batches:
         return np.ascontiguousarray(pixels).tobytes()
 
     def rows(self, step: int) -> np.ndarray:
-        """Of the examples of a step."""
+        """The rows of the examples of a step."""
         epoch, place = divmod(step, self._per_epoch)
         known, rows = self._epoch
         if known != epoch:
@@ -174,7 +174,7 @@ def _ignore_interrupts() -> None:
 
 
 def _end_with_parent(index: int, count: int) -> None:
-    """In a worker: Grain's own go on for ever if the main process is killed."""
+    """Ends a worker with the main process. Grain's own would go on for ever if that is killed."""
     del index, count
     parent = multiprocessing.parent_process()
     if parent is not None:
