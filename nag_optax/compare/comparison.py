@@ -12,7 +12,7 @@ from rich.console import Console
 
 from nag_optax.compare import table
 from nag_optax.compare.folder import COMPARISON, FIGURE, TABLE, ComparisonFolder, plain, to_json
-from nag_optax.compare.search import Contender, Trial, contender_of, search, search_given
+from nag_optax.compare.search import Contender, Trial, contender_of, judged, search
 from nag_optax.compare.spec import ComparisonSpec
 from nag_optax.train.bar import LiveBar, say
 from nag_optax.train.devices import Device
@@ -28,21 +28,20 @@ class CompareProgress(LiveBar):
 
     def __init__(self, console: Console, num_runs: int):
         super().__init__(console, "runs", total=num_runs)
-        self._total = num_runs
-        self._done = 0.0
+        self._total, self._done = num_runs, 0.0
 
     def describe(self, text: str) -> None:
-        self._bar.update(self._task, description=text)
+        self.update(self.task, description=text)
 
     def add_runs(self, count: int) -> None:
         """The search goes on, with more runs than it began with."""
         self._total += count
-        self._bar.update(self._task, total=self._total)
+        self.update(self.task, total=self._total)
 
-    def advance(self, runs: float) -> None:
+    def count_runs(self, runs: float) -> None:
         # Rounded: shares of a run that add up to 3 may end a rounding below it.
         self._done = round(self._done + runs, 6)
-        self._bar.update(self._task, completed=self._done)
+        self.update(self.task, completed=self._done)
 
 
 _Spec = TypeVar("_Spec", bound=ComparisonSpec)
@@ -162,10 +161,11 @@ class Comparison(ABC, Generic[_Spec]):
                 planned = 0
             return self.run(contender, learning_rates)
 
-        if self.spec.learning_rates == "auto":
+        rates = self.spec.learning_rates
+        if rates == "auto":
             found = search(run, self.score, self.rung(contender), self.grid_size // 2)
         else:
-            found = search_given(run, self.score, self.spec.learning_rates)
+            found = judged(run(sorted(rates)), self.score)
         return {
             "name": name,
             "label": contender.row.label,

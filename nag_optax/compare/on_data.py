@@ -88,7 +88,7 @@ class OnData(Comparison[DataSpec]):
     def at_best(self, contender: Contender, best: Trial | None) -> dict[str, Any]:
         chosen = None
         if best is None:
-            self.progress.advance(self.runs_at_best)
+            self.progress.count_runs(self.runs_at_best)
         else:
             lanes = [Lane(best["learning_rate"], seed) for seed in self.seeds]
             chosen = self._chosen(self.runner.run(contender, lanes, self._report_runs))
@@ -126,7 +126,7 @@ class OnData(Comparison[DataSpec]):
         draw_data(results, self.steps, self.runner.steps_per_epoch, self.title, path)
 
     def _report_runs(self, runs: float) -> None:
-        self.progress.advance(runs)
+        self.progress.count_runs(runs)
         self.check_interrupts()
 
     def _chosen(self, results: list[LaneResult]) -> dict[str, Any]:

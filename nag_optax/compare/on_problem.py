@@ -32,7 +32,7 @@ class OnProblem(Comparison[ProblemSpec]):
     def run(self, contender: Contender, learning_rates: Sequence[float]) -> list[Trial]:
         self.check_interrupts()
         trials = descend(self.problem, contender, self.spec.schedule, self.spec.num_steps, learning_rates)
-        self.progress.advance(len(trials))
+        self.progress.count_runs(len(trials))
         return trials
 
     def score(self, trial: Trial) -> tuple[float, float] | None:

@@ -99,40 +99,26 @@ def search(
     low, high = -width, width
     trials = run([rung(i) for i in range(low, high + 1)])
     while True:
-        best = best_of(trials, score)
+        found = judged(trials, score)
         # Where everything diverges, smaller learning rates may not.
-        if best in (0, None) and low > -width - _EXTENSION:
+        if found.best in (0, None) and low > -width - _EXTENSION:
             low -= 1
             trials = [*run([rung(low)]), *trials]
-        elif best == len(trials) - 1 and high < width + _EXTENSION:
+        elif found.best == len(trials) - 1 and high < width + _EXTENSION:
             high += 1
             trials = [*trials, *run([rung(high)])]
         else:
-            return Search(trials, best, edge_note(trials, best))
+            return found
 
 
-def search_given(
-    run: Callable[[Sequence[float]], list[Trial]],
-    score: Callable[[Trial], Any],
-    learning_rates: Sequence[float],
-) -> Search:
-    """Tries the learning rates that were asked for, and no others."""
-    trials = run(sorted(learning_rates))
-    best = best_of(trials, score)
-    return Search(trials, best, edge_note(trials, best))
-
-
-def best_of(trials: Sequence[Trial], score: Callable[[Trial], Any]) -> int | None:
-    """The position of the smallest score; of two equal ones, the lower learning rate wins."""
+def judged(trials: list[Trial], score: Callable[[Trial], Any]) -> Search:
+    """The trials, by rising learning rate, with the best of them: the lower rate of two equal ones."""
     scores = [(value, i) for i, trial in enumerate(trials) if (value := score(trial)) is not None]
-    return min(scores)[1] if scores else None
-
-
-def edge_note(trials: Sequence[Trial], best: int | None) -> str:
-    """A warning if a learning rate that was not tried may be better."""
+    best = min(scores)[1] if scores else None
+    note = ""
     if best is None:
-        return "diverged at every learning rate tried"
-    if len(trials) > 1 and best in (0, len(trials) - 1):
+        note = "diverged at every learning rate tried"
+    elif len(trials) > 1 and best in (0, len(trials) - 1):
         edge = "lowest" if best == 0 else "highest"
-        return f"best at the {edge} learning rate tried; one beyond it may be better"
-    return ""
+        note = f"best at the {edge} learning rate tried; one beyond it may be better"
+    return Search(trials, best, note)

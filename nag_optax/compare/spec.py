@@ -78,9 +78,7 @@ class CompareOptions:
     """Runs at each learning rate, each with its own initialisation, order of the data and dropout."""
     seed: int = 0
     """The first of the seeds; the others follow it."""
-    target: Annotated[Float, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: by dataset)")] = (
-        None
-    )
+    target: Annotated[Float, tyro.conf.arg(help_behavior_hint="(default: by dataset)")] = None
     """Test accuracy in (0, 1] to which steps and seconds are counted."""
     skip_unreadable: bool = False
     """Leave out the pictures that cannot be decoded, and say how many."""

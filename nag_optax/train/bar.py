@@ -4,8 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -42,20 +41,12 @@ def busy(console: Console, what: str) -> Iterator[None]:
         status.stop()
 
 
-class _Bar(Progress):
-    beside: Callable[[], Any] | None = None
-
-    def get_renderables(self) -> Iterable[Any]:
-        yield from super().get_renderables()
-        if self.beside is not None:
-            yield self.beside()
-
-
-class LiveBar:
-    """A context manager around the run."""
+class LiveBar(Progress):
+    """A bar around the run: a context manager that shows `after` behind the count, and `beside` below."""
 
     def __init__(self, console: Console, after: str, beside: Callable[[], Any] | None = None, **task: Any):
-        self._bar = _Bar(
+        self._beside = beside
+        super().__init__(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -68,23 +59,21 @@ class LiveBar:
             disable=not console.is_terminal,
             expand=True,
         )
-        self._bar.beside = beside
-        self._task = self._bar.add_task("compiling", **task)
+        self.task = self.add_task("compiling", **task)
 
-    def __enter__(self) -> Self:
-        self._bar.start()
-        if not self._bar.console.is_terminal:  # Where there is one, the bar says so.
+    def get_renderables(self) -> Iterable[Any]:
+        yield from super().get_renderables()
+        if self._beside is not None:
+            yield self._beside()
+
+    def start(self) -> None:
+        super().start()
+        if not self.console.is_terminal:  # In a terminal the bar says so.
             self.say("compiling")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
-        say(self._bar.console, line)
+        say(self.console, line)
 
 
 def watched(console: Console, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:

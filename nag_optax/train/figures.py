@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from nag_optax.plot.style import BLUE, GREEN, VERMILION, bare, save
+from nag_optax.plot import style
+from nag_optax.plot.style import BLUE, GREEN, VERMILION
 
 
 def draw_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
@@ -36,10 +37,10 @@ def draw_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if len(rows) == 1:
             axes.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)
-        bare(axes)
+        style.bare(axes)
     loss.set_yscale("log")
     loss.set_title("cross-entropy loss")
     accuracy.set_title("accuracy in %")
     accuracy.legend(frameon=False, loc="best")
     figure.suptitle(title)
-    save(figure, path, dpi=150)
+    style.save(figure, path, dpi=150)

@@ -10,7 +10,7 @@ from nag_optax.train.bar import LiveBar
 
 
 class RunProgress(LiveBar):
-    """Use as a context manager around the run; `advance` after each chunk, `epoch` after each epoch."""
+    """Use as a context manager around the run; `step_to` after each chunk, `epoch` after each epoch."""
 
     def __init__(
         self,
@@ -24,9 +24,9 @@ class RunProgress(LiveBar):
         super().__init__(console, "{task.fields[loss]}", beside, **task)
         self._num_epochs = num_epochs
 
-    def advance(self, step: int, epoch: int, loss: float) -> None:
-        self._bar.update(
-            self._task,
+    def step_to(self, step: int, epoch: int, loss: float) -> None:
+        self.update(
+            self.task,
             completed=step,
             description=f"epoch {epoch}/{self._num_epochs}",
             loss=f"loss {shown(loss)}",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from nag_optax.train.errors import InputError
+from nag_optax.train.markdown import markdown_table
 from nag_optax.train.rows import Factory, HiddenLayer, Model, Optimizer, Recipe, Source, Style
 
 _Row = TypeVar("_Row", Model, Source, Optimizer)
@@ -310,7 +311,7 @@ def defaults_of(option: str) -> str:
 
 
 def defaults_table() -> str:
-    """The recipes and the learning rates in plain text, for --help."""
+    """The recipes and the learning rates as a table, for --help."""
     columns = [["", "", "epochs", "batch", "schedule", "warm-up", *OPTIMIZERS]]
     for dataset, model in [*RECIPES, ("others", "")]:
         r = recipe(dataset, model)
@@ -318,7 +319,5 @@ def defaults_table() -> str:
         columns.append(
             [dataset, model, str(r.num_epochs), str(r.batch_size), r.schedule, f"{r.warmup_epochs:g}", *rates]
         )
-    rows = list(zip(*columns, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    head, *body = zip(*columns, strict=True)
+    return markdown_table(head, body, text=range(len(head)))

@@ -179,7 +179,7 @@ class _Run:
                 self.look(state)  # A loop that waits for others gives up after a signal.
             mean_loss = float(state.loss_sum) / ((step - begin) * loop.batch_size)
             self.check_finite(math.isfinite(mean_loss), state)
-            self.progress.advance(step, epoch, mean_loss)
+            self.progress.step_to(step, epoch, mean_loss)
         self.end_epoch(state, epoch)
         return state
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nag_optax.compare.search import decade_rung, doubling_rung, search, search_given
+from nag_optax.compare.search import decade_rung, doubling_rung, judged, search
 
 
 def searched(loss, width=2):
@@ -60,13 +60,8 @@ def test_of_equal_scores_the_lower_learning_rate_is_taken():
     assert found.best is not None and found.trials[found.best]["learning_rate"] == -1
 
 
-def test_given_learning_rates_are_all_that_is_tried():
-    tried = []
-
-    def run(rates):
-        tried.extend(rates)
-        return [{"learning_rate": rate, "loss": rate} for rate in rates]
-
-    found = search_given(run, lambda trial: trial["loss"], (0.3, 0.1))
-    assert tried == [0.1, 0.3] and found.best == 0 and "lowest" in found.note
-    assert search_given(run, lambda trial: trial["loss"], (0.3,)).note == ""
+def test_the_trials_at_given_learning_rates_are_judged_as_they_are():
+    trials = [{"learning_rate": rate, "loss": rate} for rate in (0.1, 0.3)]
+    found = judged(trials, lambda trial: trial["loss"])
+    assert found.trials == trials and found.best == 0 and "lowest" in found.note
+    assert judged(trials[:1], lambda trial: trial["loss"]).note == ""

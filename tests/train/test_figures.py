@@ -25,7 +25,7 @@ def rows(count: int, test: bool, validation: bool = False):
 def saved(monkeypatch):
     """The figures, as they are saved."""
     figures = []
-    monkeypatch.setattr("nag_optax.train.figures.save", lambda figure, *_, **__: figures.append(figure))
+    monkeypatch.setattr("nag_optax.plot.style.save", lambda figure, *_, **__: figures.append(figure))
     return figures
 
 
