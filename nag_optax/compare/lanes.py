@@ -112,10 +112,6 @@ class LaneRunner:
 
         return seconds
 
-    def params(self, seed: int) -> Any:
-        """The initial parameters of a seed."""
-        return self._init(seed)[0]
-
     def _run_group(
         self, contender: Contender, lanes: list[Lane], report: Callable[[], None]
     ) -> list[LaneResult]:
@@ -141,7 +137,7 @@ class LaneRunner:
     # The state of one lane has no axis of lanes: XLA compiles it as `nag-optax train` does.
 
     def _begin(self, contender: Contender, lanes: Sequence[Lane]) -> TrainState:
-        models = {lane.seed: self._init(lane.seed) for lane in lanes}
+        models = {lane.seed: self.weights(lane.seed) for lane in lanes}
         weights = [models[lane.seed] for lane in lanes]
         params, rest = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
         rates = jnp.array([lane.learning_rate for lane in lanes], jnp.float32)
@@ -209,7 +205,8 @@ class LaneRunner:
         orders = [epoch_order(lane.seed, epoch, self._num_examples, self._batch_size) for lane in lanes]
         return jax.device_put(np.stack(orders), self._device)
 
-    def _init(self, seed: int) -> tuple[Any, Any]:
+    def weights(self, seed: int) -> tuple[Any, Any]:
+        """The initial parameters and batch statistics of a seed."""
         _, params, rest = nnx.split(self._make_model(seed), nnx.Param, ...)
         return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 

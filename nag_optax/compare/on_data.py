@@ -92,7 +92,7 @@ class OnData(Comparison[DataSpec]):
         else:
             lanes = [Lane(best["learning_rate"], seed) for seed in self.seeds]
             chosen = self._chosen(self.runner.run(contender, lanes, self._report_runs))
-        params = self.runner.params(self.seeds[0])
+        params, _ = self.runner.weights(self.seeds[0])
         return {"state_bytes_per_parameter": contender.state_bytes(params), "chosen": chosen}
 
     def measure(self, results: list[dict[str, Any]]) -> None:

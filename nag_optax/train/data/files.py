@@ -75,14 +75,7 @@ class Pictures:
     def read(self, row: int) -> np.ndarray:
         """One picture, decoded. It must have the size and the colours of the others."""
         path, (height, width, channels) = self.path(row), self.image_shape
-        picture = decode(path, self.image_size)
-        if isinstance(picture, Undecodable):
-            raise InputError(cannot_be_decoded(path, picture))
-        if picture.shape[:2] != (height, width):
-            raise InputError(
-                f"{path}: is of {picture.shape[1]} x {picture.shape[0]} pixels, the others of "
-                f"{width} x {height}; say --image-size N for pictures of N x N"
-            )
+        picture = fitting(path, decode(path, self.image_size), height, width)
         if picture.shape[2] > channels:
             raise InputError(
                 f"{path}: is in colour, the pictures that were looked at first are grey; "
@@ -96,9 +89,16 @@ def sample(count: int, size: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).permutation(count)[:size])
 
 
-def cannot_be_decoded(path: Path, reason: str) -> str:
-    """The text of the error for a file."""
-    return f"{path}: cannot be decoded ({reason}); remove it, or say --skip-unreadable"
+def fitting(path: Path, picture: np.ndarray | Undecodable, height: int, width: int) -> np.ndarray:
+    """The picture, which must be one, and of the size of the others."""
+    if isinstance(picture, Undecodable):
+        raise InputError(f"{path}: cannot be decoded ({picture}); remove it, or say --skip-unreadable")
+    if picture.shape[:2] != (height, width):
+        raise InputError(
+            f"{path}: is of {picture.shape[1]} x {picture.shape[0]} pixels, the others of "
+            f"{width} x {height}; say --image-size N for pictures of N x N"
+        )
+    return picture
 
 
 def in_threads(function: Callable[[int], Any], count: int) -> Generator[Any]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nag_optax.train.data.files import Pictures, cannot_be_decoded, in_threads, sample
+from nag_optax.train.data.files import Pictures, fitting, in_threads, sample
 from nag_optax.train.data.parts import existing_folder, in_test_part
 from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
 from nag_optax.train.errors import InputError
@@ -140,17 +140,10 @@ def _images(request: Request, root: Path, files: list[_File]) -> tuple[Pictures,
     with closing(in_threads(lambda i: decode(paths[rows[i]], size), len(rows))) as decoded:
         watched = request.watch(decoded, len(rows), "decoding pictures" if keep else "looking at pictures")
         for row, picture in zip(rows, watched, strict=True):
-            if isinstance(picture, Undecodable):
-                if not request.skip_unreadable:
-                    raise InputError(cannot_be_decoded(paths[row], picture))
+            if request.skip_unreadable and isinstance(picture, Undecodable):
                 readable[row] = False
                 continue
-            if picture.shape[:2] != (height, width):
-                raise InputError(
-                    f"{paths[row]}: is of {picture.shape[1]} x {picture.shape[0]} pixels, "
-                    f"{paths[int(readable.argmax())]} of {width} x {height}; "
-                    "say --image-size N for pictures of N x N"
-                )
+            picture = fitting(paths[row], picture, height, width)
             if picture.shape[2] > channels:
                 channels, pixels = 3, np.repeat(pixels, 3, axis=3)  # The first one in colour.
             if keep:

@@ -14,17 +14,9 @@ def make_model(
     seed: int,
     widths: tuple[int, ...] | None = None,
 ) -> nnx.Module:
-    """A freshly initialised model; its parameters are a function of the seed alone.
+    """A freshly initialised model. Its parameters are a function of the seed alone.
 
-    Args:
-        name: in the registry, or "package.module:factory".
-        image_shape: height, width and channels of an image.
-        num_classes: how many logits it has.
-        seed: of the initialisation.
-        widths: units of each hidden layer; None takes those of the registry.
-
-    Raises:
-        InputError: if there is no such model, or the images are too small for it.
+    `widths` are the units of each hidden layer; None takes those of the registry.
     """
     row = model_row(name)
     if min(image_shape[:2]) < row.smallest_image:

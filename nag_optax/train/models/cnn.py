@@ -7,14 +7,7 @@ from nag_optax.train.models.convolution import convolution, max_pool_2x2, normal
 
 
 class CNN(nnx.Module):
-    """Two 3×3 convolutions, each with 2×2 pooling, and a dense layer; all batch-normalised, then ReLU.
-
-    Args:
-        image_shape: height, width and channels of an image.
-        num_classes: how many logits it has.
-        widths: channels of the convolutions, units of the dense layer.
-        rngs: of the initialisation.
-    """
+    """Two 3×3 convolutions, each with 2×2 pooling, and a dense layer; all batch-normalised, then ReLU."""
 
     def __init__(
         self,

@@ -5,14 +5,7 @@ from flax import nnx
 
 
 class MLP(nnx.Module):
-    """One hidden layer, ReLU, dropout 0.2.
-
-    Args:
-        image_shape: height, width and channels of an image.
-        num_classes: how many logits it has.
-        widths: units of the hidden layer.
-        rngs: of the initialisation.
-    """
+    """One hidden layer, ReLU, dropout 0.2."""
 
     def __init__(
         self,

@@ -34,14 +34,7 @@ class _Block(nnx.Module):
 
 
 class ViT(nnx.Module):
-    """Patches, blocks of width 192 with 3 heads, the mean over the patches, and the head.
-
-    Args:
-        image_shape: height, width and channels of an image.
-        num_classes: how many logits it has.
-        widths: units of the hidden layer of each block.
-        rngs: of the initialisation.
-    """
+    """Patches, blocks of width 192 with 3 heads, the mean over the patches, and the head."""
 
     def __init__(
         self,
