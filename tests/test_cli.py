@@ -148,7 +148,8 @@ def test_help_names_every_command_option_and_default(capsys):
         assert option in text
     row = OPTIMIZERS["nag"]
     rates = [row.searched.get(key, row.learning_rate) for key in [*RECIPES, None]]
-    assert re.search(rf"nag +{' +'.join(re.escape(f'{rate:g}') for rate in rates)}\n", text)
+    cells = r" +\| ".join(["nag", *(re.escape(f"{rate:g}") for rate in rates)])
+    assert re.search(rf"\| {cells} +\|\n", text)
 
 
 @pytest.mark.parametrize("options", [Options, EvaluateOptions, PredictOptions, CompareOptions])
