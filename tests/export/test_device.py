@@ -210,13 +210,35 @@ def test_probabilities_are_those_of_the_run(exported: Path, run_dir: Path, data:
     assert lines[1].split(",")[0] == str(found[0].argmax())
 
 
-def test_bfloat16_is_read_and_written_before_iree_is_there(bare: Callable, tmp_path: Path):
-    """NumPy alone does not know the dtype."""
+BFLOAT16 = """
+import sys
+sys.path.insert(0, ".")
+import numpy
+from device import Device
+
+device = Device(".")
+device.save()
+print(Device(".").state[0].tolist(), Device(".").state[0].dtype)
+device.run("train", [numpy.ones((2, 3), "f4")])
+device.save()
+print(Device(".").state[0].tolist(), Device(".").state[0].dtype)
+"""
+
+
+def test_bfloat16_parameters_train_and_are_saved(bare: Callable, tmp_path: Path):
+    """NumPy alone does not know the dtype. The file is read before IREE, which does, is there."""
+    from nag_optax.export.iree import compiled
+
     x = np.ones((2, 3), np.float32)
     step = export.training_step(
-        lambda w, x: jnp.sum(x.astype(w.dtype) * w), optax.sgd(1.0), jnp.arange(1, 4, dtype=jnp.bfloat16), x
+        lambda w, x: jnp.sum(x.astype(w.dtype) * w),
+        optax.sgd(0.5),
+        jnp.arange(1, 4, dtype=jnp.bfloat16),
+        x,
+        batch_size=2,
     )
-    export.save(tmp_path, {"train": step}, files={"device.py": Path(device.__file__).read_bytes()})
-    script = "import device; d = device.Device('.'); d.save(); print(device.Device('.').state[0].tolist())"
-    (tmp_path / "script.py").write_text(f"import sys; sys.path.insert(0, '.'); {script}")
-    assert done(bare("script.py", cwd=tmp_path)) == "[1.0, 2.0, 3.0]\n"
+    files = {"device.py": Path(device.__file__).read_bytes(), "train.vmfb": compiled(step, "cpu")}
+    export.save(tmp_path, {"train": step}, files=files)
+    (tmp_path / "script.py").write_text(BFLOAT16)
+    # Of each number the gradient is 2, and a step of half of it is exact.
+    assert done(bare("script.py", cwd=tmp_path)) == "[1.0, 2.0, 3.0] bfloat16\n[0.0, 1.0, 2.0] bfloat16\n"

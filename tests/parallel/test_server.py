@@ -60,7 +60,7 @@ def test_no_thread_is_at_work_after_the_end(serving):
         before = {thread for thread in threading.enumerate() if "process_request_thread" in thread.name}
         assert before
         server.close(finished=False)
-        eventually(lambda: not any(thread.is_alive() for thread in before), 1)
+        eventually(lambda: not any(thread.is_alive() for thread in before), 10)
         assert not server.workers and int(server.state.updates) == 1
 
 
