@@ -153,14 +153,9 @@ class Recipe(NamedTuple):
 
 
 def load_factory(factory: Factory, option: str = "") -> Callable[..., Any]:
-    """The callable that "package.module:name" names; modules of the working directory count.
+    """The callable that "package.module:name" names, also in the working directory.
 
-    Args:
-        factory: the text, or the callable itself.
-        option: the option that named it, for the error.
-
-    Raises:
-        InputError: if there is no such module or name in it.
+    An InputError begins with the `option` that named it.
     """
     if callable(factory):
         return factory

@@ -18,11 +18,8 @@ class Undecodable(str):
 def decode(path: Path, size: int | None = None) -> np.ndarray | Undecodable:
     """The picture upright, grey or in RGB: (height, width, 1 or 3) uint8.
 
-    Transparent pixels become white. Of sixteen bits the upper eight are kept.
-
-    Args:
-        path: the file, whose content says its format.
-        size: N scales the shorter side to N pixels, and keeps the N x N in the middle.
+    A size of N scales the shorter side to N pixels, and keeps the N x N in the middle. Transparent pixels
+    become white. Of sixteen bits the upper eight are kept.
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
