@@ -35,7 +35,7 @@ class CompareOptions:
     dataset: Annotated[str | None, one_of(DATASETS, hint="(default: digits)")] = None
     """Images to train on, as in nag-optax train."""
     data_dir: OptionalPath = None
-    """Folder of the images, for a --dataset that is not built in."""
+    """Folder of the images, or file of the arrays, for a --dataset that is not built in."""
     model: Annotated[str | None, one_of(MODELS, hint="(default: mlp)")] = None
     """As in nag-optax train. Many runs of the mlp train at once. On a CPU other models train one by one."""
     image_size: Int = None

@@ -22,7 +22,7 @@ from nag_optax.train.bar import say
 from nag_optax.train.checks import check, flag, shown
 from nag_optax.train.data import Statistics
 from nag_optax.train.devices import find_devices
-from nag_optax.train.errors import InputError
+from nag_optax.train.errors import InputError, reason
 from nag_optax.train.freezing import fix_statistics, frozen_mask
 from nag_optax.train.models.convolution import by_products
 from nag_optax.train.optimizers import make_optimizer
@@ -63,7 +63,7 @@ def export_run(options: ExportOptions, console: Console | None = None) -> Path:
     try:
         save(folder, programs, files=files, notes=notes)
     except OSError as error:
-        raise InputError(f"--output {folder}: cannot be written ({error})") from None
+        raise InputError(f"--output {folder}: cannot be written ({reason(error)})") from None
     state = sum(array.nbytes for array in programs[next(iter(programs))].initial)
     told(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}; {state:,} bytes of state")
     return folder

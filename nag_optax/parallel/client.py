@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from nag_optax.parallel import payload, wire
-from nag_optax.train.errors import InputError
+from nag_optax.train.errors import InputError, reason
 
 VARIABLE = "NAG_OPTAX_TOKEN"
 """The environment variable that holds the token if no file is named."""
@@ -167,7 +167,7 @@ def read_token(token: str | Path | None) -> bytes:
         try:
             token = token.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--token-file {token}: cannot be read ({error})") from None
+            raise InputError(f"--token-file {token}: cannot be read ({reason(error)})") from None
     if len(token.strip()) < 16:
         raise InputError("--token-file: holds no token of a server")
     return token.strip().encode()

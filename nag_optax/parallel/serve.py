@@ -28,7 +28,7 @@ from nag_optax.parallel.served import checkpoint, dana, outer
 from nag_optax.parallel.server import Counts, Server, token_of
 from nag_optax.train.data import Dataset
 from nag_optax.train.devices import Device
-from nag_optax.train.errors import InputError
+from nag_optax.train.errors import InputError, reason
 from nag_optax.train.folder import RunFolder
 from nag_optax.train.loop import Loop
 from nag_optax.train.optimizers import make_schedule
@@ -68,7 +68,8 @@ def _check_place(known: Serving) -> None:
     try:
         socket.create_server((known.host, known.port), family=family).close()
     except OSError as error:
-        raise InputError(f"--host {known.host} --port {known.port}: cannot listen there ({error})") from None
+        place = f"--host {known.host} --port {known.port}"
+        raise InputError(f"{place}: cannot listen there ({reason(error)})") from None
 
 
 class ServedLoop(Loop):

@@ -19,7 +19,7 @@ from nag_optax.parallel.served import at_step
 from nag_optax.train.augment import augmentation_key
 from nag_optax.train.data import Dataset, load_dataset, source_of
 from nag_optax.train.devices import Device, find_devices
-from nag_optax.train.errors import InputError
+from nag_optax.train.errors import InputError, reason
 from nag_optax.train.loop import Loop
 from nag_optax.train.options import Options
 from nag_optax.train.signals import collected_signals, interrupted
@@ -70,14 +70,15 @@ class _Work:
             except wire.WrongToken as error:
                 raise InputError(f"--address {self._options.address}: {error}") from None
             except (OSError, wire.ProtocolError) as error:
+                why = reason(error) or "it is silent"
                 if self._lately:
                     lost, tries, self._lately = time.monotonic(), 0, False
                 if time.monotonic() - lost > self._options.patience:
                     raise InputError(
-                        f"--address {self._options.address}: no server answers ({error or 'it is silent'})"
+                        f"--address {self._options.address}: no server answers ({why})"
                     ) from None
                 if not tries:
-                    self._say(f"no server at {self._options.address} ({error}); trying again")
+                    self._say(f"no server at {self._options.address} ({why}); trying again")
             # At random, so that not all workers try at the same time.
             pause = min(5.0, 0.1 * 2**tries) * random.uniform(0.5, 1.0)
             tries += 1

@@ -27,3 +27,8 @@ class Interrupted(TrainError):
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def reason(error: Exception) -> str:
+    """Why, in one line. The text of an OSError repeats the file, which our message names already."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split())

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, ClassVar, TypeVar
 
-from nag_optax.train.errors import InputError
+from nag_optax.train.errors import InputError, reason
 from nag_optax.train.spec import load_spec, resolve
 from nag_optax.train.tensorboard import EVENTS
 
@@ -105,7 +105,7 @@ class Folder:
         try:
             yield
         except OSError as error:
-            raise InputError(f"--run-dir {self.path}: cannot be used ({error})") from None
+            raise InputError(f"--run-dir {self.path}: cannot be used ({reason(error)})") from None
 
     def _check_same(self, holds_config: bool) -> None:
         if not holds_config:

@@ -17,7 +17,7 @@ from nag_optax.train.data import Dataset
 from nag_optax.train.data.files import Pictures
 from nag_optax.train.data.folder import has_test_part, pictures_in
 from nag_optax.train.data.parts import in_test_part
-from nag_optax.train.errors import InputError
+from nag_optax.train.errors import InputError, reason
 from nag_optax.train.folder import PICTURES, RunFolder
 from nag_optax.train.loop import Loop
 from nag_optax.train.rows import Split
@@ -99,7 +99,7 @@ class Arrivals:
             now = path.stat().st_size
         except OSError as error:
             raise InputError(
-                f"{path}: cannot be read ({error.strerror}); the run took it in, and needs it to go on"
+                f"{path}: cannot be read ({reason(error)}); the run took it in, and needs it to go on"
             ) from None
         if now != size:
             raise InputError(f"{path}: has {now} bytes; it had {size} when the run took it in")

@@ -15,7 +15,7 @@ from rich.console import Console
 from nag_optax.train.bar import watched
 from nag_optax.train.data.arrays import as_float32, read_numpy
 from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
-from nag_optax.train.errors import InputError
+from nag_optax.train.errors import InputError, reason
 from nag_optax.train.options import PredictOptions
 from nag_optax.train.signals import collected_signals
 from nag_optax.train.trained import Trained, load
@@ -116,6 +116,6 @@ def _opened(path: Path | None) -> Iterator[IO[str]]:
             yield stream
         os.replace(partial, path)
     except OSError as error:
-        raise InputError(f"--output {path}: cannot be written ({error})") from None
+        raise InputError(f"--output {path}: cannot be written ({reason(error)})") from None
     finally:
         partial.unlink(missing_ok=True)

@@ -86,7 +86,7 @@ DATASETS = {
     "folder": Source(
         "nag_optax.train.data.folder:load",
         "pictures in train/CLASS, and test/CLASS or val/CLASS; without these, one sixth is held out",
-        data_dir="the folder that holds train/CLASS/pictures",
+        data_dir="the folder that holds a folder of pictures for each class",
     ),
     "arrays": Source(
         "nag_optax.train.data.arrays:load",

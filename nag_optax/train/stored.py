@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from nag_optax.train.checks import flag, shown
-from nag_optax.train.errors import InputError
+from nag_optax.train.errors import InputError, reason
 
 _Config = TypeVar("_Config")
 
@@ -53,7 +53,7 @@ def load_stored(path: Path, kind: str, make: Callable[[dict[str, Any]], _Config]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name the folder of a {kind}") from None
     except (OSError, ValueError, TypeError, InputError) as error:
-        raise InputError(f"{path}: not a readable configuration of a {kind} ({error})") from None
+        raise InputError(f"{path}: not a readable configuration of a {kind} ({reason(error)})") from None
     for other, mark in _MARKS.items():
         if mark in fields:
             raise InputError(f"{path.parent}: holds a {other}, not a {kind}")

@@ -81,7 +81,7 @@ def test_classes_restrict_both_splits_and_are_numbered_from_zero():
     for text in ("0-", "4-0", "a-b", "0;1", "-1"):
         with pytest.raises(InputError, match=f"--classes {text},2: --dataset digits has no {text}; its"):
             load_dataset(resolve(Options(classes=f"{text},2")))
-    with pytest.raises(InputError, match="every training label is 3; there must be two classes"):
+    with pytest.raises(InputError, match="every training label is 3; there must be training images of two"):
         load_dataset(resolve(Options(classes="3")))
 
 
@@ -124,11 +124,11 @@ FAULTS = {
     "dimensions": (lambda folder: write_idx(folder / LABELS, np.zeros((20, 2))), r"of shape \(20, 2\)"),
     "classes": (
         lambda folder: write_idx(folder / LABELS, np.full(20, 9)),
-        "holds the labels 9, which are none of the classes that the model learns, 0, 1",
+        "has no training image of 9, only test images; add some, or name the other classes with --classes",
     ),
     "one class": (
         lambda folder: write_idx(folder / "train-labels-idx1-ubyte.gz", np.full(64, 3)),
-        "every training label is 3; there must be two classes",
+        "every training label is 3; there must be training images of two classes",
     ),
     "shapes": (
         lambda folder: write_idx(folder / "t10k-images-idx3-ubyte", np.zeros((20, 7, 5))),
@@ -155,7 +155,8 @@ def test_a_missing_folder_and_too_large_a_batch_are_named(idx_folder):
         load_dataset(idx_spec(idx_folder / "nowhere"))
     with pytest.raises(InputError, match="t10k-labels-idx1-ubyte: is a file; name the folder that holds"):
         load_dataset(idx_spec(idx_folder / LABELS))
-    with pytest.raises(InputError, match="--batch-size 65: must be at most 64"):
+    too_large = f"must be at most 64, .* of --data-dir {idx_folder}; say --batch-size 64 or less"
+    with pytest.raises(InputError, match=f"--batch-size 65: {too_large}"):
         load_dataset(dataclasses.replace(idx_spec(idx_folder), batch_size=65))
 
 

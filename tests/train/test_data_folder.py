@@ -246,14 +246,17 @@ def emptied(name: str):
 
 
 FAULTS = {
-    "nowhere": (move(".", "../other"), "set: no such folder; it must hold train/CLASS/pictures"),
+    "nowhere": (move(".", "../other"), "set: no such folder; it must hold a folder of pictures for each"),
     "other classes": (
         move("test/dog", "test/hound"),
         "train and test must hold folders of the same classes; one of them lacks dog, hound",
     ),
     "empty class": (emptied("test/dog"), "test/dog: holds no pictures .*add some, or remove it"),
     "no train": (move("train", "training"), "holds test, but no train/CLASS/pictures"),
-    "too deep": (move("train/dog", "train/cat/dog"), "cat/dog: is a folder in the folder of a class"),
+    "too deep": (
+        move("train/dog", "train/cat/dog"),
+        "cat/dog: is a folder in the folder of a class; move its pictures to .*train/cat$",
+    ),
     "too shallow": (move("train/dog/0.png", "train/0.png"), "must stand in the folder of its class, train/"),
     "no class": (
         lambda folder: [move(f"train/{name}", f"../{name}")(folder) for name in ("cat", "dog")],
@@ -261,7 +264,7 @@ FAULTS = {
     ),
     "one class": (
         lambda folder: [move(f"{part}/dog", f"../{part}")(folder) for part in ("train", "test")],
-        "every training label is cat; there must be two classes",
+        "every training label is cat; there must be training images of two classes",
     ),
 }
 

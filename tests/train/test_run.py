@@ -275,7 +275,7 @@ def test_resume_on_other_data_is_refused_and_changes_nothing(tmp_path, idx_folde
     train(run, console)
     images, labels = read_idx_pair(idx_folder, "train")
     others = {
-        "holds the labels 1, which are none of the classes that the model learns, 0, 4": (images, labels * 4),
+        "has no training image of 1, only test images": (images, labels * 4),
         "has images of 5 x 5 x 1; the run was trained on 6 x 5 x 1": (images[:, 1:], labels),
         "has other training images or labels than the run": (images, 1 - labels),
     }

@@ -107,9 +107,9 @@ def load_dataset(
     if len(classes) == 1:
         raise InputError(
             f"{source_of(spec)}: every training label is {_names(classes, names)[0]}; "
-            "there must be two classes"
+            "there must be training images of two classes"
         )
-    train, test = (_numbered(split, classes, names, spec) for split in (train, test))
+    train, test = (_numbered(split, classes, names, spec, facts is None) for split in (train, test))
     digest = _digest(train)  # What a resize gives may differ between devices in the last bit.
     if spec.image_size is not None:
         with busy(console, "resizing images"):
@@ -119,8 +119,8 @@ def load_dataset(
         train, validation = split_off(train, round(spec.validation * len(train.labels)))
     if spec.batch_size > len(train.labels):
         raise InputError(
-            f"--batch-size {spec.batch_size}: must be at most {len(train.labels)}, "
-            f"the number of training images of --dataset {spec.dataset}"
+            f"--batch-size {spec.batch_size}: must be at most {len(train.labels)}, the number of training "
+            f"images of {source_of(spec)}; say --batch-size {len(train.labels)} or less"
         )
     seen = train.images
     if isinstance(seen, Pictures):  # Whether they are decoded or not: the numbers are the same.
@@ -211,9 +211,16 @@ def _chosen(spec: Spec, labels: np.ndarray, names: Sequence[str] | None) -> list
     return chosen
 
 
-def _numbered(split: Split, classes: tuple[int, ...], names: Sequence[str] | None, spec: Spec) -> Split:
+def _numbered(
+    split: Split, classes: tuple[int, ...], names: Sequence[str] | None, spec: Spec, new: bool
+) -> Split:
     """The split with the place of each label among the classes."""
     if unknown := sorted(set(np.unique(split.labels).tolist()) - set(classes)):
+        if new:  # The classes are those of the training images.
+            raise InputError(
+                f"{source_of(spec)}: has no training image of {_listed(_names(unknown, names))}, only test "
+                "images; add some, or name the other classes with --classes"
+            )
         raise InputError(
             f"{source_of(spec)}: holds the labels {_listed(_names(unknown, names))}, which are none of the "
             f"classes that the model learns, {', '.join(_names(classes, names))}"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nag_optax.train.data.parts import empty, split_by_hash
-from nag_optax.train.errors import InputError
+from nag_optax.train.errors import InputError, reason
 from nag_optax.train.rows import Request, Split, Splits
 
 _KEYS = (
@@ -66,7 +66,7 @@ def read_numpy(path: Path, otherwise: str) -> Any:
             content = np.load(file, allow_pickle=False)
             return content if isinstance(content, np.ndarray) else dict(content)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+        raise InputError(f"{path}: cannot be read ({reason(error)})") from None
     except (ValueError, EOFError, zlib.error, zipfile.BadZipFile):  # NumPy's own text is of pickles.
         raise InputError(otherwise) from None
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from nag_optax.train.data.parts import empty, existing_folder
-from nag_optax.train.errors import InputError
+from nag_optax.train.errors import InputError, reason
 from nag_optax.train.rows import Request, Split, Splits
 
 _PIXELS = 3 * 32 * 32
@@ -47,7 +47,7 @@ def _read(path: Path, classes: int, num_labels: int) -> tuple[np.ndarray, np.nda
     try:
         content = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+        raise InputError(f"{path}: cannot be read ({reason(error)})") from None
     if not content.size or content.size % (num_labels + _PIXELS):
         raise InputError(
             f"{path}: holds {content.size} bytes, no multiple of the {num_labels + _PIXELS} bytes "

@@ -28,7 +28,7 @@ class _File(NamedTuple):
 
 def load(request: Request) -> Splits:
     """The pictures, decoded if they fit. Without a test part, a hash of the name holds out one sixth."""
-    root = existing_folder(request, "train/CLASS/pictures")
+    root = existing_folder(request, "a folder of pictures for each class")
     below = "train" if (root / "train").is_dir() else ""
     test_part = _test_part(root)
     if test_part is not None and not below:
@@ -96,8 +96,7 @@ def _files(root: Path, below: str) -> Iterator[_File]:
         for entry in _entries(place.path):
             if entry.is_dir():
                 raise InputError(
-                    f"{entry.path}: is a folder in the folder of a class; "
-                    f"pictures must stand right in {place.path}"
+                    f"{entry.path}: is a folder in the folder of a class; move its pictures to {place.path}"
                 )
             if _is_picture(entry):
                 pictures.append(entry)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nag_optax.train.data.parts import empty, existing_folder
-from nag_optax.train.errors import InputError
+from nag_optax.train.errors import InputError, reason
 from nag_optax.train.rows import Request, Split, Splits
 
 
@@ -47,7 +47,7 @@ def read_idx(path: Path) -> np.ndarray:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: is damaged ({error}); fetch the file again") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+        raise InputError(f"{path}: cannot be read ({reason(error)})") from None
     if content[:3] != b"\0\0\x08" or len(content) < (start := 4 + 4 * content[3]):
         raise InputError(
             f"{path}: is no IDX file of unsigned bytes; it must begin with 0, 0 and 8, gzipped or not"

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from nag_optax.train.errors import reason
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L")
@@ -34,7 +36,7 @@ def decode(path: Path, size: int | None = None) -> np.ndarray | Undecodable:
         return Undecodable("it is no JPEG, PNG, WebP or BMP file")
     # What Pillow's decoders raise for damaged files.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        return Undecodable(" ".join(str(error).split()))
+        return Undecodable(reason(error))
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
