@@ -66,11 +66,11 @@ def contenders(model: str) -> dict[str, Contender]:
         return contender_of(name, MODELS[model]).optimizer
 
     return {
-        BASELINE: Contender(lambda rate: optax.sgd(rate, 0.9, nesterov=True), 0.05),
-        "nag": Contender(of_trainer("nag"), 0.05),
-        "heavy ball": Contender(of_trainer("momentum"), 0.05),
-        "adamw": Contender(of_trainer("adamw"), 2e-3),
-        "laprop": Contender(of_trainer("laprop"), 5e-4),
+        BASELINE: Contender(lambda rate: optax.sgd(rate, 0.9, nesterov=True), 0.0125),
+        "nag": Contender(of_trainer("nag"), 0.0125),
+        "heavy ball": Contender(of_trainer("momentum"), 0.0125),
+        "adamw": Contender(of_trainer("adamw"), 1e-3),
+        "laprop": Contender(of_trainer("laprop"), 2.5e-4),
         "muon": Contender(of_trainer("muon"), 2e-3),
     }
 
@@ -139,8 +139,8 @@ def rows(result: dict[str, Any]) -> list[list[tuple[str, ...]]]:
         for name, entry in found.items():
             losses = [run[-1] for run in entry["x"]["loss"]]
             gains = [theirs[-1] - loss for theirs, loss in zip(base, losses, strict=True)]
-            mean = _means(entry["x"]["loss"])
-            reached = [epoch for epoch, loss in enumerate(mean, 1) if loss <= _means(base)[-1]]
+            mean = means(entry["x"]["loss"])
+            reached = [epoch for epoch, loss in enumerate(mean, 1) if loss <= means(base)[-1]]
             row = (
                 decay,
                 f"`{name}`",
@@ -167,8 +167,34 @@ def iterate_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
         for decay, found in result["optimizers"].items()
         for name, entry in found.items()
         if entry["p"] != entry["x"]
-        for at in [[_means(entry[which]["loss"]) for which in ("p", "x")]]
+        for at in [[means(entry[which]["loss"]) for which in ("p", "x")]]
     ]
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """The test loss over the epochs, at x and, where it is another one, at p."""
+    from matplotlib import pyplot
+
+    from nag_optax.plot.style import bare, colors_of, save
+
+    groups = result["optimizers"]
+    size = (4.2 * len(groups), 3.8)
+    figure, axes = pyplot.subplots(
+        1, len(groups), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
+    epochs = range(1, result["epochs"] + 1)
+    for panel, (decay, found) in zip(axes[0], groups.items(), strict=True):
+        for name, color in colors_of(found).items():
+            x, p = (means(found[name][which]["loss"]) for which in ("x", "p"))
+            panel.plot(epochs, x, color=color, lw=1.7, label=f"{name}, {x[-1]:.2f} at the end")
+            if p != x:
+                panel.plot(epochs, p, ":", color=color, lw=1.7)
+        panel.set(xlabel="epoch", title=f"{decay} learning rate")
+        bare(panel)
+        panel.legend(frameon=False, fontsize="small")
+    axes[0, 0].set_ylabel("test loss")
+    save(figure, path, dpi=200)
+    pyplot.close(figure)
 
 
 def facts(result: dict[str, Any]) -> str:
@@ -180,7 +206,7 @@ def facts(result: dict[str, Any]) -> str:
     )
 
 
-def _means(curves: Sequence[Sequence[float]]) -> list[float]:
+def means(curves: Sequence[Sequence[float]]) -> list[float]:
     return [statistics.fmean(values) for values in zip(*curves, strict=True)]
 
 
@@ -250,6 +276,7 @@ def main(args: list[str] | None = None) -> None:
             report.note(f"{decay}, {name}: {_spread(losses, 3)}")
             advance()
     result = keep(milliseconds(specs[DECAYS[0]], dataset, options.repeats))
+    draw(result, options.json.with_suffix(".png"))
     report.show(f"{options.model}: {report.headline(result)}", COLUMNS, rows(result))
 
 

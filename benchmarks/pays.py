@@ -1,31 +1,42 @@
 """The page "Does it pay?": what the results say, in words, with their numbers."""
 
 import json
+import math
 import statistics
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import characters, report, schedules
+from benchmarks import characters, cifar, report, schedules
 from benchmarks.convex import large
+
+SURE = 3
+"""Standard errors; a mean difference of fewer may be chance."""
 
 PAGE = """\
 # Does it pay?
 
 Every number here comes from a run that you can repeat on a CPU. [Benchmarks](benchmarks.md) has the commands
-and all tables. Each optimizer had the learning rate that was best in its own search on validation data.
+and all tables. Each optimizer had the learning rate that was best in its own search on validation data. Runs
+of the same seed are compared. A mean difference of at most three standard errors is called chance.
 
 | change | what it gave |
 |---|---|
-| AdamW → `laprop` | {laprop} lower loss on the character model, from as much memory |
-| AdamW → `muon` | {muon} lower loss, and AdamW's final loss after {muon_steps} of {steps} steps |
-| Optax's Muon → `muon` | {muon_gain} lower loss; {muon_time} of the time a step on larger matrices |
+| AdamW → `laprop` | {laprop} on the character model, with the same memory |
+| AdamW → `muon` | {muon}, and AdamW's final loss after {muon_steps} of {steps} steps |
+| Optax's Muon → `muon` | {muon_gain}; {muon_time} of the time a step on larger matrices |
+| `muon` → the same with AdamW for embeddings and head | {rest} |
 | a float32 state → one byte a number | a loss between {low_least} lower and {low_most} higher |
-| AdamW → `snoo(adamw)`, on one machine | {snoo} lower loss, with twice the memory |
-| AdamW → `ema_nesterov(adamw)` | {ema_nesterov} |
-| AdamW → `gpa(adamw)` or `adan` | nothing at this length: {gpa} and {adan} |
+| AdamW → `snoo(adamw)`, on one machine | {snoo}, with twice the memory |
+| AdamW → `ema_nesterov`, `gpa` or `adan` | {ema_nesterov}; {gpa}; {adan} |
+| `laprop` → `snoo`, `ema_nesterov` or `gpa` around it | {laprop_snoo}; {laprop_ema}; {laprop_gpa} |
+| AdamW → `laprop`, on CIFAR-10 | {cifar_laprop} |
+| AdamW → `muon`, on CIFAR-10 | {cifar_muon}, and a step {cifar_muon_time} times as long |
+| `optax.sgd` or heavy ball → `nag`, on CIFAR-10 | {cifar_sgd}; {cifar_ball} |
 | `optax.sgd` → exact momentum under decay | {exact} lower loss at momentum 0.97 on digits, nothing at 0.9 |
 | momentum of 0.9 or 0.97 → one that rises to it | {rising} lower loss on digits, of {without} |
-| the parameters → the iterate | nothing beyond chance on digits |
+| the parameters → the iterate | {cifar_iterate} on CIFAR-10 at a constant rate; nothing on digits |
 | JAXopt → `minimize` | {jaxopt} |
 | scikit-learn's `lasso_path` → `minimize` under `vmap` | no: {path} times as long |
 
@@ -40,8 +51,33 @@ A transformer of 115,136 parameters learns Python's standard library in {steps} 
 Two things make the gain of `laprop`. Nesterov's lookahead within Adam, which is NAdamW, gains {nadamw}.
 Momentum behind the normalisation, and not within it, gains the rest.
 
-A small model says little about a large one. What carries over is the way to compare: search each learning
-rate, and look at more than one seed.
+A small model says little about a large one. Compare in the same way on yours: search each learning rate, and
+look at more than one seed.
+
+## CIFAR-10
+
+![Test loss over the epochs, with a cosine and with a constant rate. Dotted lines: at p.](cifar-cnn.png)
+
+{cifar_facts}
+
+{cifar}
+
+Most of these differences are small. Here they are in runs of the same seed:
+
+{cifar_changes}
+
+With the cosine Muon learns fastest, and it overfits so few pictures. Its loss is lowest after epoch
+{muon_epoch}, at {muon_least}, and ends at {muon_last}. Its accuracy still is the highest. At a constant rate
+the search chose a far smaller rate. With that Muon is slow at first, and lowest in the end by little.
+
+The decay of the rate matters more. From a constant rate to the cosine, `nag` ends with {cifar_decay}.
+
+A gradient is taken at the parameters p, and `eval_params` gives the iterate x. This table shows how much
+higher the test loss is at p than at x:
+
+{cifar_iterates}
+
+`python -m benchmarks.cifar --model resnet18` compares on a ResNet-18. It was not run: a CPU is too slow.
 
 ## Schedules and the iterate
 
@@ -65,9 +101,9 @@ derivatives.
 
 def page(results: Path) -> str:
     """The whole page."""
-    model, convex, muons = (
+    model, pictures, convex, muons = (
         json.loads((results / name).read_text())
-        for name in ("characters.json", "large.json", "muon-cpu.json")
+        for name in ("characters.json", "cifar-cnn.json", "large.json", "muon-cpu.json")
     )
     images = [json.loads(path.read_text()) for path in sorted(results.glob("schedules-*.json"))]
     return PAGE.format(
@@ -81,29 +117,107 @@ def page(results: Path) -> str:
         jaxopt=_jaxopt(convex),
         path=f"{_path(convex):.0f}",
         **_gains(model),
+        **_on_pictures(pictures),
         **_differences(images[0]),
     )
 
 
+def verdict(before: Sequence[float], after: Sequence[float]) -> str:
+    """How much lower the loss became in runs of the same seeds, in words."""
+    gain, sure = _gain([b - a for b, a in zip(before, after, strict=True)])
+    words = f"{abs(gain):.3f} {'lower' if gain > 0 else 'higher'} loss"
+    return words if sure else f"nothing beyond chance ({words})"
+
+
+def points(before: Sequence[float], after: Sequence[float]) -> str:
+    """The same of an accuracy in [0, 1]."""
+    gain, sure = _gain([100 * (a - b) for b, a in zip(before, after, strict=True)])
+    words = f"{abs(gain):.1f} points {'higher' if gain > 0 else 'lower'} accuracy"
+    return words if sure else f"nothing beyond chance ({words})"
+
+
+def _gain(gains: Sequence[float]) -> tuple[float, bool]:
+    """The mean, and whether it is more than chance."""
+    mean, error = statistics.fmean(gains), statistics.stdev(gains) / math.sqrt(len(gains))
+    return mean, abs(mean) > SURE * error
+
+
 def _gains(model: dict[str, Any]) -> dict[str, Any]:
-    """How much lower the mean test loss is."""
+    """Of the character model."""
     found = characters.shown(model)
-    mean = {name: statistics.fmean(run[-1] for run in entry["test"]) for name, entry in found.items()}
-    gain = {name: mean[characters.BASELINE] - value for name, value in mean.items()}
+    loss = {name: [run[-1] for run in entry["test"]] for name, entry in found.items()}
+    mean = {name: statistics.fmean(runs) for name, runs in loss.items()}
     rows = {row[0].strip("`"): row for row in characters.rows(model)}
     ones = [mean[name] - mean[one] for name in mean if (one := characters.low(name)) in mean]
+    pairs = {
+        "laprop": (characters.BASELINE, "laprop"),
+        "muon": (characters.BASELINE, "muon"),
+        "muon_gain": ("optax.contrib.muon", "muon"),
+        "rest": ("muon", "muon, adamw for the rest"),
+        "snoo": (characters.BASELINE, "snoo(adamw)"),
+        "ema_nesterov": (characters.BASELINE, "ema_nesterov(adamw)"),
+        "gpa": (characters.BASELINE, "gpa(adamw, mu_x=0.98)"),
+        "adan": (characters.BASELINE, "adan"),
+        "laprop_snoo": ("laprop", "snoo(laprop)"),
+        "laprop_ema": ("laprop", "ema_nesterov(laprop)"),
+        "laprop_gpa": ("laprop", "gpa(laprop, mu_x=0.98)"),
+    }
     return {
-        "laprop": f"{gain['laprop']:.3f}",
-        "nadamw": f"{gain['nadamw']:.3f}",
-        "muon": f"{gain['muon']:.3f}",
+        **{key: verdict(loss[before], loss[after]) for key, (before, after) in pairs.items()},
+        "nadamw": f"{mean[characters.BASELINE] - mean['nadamw']:.3f}",
         "muon_steps": rows["muon"][4],
-        "muon_gain": f"{mean['optax.contrib.muon'] - mean['muon']:.3f}",
         "low_least": f"{max(ones):.3f}",
         "low_most": f"{-min(ones):.3f}",
-        "snoo": f"{gain['snoo(adamw)']:.3f}",
-        "ema_nesterov": _signed(gain["ema_nesterov(adamw)"]),
-        "gpa": _signed(gain["gpa(adamw, mu_x=0.98)"]),
-        "adan": _signed(gain["adan"]),
+    }
+
+
+CHANGES = {
+    "`optax.sgd` → `nag`": ("optax.sgd", "x", "nag", "x"),
+    "heavy ball → `nag`": ("heavy ball", "x", "nag", "x"),
+    "AdamW → `laprop`": ("adamw", "x", "laprop", "x"),
+    "AdamW → `muon`": ("adamw", "x", "muon", "x"),
+    "AdamW → `nag`": ("adamw", "x", "nag", "x"),
+    "`nag` at p → at x": ("nag", "p", "nag", "x"),
+    "`laprop` at p → at x": ("laprop", "p", "laprop", "x"),
+}
+"""Optimizer and iterate, before and after."""
+
+
+def _on_pictures(result: dict[str, Any]) -> dict[str, str]:
+    """Of CIFAR-10, under each decay."""
+
+    def ends(decay: str, name: str, at: str, what: str) -> list[float]:
+        return [run[-1] for run in result["optimizers"][decay][name][at][what]]
+
+    def change(decay: str, name: str, say: Any = verdict, what: str = "loss") -> str:
+        before, at_before, after, at_after = CHANGES[name]
+        return say(ends(decay, before, at_before, what), ends(decay, after, at_after, what))
+
+    cosine, constant = cifar.DECAYS
+    table = [
+        (name, decay, change(decay, name), change(decay, name, points, "accuracy"))
+        for decay in cifar.DECAYS
+        for name in CHANGES
+    ]
+    columns = ("change", "rate", "test loss", "test accuracy")
+    muon = cifar.means(result["optimizers"][cosine]["muon"]["x"]["loss"])
+    iterates = report.markdown_table(cifar.iterate_columns(result), [cifar.iterate_rows(result)])
+    return {
+        "cifar_facts": textwrap.fill(cifar.facts(result), 110),
+        "cifar": report.markdown_table(cifar.COLUMNS, cifar.rows(result)).strip(),
+        "cifar_changes": report.markdown_table(columns, [table], text=range(4)).strip(),
+        "cifar_iterates": iterates.strip(),
+        "cifar_sgd": change(cosine, "`optax.sgd` → `nag`"),
+        "cifar_ball": change(cosine, "heavy ball → `nag`"),
+        "cifar_laprop": change(cosine, "AdamW → `laprop`"),
+        "cifar_muon": f"{change(cosine, 'AdamW → `muon`', points, 'accuracy')}, "
+        + change(cosine, "AdamW → `muon`"),
+        "cifar_muon_time": f"{result['milliseconds']['muon'] / result['milliseconds']['adamw']:.1f}",
+        "cifar_iterate": change(constant, "`nag` at p → at x"),
+        "cifar_decay": verdict(ends(constant, "nag", "x", "loss"), ends(cosine, "nag", "x", "loss")),
+        "muon_epoch": str(1 + muon.index(min(muon))),
+        "muon_least": f"{min(muon):.3f}",
+        "muon_last": f"{muon[-1]:.3f}",
     }
 
 
@@ -127,10 +241,6 @@ def _path(convex: dict[str, Any]) -> float:
     solvers, gap = convex["problems"][-1]["solvers"], f"{large.GAPS[-1]:g}"
     ours = solvers["nag_optax.minimize under vmap"][gap]["seconds"]
     return ours / solvers["sklearn lasso_path"][gap]["seconds"]
-
-
-def _signed(gain: float) -> str:
-    return f"{abs(gain):.3f} {'lower' if gain > 0 else 'higher'} loss"
 
 
 def _muon_time(muons: dict[str, Any]) -> float:

@@ -242,6 +242,7 @@ def of_cifar(result: dict[str, Any]) -> Section:
         f"CIFAR-10 from a folder: {result['model']}",
         [f"python -m benchmarks.cifar --data-dir DIR {options} --json FILE"],
         [
+            f"![Test loss over the epochs; dotted lines: at p.](cifar-{result['model']}.png)",
             report.markdown_table(cifar.COLUMNS, cifar.rows(result)),
             report.markdown_table(cifar.iterate_columns(result), [cifar.iterate_rows(result)]),
         ],

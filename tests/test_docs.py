@@ -321,6 +321,7 @@ def test_the_pages_of_results_are_what_render_writes():
         "comparison-digits.png",
         "staleness.png",
         "characters.png",
+        "cifar-cnn.png",
     ):  # The site's figures are links to the measured ones.
         assert (DOCS / name).read_bytes() == (render.RESULTS / name).read_bytes()
 
