@@ -104,7 +104,10 @@ def of_training(result: dict[str, Any]) -> Section:
         f"One epoch of training: {result['dataset']}, {result['model']}",
         [f"python -m benchmarks.training{options} --json FILE"],
         [report.markdown_table(training.COLUMNS, [training.rows(result)])],
-        ["s an epoch: median and quartiles, scaled from the steps that were timed to an epoch."],
+        [
+            "s an epoch: median and quartiles, scaled from the steps that were timed to an epoch.",
+            *training.goal(result),
+        ],
     )
 
 
@@ -207,6 +210,10 @@ def of_schedules(result: dict[str, Any]) -> Section:
 
 
 def of_streaming(result: dict[str, Any]) -> Section:
+    if "waiting_seconds" in result:
+        options = f"--workers {result['workers']} --train {result['steps']}"
+        command = f"python -m benchmarks.streaming --data-dir DIR {options} --json FILE"
+        return Section("Training from a streamed folder", [command], [streaming.sentence(result)], [])
     options = f"--workers {' '.join(result['workers'])} --batches {result['batches']}{_repeats(result)}"
     return Section(
         "Pictures from a folder",

@@ -3,7 +3,8 @@
     python -m benchmarks.streaming --data-dir DIR --json benchmarks/results/streaming.json
 
 Each loader is a process of its own with as many workers. They are timed in turns, each for a number of
-batches. The images go through no model.
+batches. The images go through no model. With `--train STEPS`, they go through a model instead, and the time
+in which its steps wait for them is measured.
 """
 
 import argparse
@@ -106,6 +107,51 @@ def measure(options: argparse.Namespace, workers: int, advance: Callable[[], Non
     return found
 
 
+def waiting(folder: Path, steps: int, workers: int, model: str = "cnn") -> dict[str, Any]:
+    """Seconds of steps of training that stream the folder, and those in which they wait for pictures."""
+    import jax
+
+    from nag_optax.train.data import load_dataset
+    from nag_optax.train.loop import Loop
+    from nag_optax.train.options import Options
+    from nag_optax.train.spec import resolve
+
+    options = Options(
+        dataset="folder",
+        data_dir=folder,
+        model=model,
+        batch_size=BATCH_SIZE,
+        num_epochs=2**20,
+        resident="no",
+        data_workers=workers,
+    )
+    spec = resolve(options)
+    loop = Loop(spec, load_dataset(spec), jax.devices()[:1])
+    state = loop.run_chunk(loop.init(), 3)  # Compiles, and starts the workers.
+    before, started = loop.waited, time.perf_counter()
+    loop.run_chunk(state, steps)
+    seconds = time.perf_counter() - started
+    waited = loop.waited - before
+    loop.close()
+    return {
+        "model": model,
+        "steps": steps,
+        "workers": workers,
+        "seconds": seconds,
+        "waiting_seconds": waited,
+    }
+
+
+def sentence(result: dict[str, Any]) -> str:
+    """What the steps waited."""
+    step, share = result["seconds"] / result["steps"], result["waiting_seconds"] / result["seconds"]
+    return (
+        f"{result['steps']} steps of the {result['model']}, each of {BATCH_SIZE} pictures, took "
+        f"{1000 * step:.0f} ms each and waited for pictures in {100 * share:.2f} % of that time. "
+        f"{result['workers']} workers decoded, on the same cores as the steps."
+    )
+
+
 def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
     """One for each loader and number of workers."""
     table = []
@@ -143,6 +189,9 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--repeats", type=positive, default=9, metavar="N", help="rounds of one sample each (default: 9)"
     )
+    parser.add_argument(
+        "--train", type=positive, metavar="STEPS", help="how long do steps of the cnn wait for pictures?"
+    )
     parser.add_argument("--serve", choices=LOADERS, help=argparse.SUPPRESS)
     parser.add_json()
     return parser.parse_args(args)
@@ -153,9 +202,16 @@ def main(args: list[str] | None = None) -> None:
     if options.serve:
         serve(options.serve, options.data_dir, options.workers[0])
         return
+    from benchmarks import report
+
+    if options.train:
+        measured = report.environment() | waiting(options.data_dir, options.train, options.workers[-1])
+        print(sentence(measured))
+        if options.json:
+            report.write_json(options.json, measured)
+        return
     if importlib.util.find_spec("torchvision") is None:
         raise SystemExit("benchmarks.streaming: torchvision is not installed; pip install '.[bench]'")
-    from benchmarks import report
 
     result: dict[str, Any] = report.environment() | {
         "repeats": options.repeats,

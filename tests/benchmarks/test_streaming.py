@@ -28,3 +28,13 @@ def test_a_ratio_is_one_of_the_same_round(tmp_path: Path):
     path = tmp_path / "streaming.json"
     path.write_text(json.dumps(result))
     assert "--workers 2 --batches 100" in render.section(path).replace(" \\\n   ", "")
+
+
+def test_the_share_of_waiting_is_one_of_the_time_of_the_steps(tmp_path: Path):
+    result = json.loads((render.RESULTS / "nadam.json").read_text())
+    result |= {"model": "cnn", "steps": 2, "workers": 3, "seconds": 4.0, "waiting_seconds": 0.01}
+    path = tmp_path / "streaming-training.json"
+    path.write_text(json.dumps(result))
+    section = render.section(path)
+    assert "took 2000 ms each and waited for pictures in 0.25 % of that time. 3 workers" in section
+    assert "--workers 3 --train 2" in section.replace(" \\\n   ", "")

@@ -48,3 +48,11 @@ def test_a_comparison_across_devices_is_refused(monkeypatch):
     monkeypatch.setattr(contenders, "torch_device", lambda: None)
     with pytest.raises(SystemExit, match=f"torch does not see the {jax.default_backend()} that JAX uses"):
         training.main([])
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(0.85, "met"), (0.86, "missed")])
+def test_the_page_says_whether_the_goal_is_met(ratio, said):
+    result = {"machine": {"backend": "cpu"}, "model": "cnn"}
+    (line,) = training.goal(result | {"loops": {training.TORCH: {"nag_optax_ratio": ratio}}})
+    assert line.startswith(f"Goal: at most 0.85 of PyTorch's loop; {said}")
+    assert (training.CAUSE in line) == (said == "missed")
