@@ -100,12 +100,14 @@ def of_training(result: dict[str, Any]) -> Section:
     dataset = result["dataset"]
     data = "" if dataset == "digits" else f" --dataset {dataset} --data-dir DIR"
     options = f"{data} --model {result['model']} --steps {result['steps']}{_repeats(result)}"
+    taskset = "taskset -c 0 " if result.get("processor_time") else ""
     return Section(
         f"One epoch of training: {result['dataset']}, {result['model']}",
-        [f"python -m benchmarks.training{options} --json FILE"],
+        [f"{taskset}python -m benchmarks.training{options} --json FILE"],
         [report.markdown_table(training.COLUMNS, [training.rows(result)])],
         [
             "s an epoch: median and quartiles, scaled from the steps that were timed to an epoch.",
+            *(["Time of the processor, on one core."] if result.get("processor_time") else []),
             *training.goal(result),
         ],
     )

@@ -39,6 +39,7 @@ def interleaved_medians(
     contenders: Mapping[str, Repeated],
     rounds: int,
     on_round: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Times every contender once a round.
 
@@ -50,15 +51,16 @@ def interleaved_medians(
         contenders: what to time, by name. Each must have compiled already.
         rounds: samples of each contender.
         on_round: called after each round, for a progress bar.
+        clock: `time.process_time` where one core is all that a contender has, and other programs use it too.
     """
     names, order = list(contenders), random.Random(0)
-    calls = {name: _calls_in_a_sample(contenders[name]) for name in names}
+    calls = {name: _calls_in_a_sample(contenders[name], clock) for name in names}
     samples: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
         order.shuffle(names)
         for name in names:
             contenders[name](1)
-            samples[name].append(_seconds(contenders[name], calls[name]) / calls[name])
+            samples[name].append(_seconds(contenders[name], calls[name], clock) / calls[name])
         on_round()
     return {name: summary(samples[name], calls[name]) for name in contenders}
 
@@ -81,16 +83,16 @@ def memory_pass(num_floats: int) -> tuple[Repeated, int]:
     return run, 2 * num_floats * x.dtype.itemsize
 
 
-def _calls_in_a_sample(contender: Repeated) -> int:
+def _calls_in_a_sample(contender: Repeated, clock: Callable[[], float]) -> int:
     contender(1)
-    seconds = min(_seconds(contender, 1) for _ in range(3))
+    seconds = min(_seconds(contender, 1, clock) for _ in range(3))
     return min(MAX_CALLS, max(1, ceil(SAMPLE_SECONDS / seconds)))
 
 
-def _seconds(contender: Repeated, calls: int) -> float:
-    start = time.perf_counter()
+def _seconds(contender: Repeated, calls: int, clock: Callable[[], float]) -> float:
+    start = clock()
     contender(calls)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def summary(samples: list[float], calls: int = 1) -> Timing:

@@ -4,12 +4,14 @@
 
 Same kind of device, same model, same batch size, data on the device, Nesterov SGD (fused in PyTorch), no
 evaluation. PyTorch's loop is timed as it is and with `torch.compile`, where that works. The configuration is
-the trainer's default for that dataset and model.
+the trainer's default for that dataset and model. With one core, as by `taskset -c 0`, the time is the
+processor's: other programs on that core do not count.
 """
 
 import argparse
 import importlib.util
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -194,6 +196,7 @@ def main(args: list[str] | None = None) -> None:
     except InputError as error:
         raise SystemExit(f"benchmarks.training: {error}") from None
     loop = Loop(spec, dataset, jax.devices()[:1])
+    alone = device == "cpu" and report.num_cores() == 1
     steps = min(options.steps or loop.steps_per_epoch, loop.steps_per_epoch)
     with report.progress(
         f"{options.dataset} {options.model}: {options.repeats} rounds", options.repeats
@@ -205,6 +208,7 @@ def main(args: list[str] | None = None) -> None:
             },
             options.repeats,
             advance,
+            time.process_time if alone else time.perf_counter,
         )
     timings = {name: timed.scaled(loop.steps_per_epoch / steps) for name, timed in timings.items()}
     result = report.environment() | {
@@ -212,6 +216,7 @@ def main(args: list[str] | None = None) -> None:
         "model": options.model,
         "steps": steps,
         "repeats": options.repeats,
+        "processor_time": alone,
         "loops": {},
     }
     for name, timed in timings.items():
