@@ -2,13 +2,13 @@
 
 import json
 
-from benchmarks import render
+from benchmarks import render, training
 from nag_optax.compare.spec import CompareOptions, resolve
 from tests.compare import test_table
 
 FACTS = {
     "date": "2026-01-02T03:04:05+00:00",
-    "machine": {"device": "a processor", "cores": 2},
+    "machine": {"backend": "cpu", "device": "a processor", "cores": 2},
     "versions": {"jax": "1.2.3"},
 }
 
@@ -108,16 +108,26 @@ def test_the_page_says_what_a_call_from_python_costs_on_a_gpu():
 def test_training(tmp_path):
     loops = {
         "nag-optax train": {"seconds_per_epoch": 1.0, "quartiles": [0.9, 1.1], "nag_optax_ratio": 1.0},
-        "torch": {"seconds_per_epoch": 2.0, "quartiles": [1.9, 2.1], "nag_optax_ratio": 0.5},
+        training.TORCH: {"seconds_per_epoch": 2.0, "quartiles": [1.9, 2.1], "nag_optax_ratio": 0.5},
     }
     text = written(
         tmp_path,
         "training-digits-mlp.json",
-        {"dataset": "digits", "model": "mlp", "steps": 45, "repeats": 7, "loops": loops},
+        {
+            "dataset": "digits",
+            "model": "mlp",
+            "steps": 45,
+            "repeats": 7,
+            "processor_time": True,
+            "loops": loops,
+        },
     )
+    assert "Time of the processor, on one core." in text
     (command,) = commands(text)
-    assert command.startswith("python -m benchmarks.training --model mlp --steps 45 --repeats 7 --json ")
+    assert command.startswith(
+        "taskset -c 0 python -m benchmarks.training --model mlp --steps 45 --repeats 7 --json "
+    )
     assert cells(text)[2:] == [
         ["digits mlp", "nag-optax train", "1.000", "0.900 to 1.100", ""],
-        ["", "torch", "2.000", "1.900 to 2.100", "0.50"],
+        ["", training.TORCH, "2.000", "1.900 to 2.100", "0.50"],
     ]
