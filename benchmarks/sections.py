@@ -108,6 +108,7 @@ def of_training(result: dict[str, Any]) -> Section:
         [
             "s an epoch: median and quartiles, scaled from the steps that were timed to an epoch.",
             *(["Time of the processor, on one core."] if result.get("processor_time") else []),
+            *([] if training.COMPILED in result["loops"] else ["torch.compile was not timed."]),
             *training.goal(result),
         ],
     )
