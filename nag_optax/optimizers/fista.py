@@ -191,7 +191,7 @@ def fista(
             params, jnp.asarray(value).astype(float), updates, offset, state.rule_state
         )
         point, target, search = backtracking.search(
-            state.search, start, prox, lambda p: value_fn(p, **arguments), rule
+            state.search, start, prox, lambda p: jnp.asarray(value_fn(p, **arguments)), rule
         )
         # Without a prox the step is known more exactly than the difference of two rounded points.
         step = descent(point.grad, search.step_size) if prox is None else difference(target, point.params)

@@ -46,7 +46,9 @@ class Program:
         if list(map(jax.typeof, leaves)) != self._types:
             leaves = [jnp.asarray(leaf, t.dtype) for leaf, t in zip(leaves, self._types, strict=True)]
             leaves = varying_with(leaves, leaves)
-        return jax.tree.unflatten(self._out, eval_jaxpr(self._jaxpr, arrays, *leaves))
+        # A result that depends on nothing comes back as a number of Python.
+        results = map(jnp.asarray, eval_jaxpr(self._jaxpr, arrays, *leaves))
+        return jax.tree.unflatten(self._out, results)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Program) and self._key == other._key

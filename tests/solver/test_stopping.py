@@ -30,6 +30,14 @@ def test_a_start_at_the_solution(operator: Any, factor: float):
     np.testing.assert_array_equal(solution.params, CENTRE)
 
 
+@pytest.mark.parametrize("learning_rate", [None, 0.1], ids=["search", "fixed"])
+def test_a_constant(learning_rate: float | None):
+    """JAX gives the result of a trace that depends on nothing as a number of Python."""
+    solution = minimize(lambda x: jnp.array(2.0), CENTRE, learning_rate=learning_rate)
+    assert bool(solution.converged) and float(solution.value) == 2.0
+    np.testing.assert_array_equal(solution.params, CENTRE)
+
+
 class TestPaths:
     """Ridge regression and the lasso, from strong to weak, each from the solution before."""
 
