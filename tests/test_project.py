@@ -7,9 +7,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import nag_optax
 
@@ -48,6 +51,32 @@ def test_no_name_of_the_core_loads_what_only_an_extra_brings():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_the_commands_need_no_package_that_only_the_tests_bring():
+    """JAX itself imports flatbuffers when a program is written, and does not depend on it."""
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["train"]]
+    installed = set()
+    while wanted:
+        requirement = Requirement(wanted.pop())
+        name = canonicalize_name(requirement.name)
+        needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if needed and name not in installed:
+            installed.add(name)
+            wanted += metadata.requires(name) or []
+    absent = [
+        module
+        for module, names in metadata.packages_distributions().items()
+        if module != "nag_optax" and not installed & set(map(canonicalize_name, names))
+    ]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+        "import jax, nag_optax.cli\n"
+        "for name in nag_optax.cli._CARRY_OUT.values(): nag_optax.cli._imported(name)\n"
+        "print(len(jax.export.export(jax.jit(abs))(1.0).serialize()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and int(done.stdout) > 0, done.stderr
 
 
 def test_versions_agree():
