@@ -7,10 +7,12 @@ import struct
 import numpy as np
 import pytest
 
+from nag_optax.train import registry
 from nag_optax.train.data import load_dataset, resize
 from nag_optax.train.data.idx import read_idx
 from nag_optax.train.errors import InputError
 from nag_optax.train.options import Options
+from nag_optax.train.rows import Source, Split, Splits
 from nag_optax.train.spec import Spec, resolve
 from tests.train.conftest import write_idx
 
@@ -169,3 +171,33 @@ def test_a_gzipped_and_a_plain_copy_are_one_file(idx_folder):
 def test_read_idx_takes_the_sizes_from_the_header(tmp_path):
     (tmp_path / "x").write_bytes(struct.pack(">HBB2I", 0, 8, 2, 2, 3) + bytes(range(6)))
     np.testing.assert_array_equal(read_idx(tmp_path / "x"), [[0, 1, 2], [3, 4, 5]])
+
+
+LABELS_OF_FOUR = np.arange(4) % 2
+FINE, GREY, NAN = (
+    Split(np.full(shape, fill, np.float32), LABELS_OF_FOUR)
+    for shape, fill in (((4, 8, 8, 1), 1.0), ((4, 8, 8), 1.0), ((4, 8, 8, 1), np.nan))
+)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ((1, 2, 3), "must return nag_optax.train.rows.Splits; got tuple"),
+        (
+            Splits(GREY, GREY),
+            r"train must hold images of shape \(N, height, width, channels\) and N labels; got \(4, 8, 8\)",
+        ),
+        (
+            Splits(FINE, Split(FINE.images, np.eye(2)[LABELS_OF_FOUR])),
+            r"test must hold .*; got \(4, 8, 8, 1\) and \(4, 2\)$",
+        ),
+        (Splits(NAN, FINE), "its training images hold NaN or infinite numbers"),
+    ],
+    ids=["no splits", "no channels", "one hot", "nan"],
+)
+def test_a_fault_of_a_dataset_of_ones_own_is_said_in_one_line(monkeypatch, result, message):
+    """Without the check the last one ended after an epoch, and blamed the learning rate."""
+    monkeypatch.setitem(registry.DATASETS, "own", Source(lambda request: result))
+    with pytest.raises(InputError, match=f"--dataset own: {message}"):
+        load_dataset(resolve(Options(dataset="own", batch_size=2)))

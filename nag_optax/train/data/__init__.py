@@ -18,7 +18,7 @@ from nag_optax.train.data.files import Pictures, sample
 from nag_optax.train.devices import Device, stays_resident
 from nag_optax.train.errors import InputError
 from nag_optax.train.registry import dataset_row
-from nag_optax.train.rows import Request, Split, load_factory
+from nag_optax.train.rows import Request, Split, Splits, load_factory
 from nag_optax.train.spec import Spec
 
 _SAMPLED = 2048
@@ -92,7 +92,7 @@ def load_dataset(
         labels=labels,
         **of_the_run,
     )
-    train, test, names = load(request)
+    train, test, names = _checked(load(request), spec)
     if train.images.shape[1:] != test.images.shape[1:]:
         raise InputError(
             f"{source_of(spec)}: test images are {test.images.shape[1:]}, "
@@ -128,7 +128,24 @@ def load_dataset(
     train, test, validation = _in_memory(train), _in_memory(test), validation and _in_memory(validation)
     streamed = isinstance(train.images, Pictures) or not resident(train.images.nbytes)
     mean, std = statistics_of(seen)
+    if not np.isfinite(std).all():
+        raise InputError(f"{source_of(spec)}: its training images hold NaN or infinite numbers")
     return Dataset(train, test, classes, mean, std, digest, validation, _names(classes, names), streamed)
+
+
+def _checked(splits: Any, spec: Spec) -> Splits:
+    """The result of a dataset, which may be a function of the user's own."""
+    if not isinstance(splits, Splits):
+        raise InputError(
+            f"--dataset {spec.dataset}: must return nag_optax.train.rows.Splits; got {type(splits).__name__}"
+        )
+    for part, (images, labels) in {"train": splits.train, "test": splits.test}.items():
+        if np.ndim(images) != 4 or np.shape(labels) != (len(images),):
+            raise InputError(
+                f"--dataset {spec.dataset}: {part} must hold images of shape (N, height, width, channels) "
+                f"and N labels; got {np.shape(images)} and {np.shape(labels)}"
+            )
+    return splits
 
 
 def _in_memory(split: Split) -> Split:
