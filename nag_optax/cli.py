@@ -80,10 +80,17 @@ def _execute(options: Any, arguments: list[str], interrupts: list[int]) -> None:
     _keep_programs()
     if arguments[0] in _FOLDERS and options.resume:
         from nag_optax.train.command_line import parse_over
+        from nag_optax.train.errors import InputError
         from nag_optax.train.folder import stored_options
 
         # So `--resume --run-dir DIR` is enough, and an option that contradicts the folder is found out.
-        options = parse_over(stored_options(options, _imported(_FOLDERS[arguments[0]])), arguments)
+        folder = _imported(_FOLDERS[arguments[0]])
+        stored = stored_options(options, folder)
+        options = parse_over(stored, arguments)
+        try:
+            folder.resolve(options)
+        except InputError as error:  # It may name an option that nobody typed.
+            raise InputError(f"{error}; --resume takes all other options from {stored.run_dir}") from None
     if arguments[0] == "train":
         from nag_optax.train.spec import resolve
 

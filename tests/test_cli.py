@@ -20,6 +20,7 @@ from nag_optax.train.command_line import parse, parse_over
 from nag_optax.train.options import EvaluateOptions, Options, PredictOptions
 from nag_optax.train.registry import OPTIMIZERS, RECIPES
 from nag_optax.train.runner import train
+from nag_optax.train.spec import resolve
 
 
 def command(*arguments: object) -> list[str]:
@@ -115,6 +116,14 @@ def test_what_is_given_is_read_by_the_hint_of_its_option():
     assert parsed("predict run a.png b --output c") == PredictOptions(
         Path("run"), (Path("a.png"), Path("b")), Path("c")
     )
+
+
+def test_an_option_that_contradicts_a_stored_one_says_where_that_stands(tmp_path, capsys):
+    (tmp_path / "config.json").write_text(resolve(Options(optimizer="muon", run_dir=tmp_path)).to_json())
+    assert run(["train", "--resume", "--run-dir", str(tmp_path), "--optimizer", "adam"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("nag-optax: --momentum 0.95: --optimizer adam has none; it goes with")
+    assert error.endswith(f"; --resume takes all other options from {tmp_path}\n")
 
 
 def test_options_that_are_given_go_over_those_that_are_stored():
