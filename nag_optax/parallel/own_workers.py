@@ -76,6 +76,8 @@ def _started(serving: Serving, token: Path) -> Any:
     """The module of Ray, which has started, or has joined the cluster of `--ray-address`."""
     # Ray reads these when it is imported.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Else some releases hide GPUs from workers that ask for none, and warn of it.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if serving.ray_address is None:  # A cluster has a token of its own, or none.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token.resolve()))
