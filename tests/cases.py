@@ -276,7 +276,7 @@ CASES = (
         momentum=_rising_momentum,
     ),
     # Its rule sees the step.
-    _case("nag-wavering", wavering_nag, _RESTART, learning_rate=0.05, momentum=0.9),
+    _case("nag-wavering", wavering_nag, _RESTART | _EXHAUSTIVE, learning_rate=0.05, momentum=0.9),
     _case(
         "nag-gradients", nag_optax.nag, _EXHAUSTIVE, learning_rate=0.05, momentum=0.9, accumulate="gradients"
     ),

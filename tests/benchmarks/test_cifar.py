@@ -22,6 +22,7 @@ from nag_optax.train.spec import resolve
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
+@pytest.mark.exhaustive
 def test_each_epoch_is_examined_at_both_iterates_and_a_second_call_goes_on(
     tmp_path: Path, monkeypatch, capsys
 ):

@@ -94,6 +94,7 @@ def test_false_claims_are_told_from_true_ones(x64: None):
     assert outcome(exact, "float64", solution * np.nan, True) == "NaN"
 
 
+@pytest.mark.exhaustive
 def test_the_result_says_how_often_it_was_timed(tmp_path, monkeypatch, capsys, x64: None):
     outcome = {"precision": "float64", "smoothness": 1.0, "solver": "ours", "outcome": "NaN", "iterations": 1}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)  # jaxopt is not needed here

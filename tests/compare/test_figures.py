@@ -102,6 +102,7 @@ def test_paths_of_a_problem(drawn, tmp_path):
     assert steps == ring == ([0.1], [2.0]) and lost_mark[0] == [0.4]
 
 
+@pytest.mark.exhaustive
 def test_the_panels_of_the_paths_hold_all_of_them_and_the_gap_no_empty_decades(saved, tmp_path):
     far = [[0.0, 0.0], [-15.9, -17.2], [0.5, -4.0]]
     trial = {"learning_rate": 0.1, "diverged": False, "gap": [4.0, 8.0, 4e-3], "path": far}

@@ -14,6 +14,7 @@ from nag_optax.train.loop import Loop
 from nag_optax.train.measure import Metrics
 from nag_optax.train.options import Options
 from nag_optax.train.spec import resolve
+from tests.helpers import exhaustive
 
 
 def make_runner(**fields) -> LaneRunner:
@@ -38,7 +39,7 @@ def nag_lanes(mlp) -> list:
 
 
 # A maximum of the cnn's pooling flips now and then by rounding, and the next steps enlarge that.
-@pytest.mark.parametrize(("model", "accuracy"), [("mlp", 0.0), ("cnn", 0.01)])
+@pytest.mark.parametrize(("model", "accuracy"), [("mlp", 0.0), exhaustive("cnn", 0.01)])
 def test_a_lane_is_the_run_of_the_trainer(model, accuracy, mlp, nag_lanes):
     """Initialisation, batches, dropout, schedule, warm-up and the iterate evaluated."""
     if model == "mlp":

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nag_optax.train.augment import augmentation_key, crop_flip, mixed, mixing_share, resized_crop
+from tests.helpers import exhaustive
 
 KEY = jax.random.key(0)
 
@@ -30,7 +31,7 @@ def test_crop_flip_moves_by_an_eighth_at_most_over_a_reflected_border_and_mirror
     assert np.abs(np.array(counts) - mean).max() < 4.5 * np.sqrt(mean)  # A Poisson count, 4.5 deviations.
 
 
-@pytest.mark.parametrize(("height", "width", "least"), [(24, 32, 0.25), (24, 65, 0.08)])
+@pytest.mark.parametrize(("height", "width", "least"), [(24, 65, 0.08), exhaustive(24, 32, 0.25)])
 def test_resized_crop_samples_a_rectangle_of_the_drawn_area_and_ratio(height, width, least):
     """An image of its own coordinates shows where each pixel was taken from."""
     coordinates = np.indices((height, width)).transpose(1, 2, 0).astype(np.uint8)

@@ -48,6 +48,7 @@ def run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
+@pytest.mark.exhaustive
 def test_two_processes_give_the_numbers_of_one(run_of_two, finished_run):
     """To the rounding of sums of 64 in another order, which 69 steps magnify less than a hundredfold."""
     tolerance = 100 * 64 * 2.0**-24
@@ -74,6 +75,7 @@ def test_two_processes_that_stream_give_the_numbers_of_one(tmp_path):
             assert two[name] == pytest.approx(one[name], rel=12 * 4 * 2.0**-24)
 
 
+@pytest.mark.exhaustive
 def test_one_process_goes_on_with_what_two_began(run_of_two, tmp_path, capsys):
     shutil.copytree(run_of_two, tmp_path / "run")
     assert run(["train", "--resume", "--num-epochs", "4", "--run-dir", str(tmp_path / "run")]) == 0

@@ -52,6 +52,7 @@ def test_other_classes_take_a_new_head(finished_run):
     assert "with a new head, for other classes" in lines[0]
 
 
+@pytest.mark.exhaustive
 def test_as_many_other_classes_take_a_new_head_too(tmp_path, console):
     train(dataclasses.replace(SMALL, classes="0-4", num_epochs=1, run_dir=tmp_path / "low"), console)
     for classes, same in (("5-9", False), ("4,0-3", True)):

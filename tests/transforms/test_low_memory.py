@@ -247,15 +247,15 @@ def test_the_iterate_is_the_unpacked_state_s():
 @pytest.mark.parametrize(
     ("axis", "spec", "shape"),
     [
-        # Each pair of them once; the exhaustive run has each triple.
+        # Each value once; the exhaustive run has each triple.
         (AxisType.Auto, ("d", None), (64, 512)),
-        (AxisType.Auto, (None, "d"), (128, 96)),
-        (AxisType.Explicit, ("d", None), (128, 96)),
-        (AxisType.Explicit, (None, "d"), (64, 512)),
+        (AxisType.Explicit, (None, "d"), (128, 96)),
+        exhaustive(AxisType.Auto, (None, "d"), (128, 96)),
+        exhaustive(AxisType.Explicit, ("d", None), (128, 96)),
+        exhaustive(AxisType.Explicit, (None, "d"), (64, 512)),
         exhaustive(AxisType.Auto, ("d", None), (128, 96)),
         exhaustive(AxisType.Auto, (None, "d"), (64, 512)),
         exhaustive(AxisType.Explicit, ("d", None), (64, 512)),
-        exhaustive(AxisType.Explicit, (None, "d"), (128, 96)),
     ],
     ids=str,
 )
