@@ -2,7 +2,7 @@
 
 A lane is the run that `nag-optax train` makes of the same seed: the same initialisation, batches and
 dropout. Its learning rate is a traced number, so one program serves the whole grid. Lanes share
-nothing but the images. One that diverges leaves the others as they are.
+nothing but the images. A lane that diverges does not change the others.
 """
 
 import dataclasses

@@ -112,7 +112,7 @@ def layout(tree: Any, wire: Wire) -> list[Array]:
 
 
 def plain(tree: Any) -> list[Array]:
-    """The arrays of a tree, each as it is."""
+    """The arrays of a tree in their own dtypes."""
     return [Array(tuple(leaf.shape), leaf.dtype) for leaf in jax.tree.leaves(tree)]
 
 

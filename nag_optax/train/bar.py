@@ -21,7 +21,7 @@ from nag_optax.train.signals import collected_signals, interrupted
 
 
 def say(console: Console, line: str) -> None:
-    """Prints one line as it is."""
+    """Prints one line without wrapping, colours or markup."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -176,7 +176,7 @@ class RunFolder(Folder):
 
 
 class Follower(RunFolder):
-    """The folder as the other processes of a run see it. They read it, and leave it as it is."""
+    """The folder as the other processes of a run see it. They only read it."""
 
     def check(self) -> None:
         pass

@@ -4,7 +4,7 @@ from collections.abc import Container, Sequence
 
 
 def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], text: Container[int] = (0,)) -> str:
-    """The table, padded to read well as it is. Columns of text stand left, numbers right."""
+    """The table, padded so that its source reads well. Text is aligned left, numbers right."""
     widths = [max(3, *(len(row[i]) for row in (head, *body))) for i in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ Layers = tuple[HiddenLayer, ...]
 def units_prox(layers: Layers, strength: float) -> Any:
     """The prox of strength·Σ‖unit‖₂ over the hidden units of a model's parameters.
 
-    A layer with a masked parameter, which is frozen, is left as it is.
+    A layer with a masked parameter is frozen, and the prox does not change it.
     """
 
     def prox(params: dict[str, Any], step_size: jax.typing.ArrayLike) -> dict[str, Any]:

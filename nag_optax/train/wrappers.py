@@ -71,7 +71,7 @@ class AverageState(NamedTuple):
     average: Any
 
     def eval_params(self, params: Any, *, learning_rate: jax.typing.ArrayLike | None = None) -> Any:
-        """The average, in place of what the inner optimizer would evaluate."""
+        """The average, in place of the inner optimizer's iterate."""
         del learning_rate
         return jax.tree.map(lambda a, p: a.astype(p.dtype), self.average, params)
 

@@ -1,4 +1,4 @@
-"""The comparison on pictures: what is run, what is kept, and how the tables count."""
+"""The comparison on pictures: its runs, its file, and the numbers in its tables."""
 
 import json
 from pathlib import Path

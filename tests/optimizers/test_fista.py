@@ -384,6 +384,14 @@ def test_eval_params_before_the_first_step_and_through_wrappers():
         eval_params(state, {"a": jnp.ones(3)})
 
 
+def test_an_objective_that_is_a_number_of_python():
+    """As one that depends on nothing may be."""
+    params, flat, optimizer = jnp.ones(2), jnp.zeros(2), nag_optax.fista()
+    state = optimizer.init(params)
+    step, _ = optimizer.update(flat, state, params, value=1.0, grad=flat, value_fn=lambda _: 1.0)
+    np.testing.assert_array_equal(step, flat)
+
+
 @pytest.mark.parametrize("missing", ["value", "grad", "value_fn"])
 def test_missing_arguments_are_named(missing: str):
     optimizer, params = fista(), jnp.ones(2)
