@@ -194,6 +194,7 @@ class Server:
                 sock.settimeout(self._timeout)
                 if worker.refused_in_a_row >= REFUSALS:
                     why = f"its last {REFUSALS} updates were not finite"
+                    self._left(worker)  # First, so that nobody counts a worker that knows it was dropped.
                     wire.send(sock, {"kind": "dropped", "why": why})
                     self._say(f"dropped worker {worker.number} ({worker.name}): {why}")
                     return
