@@ -43,6 +43,9 @@ def gradients(convolve, strides, padding):
         ((1, 1), (2, 2), (8, 7)),
         ((7, 7), (2, 2), (10, 9)),
         ((3, 5), (3, 2), (9, 8)),
+        ((3, 3), (1, 1), (2, 2)),
+        ((3, 3), (2, 2), (2, 1)),
+        ((5, 3), (1, 1), (4, 9)),
     ],
 )
 def test_convolution_and_its_gradients_are_those_of_lax(shape, strides, size, parts):
@@ -74,6 +77,14 @@ def test_no_gradient_of_a_layer_lacks_a_fast_kernel(size):
     assert has_zeros_between(layer) == (jax.default_backend() != "cpu")
     layer.conv_general_dilated = lax.conv_general_dilated
     assert has_zeros_between(layer)
+
+
+@pytest.mark.parametrize(("size", "slow"), [(2, False), (3, True)])
+def test_an_image_smaller_than_the_kernel_needs_no_convolution(size, slow):
+    """XLA for CPU takes 100 times as long for one."""
+    step = jax.jit(gradients(conv_general_dilated, (1, 1), "SAME"))
+    text = step.lower(jnp.ones((8, size, size, 2)), jnp.ones((3, 3, 2, 4))).compile().as_text()
+    assert (" convolution(" in str(text)) == slow
 
 
 def test_parts_fit_the_cache_and_are_equal():
