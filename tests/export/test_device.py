@@ -52,13 +52,13 @@ def test_200_steps_without_jax_reach_its_loss(
     state, losses = of_jax(folder, data, 200)
     found, steps = device.read_state(folder / "trained.npz", device.read_manifest(folder)["state"])
     assert steps == 200
-    # Each step rounds the numbers of the state anew.
+    # Each step rounds the parameters anew. The momentum follows: a gradient that nearly vanishes is a
+    # difference of numbers that round as they do. Counters are exact.
     rounding = 200 * 2.0**-23
-    for here, there in zip(found, state, strict=True):
-        wide = np.asarray(there).astype(float)
-        np.testing.assert_allclose(
-            here.astype(float), wide, rtol=0, atol=rounding * np.abs(wide).max(initial=0)
-        )
+    largest = max(np.abs(leaf).max() for leaf in state if np.issubdtype(leaf.dtype, np.floating))
+    for here, there in zip(found, map(np.asarray, state), strict=True):
+        tolerance = rounding * largest if np.issubdtype(there.dtype, np.floating) else 0
+        np.testing.assert_allclose(here, there, rtol=0, atol=tolerance)
     (shown,) = re.findall(r"^step 200: loss ([\d.]+), accuracy 1\.0+$", output, re.M)
     assert abs(float(shown) - losses[-1]) <= 5e-7 + rounding  # Six digits are shown.
     # If there were nothing to learn, this would be no test.
