@@ -27,9 +27,9 @@ def say(console: Console, line: str) -> None:
 
 @contextmanager
 def busy(console: Console, what: str) -> Iterator[None]:
-    """Shows a spinner with these words in a terminal, once the work takes two seconds."""
+    """Shows a spinner with these words in a terminal, once the work takes half a second."""
     status = console.status(what)
-    later = threading.Timer(2, status.start)
+    later = threading.Timer(0.5, status.start)
     if console.is_terminal:
         later.start()
     try:

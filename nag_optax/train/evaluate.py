@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from nag_optax.train.bar import say
+from nag_optax.train.bar import busy, say
 from nag_optax.train.data import load_dataset, source_of
 from nag_optax.train.devices import find_devices
 from nag_optax.train.options import EvaluateOptions
@@ -21,7 +21,8 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> dict[s
     console = console or Console()
     with collected_signals() as interrupts:
         devices = find_devices(options.device, 1)
-        spec, facts, loop, state = stored_run(options.run_dir, devices, partial(say, console))
+        with busy(console, "reading the model"):
+            spec, facts, loop, state = stored_run(options.run_dir, devices, partial(say, console))
         if options.data_dir is not None and spec.data_dir is not None:
             spec = dataclasses.replace(spec, data_dir=options.data_dir)
         dataset = load_dataset(spec, facts, console, devices[0])
@@ -41,7 +42,8 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> dict[s
         for name, split in (("train", dataset.train), *held_out, ("test", dataset.test)):
             if not len(split.labels):  # A run with --train-only may have no test split.
                 continue
-            metrics = loop.evaluate(state, split, look)
+            with busy(console, f"evaluating {name} images"):
+                metrics = loop.evaluate(state, split, look)
             results[f"{name}_accuracy"], results[f"{name}_loss"] = metrics.accuracy, metrics.loss
             table.add_row(name, f"{metrics.accuracy:.2%}", shown(metrics.loss), str(len(split.labels)))
         console.print(table)

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from nag_optax.train.bar import watched
+from nag_optax.train.bar import busy, say, watched
 from nag_optax.train.data.arrays import as_float32, read_numpy
 from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
 from nag_optax.train.errors import InputError, reason
@@ -30,7 +31,8 @@ def predict(options: PredictOptions) -> None:
         files = [file for path in options.paths for file in _files(path)]
         if not files:
             raise InputError("PATH is missing: name pictures, folders of them, or .npy files")
-        trained = load(options.run_dir, device=options.device, say=console.print)
+        with busy(console, "reading the model"):
+            trained = load(options.run_dir, device=options.device, say=partial(say, console))
         watched_files = watched(console, files, len(files), "classifying files")
         with _opened(options.output) as stream:
             rows = csv.writer(stream, lineterminator="\n")

@@ -101,7 +101,7 @@ def test_a_spinner_says_what_takes_long_in_a_terminal(monkeypatch):
             while "making the model" not in output(console) and time.monotonic() < until:
                 time.sleep(0.01)
         assert ("making the model" in output(console)) == said
-    assert set(started) == {2}
+    assert set(started) == {0.5}
 
 
 def test_a_bar_is_shown_once_it_takes_two_seconds(monkeypatch):

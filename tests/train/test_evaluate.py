@@ -5,14 +5,17 @@ import json
 import os
 import shutil
 import signal
+from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from nag_optax.train.data.idx import read_idx_pair
 from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.evaluate import evaluate
 from nag_optax.train.loop import Loop
-from nag_optax.train.options import EvaluateOptions, Options
+from nag_optax.train.options import EvaluateOptions, Options, PredictOptions
+from nag_optax.train.predict import predict
 from nag_optax.train.runner import train
 from tests.train.conftest import output, write_idx
 
@@ -23,6 +26,24 @@ def test_the_accuracy_is_that_of_the_run(finished_run, console):
     for key in ("train_accuracy", "test_accuracy", "train_loss", "test_loss"):
         assert results[key] == summary[key]
     assert f"{summary['test_accuracy']:.2%}" in output(console) and "epoch 3 of 3" in output(console)
+
+
+def test_spinners_say_what_takes_long(finished_run, tmp_path, console, monkeypatch):
+    said = []
+
+    @contextmanager
+    def busy(_, what):
+        said.append(what)
+        yield
+
+    for module in ("evaluate", "predict"):
+        monkeypatch.setattr(f"nag_optax.train.{module}.busy", busy)
+    evaluate(EvaluateOptions(finished_run), console)
+    assert said == ["reading the model", "evaluating train images", "evaluating test images"]
+    said.clear()
+    np.save(tmp_path / "images.npy", np.zeros((1, 8, 8)))
+    predict(PredictOptions(finished_run, (tmp_path / "images.npy",), tmp_path / "classes.csv"))
+    assert said == ["reading the model"]
 
 
 def test_a_run_that_never_had_test_files_is_evaluated_on_its_training_images(idx_folder, tmp_path, console):
