@@ -3,7 +3,7 @@
 import csv
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from nag_optax.train.bar import busy, say, watched
 from nag_optax.train.data.arrays import as_float32, read_numpy
+from nag_optax.train.data.folder import left_out
 from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
 from nag_optax.train.errors import InputError, reason
 from nag_optax.train.options import PredictOptions
@@ -28,7 +29,7 @@ def predict(options: PredictOptions) -> None:
     """Writes a CSV with a line for each image: its name, its class and the probability of each class."""
     console = Console(stderr=True)  # The CSV has standard output to itself.
     with collected_signals():
-        files = [file for path in options.paths for file in _files(path)]
+        files = [file for path in options.paths for file in _files(path, partial(say, console))]
         if not files:
             raise InputError("PATH is missing: name pictures, folders of them, or .npy files")
         with busy(console, "reading the model"):
@@ -45,13 +46,16 @@ def predict(options: PredictOptions) -> None:
                     rows.writerow([name, trained.class_names[row.argmax()], *(f"{p:.6g}" for p in row)])
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, tell: Callable[[str], None]) -> list[Path]:
     """The file, or the pictures below the folder, in the order of their names."""
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    files = sorted(file for file in path.rglob("[!.]*") if file.is_file())
+    found = [file for file in files if file.suffix.lower() in SUFFIXES]
     if not found:
         raise InputError(f"{path}: holds no pictures; they end in {', '.join(SUFFIXES)}")
+    if others := [file for file in files if file.suffix.lower() not in SUFFIXES]:
+        tell(left_out(others))
     return found
 
 

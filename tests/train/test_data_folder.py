@@ -230,7 +230,11 @@ def test_other_files_are_passed_over_and_links_followed(pictures, tmp_path):
         for folder in (pictures, pictures / "train", pictures / "train" / "cat"):
             (folder / name).write_text("hello")
     (pictures / "train" / ".cache").mkdir()
-    assert load_dataset(spec_of(pictures)).digest == digest
+    console = Console(file=io.StringIO(), width=80)
+    assert load_dataset(spec_of(pictures), console=console).digest == digest
+    first = pictures / "train" / "cat" / "Thumbs.db"
+    endings = "pictures end in .jpg, .jpeg, .png, .webp, .bmp"
+    assert output(console) == f"2 files are left out, {first} first; {endings}\n"
     (pictures / "train" / "cat").rename(tmp_path / "cats")
     (pictures / "train" / "cat").symlink_to(tmp_path / "cats")
     (tmp_path / "cats" / "0.png").rename(tmp_path / "elsewhere.png")

@@ -134,6 +134,16 @@ def test_what_cannot_be_predicted_is_refused(finished_run, tmp_path, name, conte
     assert output.read_text() == "of before" and not list(tmp_path.glob(".*"))
 
 
+def test_files_of_a_folder_that_are_no_pictures_are_counted(finished_run, tmp_path, capsys):
+    for name in ("a.png", "b.heic", "deep/c.gif", "deep/._d.png"):
+        (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / "new" / name, format="PNG")
+    predict(PredictOptions(finished_run, (tmp_path / "new",)))
+    out, said = capsys.readouterr()
+    assert [line.partition(",")[0] for line in out.splitlines()] == ["name", f"{tmp_path}/new/a.png"]
+    assert said.startswith(f"2 files are left out, {tmp_path}/new/b.heic first; pictures end in .jpg, .jpeg,")
+
+
 def test_nothing_is_printed_before_the_first_result(finished_run, tmp_path, capsys):
     (tmp_path / "bad.png").write_bytes(b"words")
     with pytest.raises(InputError, match="bad.png"):

@@ -1,7 +1,7 @@
 """A folder of pictures: train/<class>/* and test or val, or <class>/* alone."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -33,11 +33,12 @@ def load(request: Request) -> Splits:
     test_part = _test_part(root)
     if test_part is not None and not below:
         raise InputError(f"--data-dir {root}: holds {test_part}, but no train/CLASS/pictures")
-    train, test = list(_files(root, below)), []
+    others: list[str] = []
+    train, test = list(_files(root, below, others)), []
     among = request.among([file.name for file in train], [file.size for file in train])
     train = [file for file, yes in zip(train, among, strict=True) if yes]
     if test_part is not None:
-        test = list(_files(root, test_part))
+        test = list(_files(root, test_part, others))
         differ = {file.folder for file in train} ^ {file.folder for file in test}
         if differ and request.labels is None:
             raise InputError(
@@ -48,6 +49,8 @@ def load(request: Request) -> Splits:
         held_out = [in_test_part(file.name[len(below) :].lstrip("/")) for file in train]
         test = [file for file, out in zip(train, held_out, strict=True) if out]
         train = [file for file, out in zip(train, held_out, strict=True) if not out]
+    if others:
+        request.say(left_out(others))
     files = train + test
     numbers = dict(request.labels or {})
     for name in sorted({file.folder for file in files}):
@@ -78,8 +81,14 @@ def _test_part(root: Path) -> str | None:
     return next((name for name in ("test", "val") if (root / name).is_dir()), None)
 
 
-def _files(root: Path, below: str) -> Iterator[_File]:
-    """The pictures of each class in the order of their names."""
+def left_out(others: Sequence[str | Path]) -> str:
+    """A line on the files whose extensions are not read."""
+    files = "1 file is" if len(others) == 1 else f"{len(others):,} files are"
+    return f"{files} left out, {others[0]} first; pictures end in {', '.join(SUFFIXES)}"
+
+
+def _files(root: Path, below: str, others: list[str]) -> Iterator[_File]:
+    """The pictures of each class in the order of their names. The paths of other files go to `others`."""
     folder = root / below
     classes = []
     for entry in _entries(folder):
@@ -100,6 +109,8 @@ def _files(root: Path, below: str) -> Iterator[_File]:
                 )
             if _is_picture(entry):
                 pictures.append(entry)
+            else:
+                others.append(entry.path)
         if not pictures:
             raise InputError(
                 f"{place.path}: holds no pictures ({', '.join(SUFFIXES)}); add some, or remove it"
