@@ -227,11 +227,17 @@ def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_checkpoint(
 
 def test_a_dry_run_says_what_will_be_trained_and_writes_nothing(tmp_path, capsys, standard_promotion):
     run_dir = tmp_path / "run"
-    assert run(["train", "--model", "mlp", "--num-epochs", "2", "--dry-run", "--run-dir", str(run_dir)]) == 0
-    # 64 * 128 + 128 + 128 * 10 + 10 parameters; 1437 images make 45 batches of 32.
-    assert capsys.readouterr().out == (
-        "digits · mlp · nag\n9,610 parameters on 1 cpu device, learning rate 0.1, 90 steps\n"
-    )
+    run_of = ["train", "--model", "mlp", "--num-epochs", "2", "--dry-run", "--run-dir", str(run_dir)]
+    # 64 * 128 + 128 + 128 * 10 + 10 parameters; 1437 images make 45 batches of 32, and 1293 make 41.
+    for validation, counts, steps in (
+        ("0", "1,437 training and 360 test", 90),
+        ("0.1", "1,293 training, 144 validation and 360 test", 82),
+    ):
+        assert run([*run_of, "--validation", validation]) == 0
+        assert capsys.readouterr().out == (
+            f"digits · mlp · nag\n{counts} images of 10 classes\n"
+            f"9,610 parameters on 1 cpu device, learning rate 0.1, {steps} steps of 32 images\n"
+        )
     assert not run_dir.exists()
 
 

@@ -74,8 +74,9 @@ def train(
         where = f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}"
         if spec.coordinator is not None:
             where += f" in {jax.process_count()} processes"
+        say(console, dataset.sizes)
         rate = f"learning rate {spec.learning_rate:g}"
-        say(console, f"{loop.num_parameters:,} parameters on {where}, {rate}, {steps:,} steps")
+        say(console, f"{loop.num_parameters:,} parameters on {where}, {rate}, {steps:,} steps of {spec.batch_size} images")
         if dataset.streamed:
             by = f", decoded in {loop.num_workers} processes" * bool(loop.num_workers)
             say(console, f"{len(dataset.train.labels):,} images are streamed{by}")

@@ -65,6 +65,13 @@ class Dataset(NamedTuple):
         return height, width, channels
 
     @property
+    def sizes(self) -> str:
+        """How many images and classes there are, in words."""
+        splits = {"training": self.train, "validation": self.validation, "test": self.test}
+        counts = [f"{len(split.labels):,} {name}" for name, split in splits.items() if split is not None]
+        return f"{', '.join(counts[:-1])} and {counts[-1]} images of {self.num_classes} classes"
+
+    @property
     def statistics(self) -> Statistics:
         return Statistics(self.mean, self.std)
 
