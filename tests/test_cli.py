@@ -319,8 +319,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
         text=True,
     )
     assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(4)]
-    assert lines[0] == "digits · mlp · nag\n" and lines[2] == "compiling\n" and lines[3].startswith("epoch")
+    lines = [process.stdout.readline() for _ in range(5)]
+    assert lines[0] == "digits · mlp · nag\n" and lines[3] == "compiling\n" and lines[4].startswith("epoch")
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130

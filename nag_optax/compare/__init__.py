@@ -44,9 +44,12 @@ def compare(options: "CompareOptions", console: "Console | None" = None) -> dict
     from nag_optax.compare.on_problem import OnProblem
     from nag_optax.compare.spec import DataSpec, resolve
     from nag_optax.train.devices import find_devices
+    from nag_optax.train.folder import as_begun
     from nag_optax.train.signals import collected_signals
 
     with collected_signals() as interrupts:
+        if options.problem is None:
+            options = as_begun(options, ComparisonFolder)
         spec = resolve(options)
         device = find_devices(spec.device, 1)[0]
         folder = ComparisonFolder(spec)

@@ -4,8 +4,10 @@ A part of the training images, held out from the search, chooses the learning ra
 that rate it trains on all of them, and those runs alone see the test split.
 """
 
+import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
 from nag_optax.compare.search import Contender, Trial, contender_of, decade_rung
 from nag_optax.compare.spec import DataSpec
 from nag_optax.compare.table import counted
+from nag_optax.train.bar import say
 from nag_optax.train.data import Dataset, load_dataset, source_of, split_off, statistics_of
 from nag_optax.train.registry import default_learning_rate
+from nag_optax.train.spec import fit_batch
 
 PARTS = 6
 """The search holds out one image of so many."""
@@ -50,7 +54,11 @@ class OnData(Comparison[DataSpec]):
         self.runs_a_rate = self.runs_at_best = len(self.seeds)
         dataset = load_dataset(spec.train)
         self.data, self.source, self.target = dataset.digest, source_of(spec.train), spec.target
-        self._searcher = LaneRunner(spec.train, hold_out(dataset), self.device, curves=False)
+        searched = hold_out(dataset)
+        train = fit_batch(spec.train, len(searched.train.labels), partial(say, self.console))
+        spec = dataclasses.replace(spec, train=train, batch_size=train.batch_size)
+        self.folder.spec = self.spec = spec
+        self._searcher = LaneRunner(spec.train, searched, self.device, curves=False)
         self.runner = LaneRunner(spec.train, dataset, self.device)
         self.steps = self.runner.steps
         self.title = (

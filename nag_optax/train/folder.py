@@ -45,16 +45,17 @@ class Folder:
 
     def __init__(self, spec: Any):
         self.path: Path = spec.run_dir
-        self._spec = spec
+        self.spec = spec
+        """The spec to keep."""
 
     def check(self) -> None:
         """Refuses to mix two runs, to overwrite one unless asked to, and to use a folder of other files."""
-        if self._spec.overwrite and self._spec.resume:
+        if self.spec.overwrite and self.spec.resume:
             raise InputError("--overwrite: goes without --resume; name one of the two")
         with self.writing():
             holds_config = (self.path / CONFIG).exists()
             empty = not self.path.exists() or all(p.name in _UNUSED for p in self.path.iterdir())
-        if self._spec.resume:
+        if self.spec.resume:
             self._check_same(holds_config)
         elif not empty:
             try:
@@ -64,7 +65,7 @@ class Folder:
                 raise InputError(
                     f"--run-dir {self.path}: is not empty; {what}; name another folder"
                 ) from None
-            if not self._spec.overwrite:
+            if not self.spec.overwrite:
                 raise InputError(
                     f"--run-dir {self.path}: is not empty; --resume continues its {self.kind}, --overwrite "
                     "replaces it, or name another folder"
@@ -83,15 +84,15 @@ class Folder:
             if not _locked(lock):
                 raise InputError(f"--run-dir {self.path}: another process is at work there; wait for it")
             self.check()  # Again: another run may have come and gone since.
-            if self._spec.overwrite:
+            if self.spec.overwrite:
                 self._clear()
-            if not self._spec.resume:
+            if not self.spec.resume:
                 self.write_config()
             yield
             (self.path / _LOCK).unlink(missing_ok=True)
 
     def write_config(self) -> None:
-        self.write(CONFIG, self._spec.to_json())
+        self.write(CONFIG, self.spec.to_json())
 
     def write(self, name: str, text: str) -> None:
         """Writes the file completely or not at all, whenever the process is killed."""
@@ -110,7 +111,7 @@ class Folder:
     def _check_same(self, holds_config: bool) -> None:
         if not holds_config:
             raise InputError(f"--run-dir {self.path}: holds no {self.kind}; start one without --resume")
-        if differences := self.load(self.path / CONFIG).differences(self._spec):
+        if differences := self.load(self.path / CONFIG).differences(self.spec):
             raise InputError(
                 f"--run-dir {self.path}: holds a {self.kind} with another configuration: "
                 f"{'; '.join(differences)}; name another folder"
@@ -201,6 +202,14 @@ def stored_options(options: _Options, kind: type[Folder] = RunFolder) -> _Option
         raise InputError(f"--run-dir {error}") from None
     # What a spec lacks belongs to comparisons of the other kind.
     return type(options)(**{f.name: getattr(stored, f.name, f.default) for f in dataclasses.fields(options)})
+
+
+def as_begun(options: _Options, kind: type[Folder] = RunFolder) -> _Options:
+    """The options with the batch size of what they resume, which may be less than the default."""
+    if options.resume and options.batch_size is None:
+        with suppress(InputError):  # Folder.check will say so.
+            return dataclasses.replace(options, batch_size=stored_options(options, kind).batch_size)
+    return options
 
 
 def _locked(file: IO[str]) -> bool:

@@ -18,7 +18,7 @@ from nag_optax.train.bar import busy, say
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.data import Dataset, load_dataset, source_of
 from nag_optax.train.errors import Diverged, InputError, StreamError
-from nag_optax.train.folder import CHECKPOINTS, METRICS, SUMMARY, Follower, RunFolder
+from nag_optax.train.folder import CHECKPOINTS, METRICS, SUMMARY, Follower, RunFolder, as_begun
 from nag_optax.train.follow import Arrivals, arrivals_of
 from nag_optax.train.loop import Loop
 from nag_optax.train.measure import Metrics
@@ -27,7 +27,7 @@ from nag_optax.train.processes import check_alike, devices_of_all, joined, large
 from nag_optax.train.progress import RunProgress, summary_table
 from nag_optax.train.rows import Split
 from nag_optax.train.signals import collected_signals, interrupted
-from nag_optax.train.spec import Spec, resolve
+from nag_optax.train.spec import Spec, fit_batch, resolve
 from nag_optax.train.step import TrainState
 from nag_optax.train.tensorboard import check_installed, event_file
 from nag_optax.train.transfer import Weights, check_same_data, facts_of, standardised_as, starting_weights
@@ -43,7 +43,7 @@ def train(
     """
     started = time.perf_counter()
     console = console or Console()
-    with collected_signals() as interrupts, joined(spec := resolve(options)):
+    with collected_signals() as interrupts, joined(spec := resolve(as_begun(options))):
         with busy(console, "looking for devices"):
             devices = devices_of_all(spec.device, spec.num_devices)
         if spec.tensorboard:
@@ -59,6 +59,8 @@ def train(
         facts = Checkpoints(folder.path / CHECKPOINTS).data_facts() if spec.resume else None
         if facts is not None:
             check_same_data(dataset, facts, source_of(spec))
+        count = len(dataset.train.labels)
+        folder.spec = spec = fit_batch(spec, count, partial(say, console), jax.process_count())
         with busy(console, "making the model"):
             loop = make_loop(spec, dataset, devices)
         weights = None
@@ -76,7 +78,8 @@ def train(
             where += f" in {jax.process_count()} processes"
         say(console, dataset.sizes)
         rate = f"learning rate {spec.learning_rate:g}"
-        say(console, f"{loop.num_parameters:,} parameters on {where}, {rate}, {steps:,} steps of {spec.batch_size} images")
+        how_long = f"{steps:,} step{'s' * (steps > 1)} of {spec.batch_size} images"
+        say(console, f"{loop.num_parameters:,} parameters on {where}, {rate}, {how_long}")
         if dataset.streamed:
             by = f", decoded in {loop.num_workers} processes" * bool(loop.num_workers)
             say(console, f"{len(dataset.train.labels):,} images are streamed{by}")

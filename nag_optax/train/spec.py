@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ class Spec(Stored, Options):
     num_epochs: int = field()
     batch_size: int = field()
     run_dir: Path = field()
+    default_batch: bool = field(default=False, compare=False)
+    """Whether nobody named the batch size."""
 
     @property
     def optimizer_options(self) -> dict[str, Any]:
@@ -101,6 +103,7 @@ def resolve(options: Options) -> Spec:
         "init_from": None if options.init_from is None else Path(options.init_from).resolve(),
         "freeze": tuple(part.strip() for pattern in options.freeze for part in pattern.split(",")),
         "run_dir": Path(options.run_dir or f"runs/{dataset}-{model}-{optimizer}-{options.seed}"),
+        "default_batch": options.batch_size is None,
     }
     spec = Spec(**vars(options) | resolved)
     for complaint in _complaints(spec):
@@ -171,6 +174,20 @@ def _complaints(spec: Spec) -> Iterator[str]:
                 f"--data-dir {spec.data_dir}: --dataset {spec.dataset} is built in; "
                 f"--data-dir goes with --dataset {others}"
             )
+
+
+def fit_batch(spec: Spec, count: int, say: Callable[[str], None], num_processes: int = 1) -> Spec:
+    """The run with a batch of at most `count` images: the default gives way, and a user's own is refused."""
+    if spec.batch_size <= count:
+        return spec
+    parts = spec.num_devices * num_processes * spec.accumulate
+    if not spec.default_batch or count < parts:
+        raise InputError(
+            f"--batch-size {spec.batch_size}: must be at most {count}, the number of images to train on"
+        )
+    size = count // parts * parts
+    say(f"batches of {size} images instead of {spec.batch_size}: there are only {count} to train on")
+    return dataclasses.replace(spec, batch_size=size)
 
 
 def check_batch(spec: Spec, num_processes: int) -> None:

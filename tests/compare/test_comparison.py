@@ -18,6 +18,8 @@ from nag_optax.compare.on_data import OnData, first_reaching
 from nag_optax.compare.spec import CompareOptions
 from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.options import Options
+from nag_optax.train.registry import RECIPES
+from nag_optax.train.rows import Recipe
 from nag_optax.train.runner import train
 from tests.compare.conftest import SMALL
 
@@ -138,6 +140,18 @@ def test_an_interrupt_keeps_what_is_finished_and_resume_goes_on(tmp_path, monkey
     resumed = compare(dataclasses.replace(options, resume=True), silent())
     assert descents.count("gradient descent") == before
     assert resumed["optimizers"] == whole["optimizers"]
+
+
+def test_the_default_batch_fits_the_images_of_the_search(tmp_path, monkeypatch):
+    monkeypatch.setitem(RECIPES, ("digits", "mlp"), Recipe(1, 2000))
+    few = dataclasses.replace(SMALL, optimizers=("nag",), learning_rates=(0.03,), seeds=1, batch_size=None)
+    options, console = dataclasses.replace(few, run_dir=tmp_path / "comparison"), silent()
+    # A sixth of 1437 images is held out.
+    assert compare(options, console)["config"]["batch_size"] == 1437 - 239
+    assert isinstance(console.file, io.StringIO)
+    assert "batches of 1198 images instead of 2000" in console.file.getvalue()
+    again = compare(dataclasses.replace(options, resume=True), silent())
+    assert again["config"]["batch_size"] == 1198
 
 
 @pytest.mark.parametrize("damage", ['{"name": "sg', "\xff"])

@@ -152,14 +152,11 @@ def test_a_fault_of_a_file_is_said_in_one_line(idx_folder, fault):
     assert str(idx_folder) in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_a_missing_folder_and_too_large_a_batch_are_named(idx_folder):
+def test_a_missing_folder_is_named(idx_folder):
     with pytest.raises(InputError, match="nowhere: no such folder"):
         load_dataset(idx_spec(idx_folder / "nowhere"))
     with pytest.raises(InputError, match="t10k-labels-idx1-ubyte: is a file; name the folder that holds"):
         load_dataset(idx_spec(idx_folder / LABELS))
-    too_large = f"must be at most 64, .* of --data-dir {idx_folder}; say --batch-size 64 or less"
-    with pytest.raises(InputError, match=f"--batch-size 65: {too_large}"):
-        load_dataset(dataclasses.replace(idx_spec(idx_folder), batch_size=65))
 
 
 def test_a_gzipped_and_a_plain_copy_are_one_file(idx_folder):

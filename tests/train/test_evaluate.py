@@ -82,7 +82,7 @@ def test_other_data_are_taken_if_the_model_fits_them(idx_folder, tmp_path, conso
         model="mlp",
         data_dir=idx_folder,
         num_epochs=1,
-        batch_size=16,
+        batch_size=64,
         run_dir=tmp_path / "run",
     )
     train(options, console)

@@ -12,7 +12,7 @@ from nag_optax.compare.spec import resolve as resolve_comparison
 from nag_optax.train.errors import InputError
 from nag_optax.train.options import Options
 from nag_optax.train.registry import OPTIMIZERS, RECIPES
-from nag_optax.train.spec import Spec, load_spec, resolve
+from nag_optax.train.spec import Spec, fit_batch, load_spec, resolve
 
 
 @pytest.mark.parametrize(("dataset", "model"), RECIPES)
@@ -165,6 +165,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
 def test_a_bad_value_is_named_with_what_is_allowed(fields, message):
     with pytest.raises(InputError, match=message):
         resolve(Options(**fields))
+
+
+def test_the_default_batch_gives_way_to_few_images_and_a_batch_of_the_users_own_is_refused():
+    spec, said = resolve(Options(dataset="folder", data_dir=Path("x"), accumulate=2, num_devices=2)), []
+    assert fit_batch(spec, 128, said.append) == spec and not said
+    assert fit_batch(spec, 127, said.append).batch_size == 124
+    assert fit_batch(spec, 127, said.append, num_processes=16).batch_size == 64
+    assert said[0] == "batches of 124 images instead of 128: there are only 127 to train on"
+    for refused, count in ((spec, 3), (dataclasses.replace(spec, default_batch=False), 127)):
+        with pytest.raises(InputError, match=f"--batch-size 128: must be at most {count}, the number of im"):
+            fit_batch(refused, count, said.append)
 
 
 def test_config_json_gives_the_configuration_back(tmp_path):

@@ -124,11 +124,6 @@ def load_dataset(
     validation = None
     if spec.validation:
         train, validation = split_off(train, round(spec.validation * len(train.labels)))
-    if spec.batch_size > len(train.labels):
-        raise InputError(
-            f"--batch-size {spec.batch_size}: must be at most {len(train.labels)}, the number of training "
-            f"images of {source_of(spec)}; say --batch-size {len(train.labels)} or less"
-        )
     seen = train.images
     if isinstance(seen, Pictures):  # Whether they are decoded or not: the numbers are the same.
         seen = seen[sample(len(seen), _SAMPLED)].decoded(request.watch)
