@@ -91,7 +91,7 @@ def misfit(flags: Any, params: Any) -> str:
     for path in flagged:
         if not any(name[: len(path)] == path for name in named):
             return f"there is no parameter {jax.tree_util.keystr(path)}"
-    return "the updates have another tree"
+    return "the updates have a different tree"
 
 
 def _real_product(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -151,13 +151,13 @@ def _check_buffer(updates: optax.Updates, dtype: jnp.dtype | None, buffer: optax
     try:
         offsets = treedef.flatten_up_to(buffer)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"the updates have another tree than the parameters: {error}") from None
+        raise ValueError(f"the updates and the parameters have different trees: {error}") from None
     for (path, u), w in zip(leaves, offsets, strict=True):
         if u is None:
             continue
         name = path_name(path)
         if not jax.tree_util.all_leaves([w]):
-            raise ValueError(f"update {name} is an array where the parameters have none: {w}")
+            raise ValueError(f"update {name} is an array, but the parameters have {w} there")
         if jnp.shape(u) != jnp.shape(w):
             raise ValueError(
                 f"update {name} has shape {jnp.shape(u)}, but its parameter has shape {jnp.shape(w)}"

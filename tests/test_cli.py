@@ -45,12 +45,12 @@ def command(*arguments: object) -> list[str]:
         ("compare --optimizers nag lion", "--optimizers nag lion: must be different names of nag"),
         ("compare --learning-rates", "--learning-rates : must be auto, or different finite"),
         ("compare --learning-rates 0.1 -1", "--learning-rates 0.1 -1.0: must be auto, or different finite"),
-        ("compare --num-steps 9", "--num-steps 9: goes with --problem"),
+        ("compare --num-steps 9", "--num-steps 9: is only for --problem"),
         ("compare --resume --run-dir nowhere", "nowhere/config.json: no such file"),
         ("evaluate nowhere", "nowhere/config.json: no such file"),
         ("predict nowhere", "PATH is missing: name pictures, folders of them, or .npy files"),
         ("export nowhere", "nowhere/config.json: no such file"),
-        ("export nowhere --freeze head", "--freeze head: goes with --what train-step"),
+        ("export nowhere --freeze head", "--freeze head: is only for --what train-step"),
         ("predict nowhere x.png", "nowhere/config.json: no such file"),
     ],
 )
@@ -122,7 +122,7 @@ def test_an_option_that_contradicts_a_stored_one_says_where_that_stands(tmp_path
     (tmp_path / "config.json").write_text(resolve(Options(optimizer="muon", run_dir=tmp_path)).to_json())
     assert run(["train", "--resume", "--run-dir", str(tmp_path), "--optimizer", "adam"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("nag-optax: --momentum 0.95: --optimizer adam has none; it goes with")
+    assert error.startswith("nag-optax: --momentum 0.95: --optimizer adam has none; it is for")
     assert error.endswith(f"; --resume takes all other options from {tmp_path}\n")
 
 

@@ -58,7 +58,7 @@ class CompareOptions:
         Literal["auto"] | tuple[float, ...],
         tyro.conf.arg(metavar="auto|FLOAT ...", help_behavior_hint="(default: auto)"),
     ] = "auto"
-    """Peak learning rates to try. The best on a sixth of the training images, held out, is taken.
+    """Peak learning rates to try. A sixth of the training images is held out to choose the best.
     auto: each optimizer has a grid of its own, which grows while its edge is best."""
     schedule: Annotated[
         ScheduleName | None,
@@ -71,9 +71,9 @@ class CompareOptions:
     num_epochs: IntInTable = None
     """Passes over the training data, at least 1."""
     batch_size: IntInTable = None
-    """Examples a step, at least 1."""
+    """Examples in a step, at least 1."""
     num_steps: Annotated[Int, tyro.conf.arg(help_behavior_hint="(default: 1000)")] = None
-    """Steps on the problem, at least 1; for --problem."""
+    """Steps on a --problem, at least 1."""
     seeds: Annotated[Int, tyro.conf.arg(help_behavior_hint="(default: 3)")] = None
     """Runs at each learning rate, each with its own initialisation, order of the data and dropout."""
     seed: int = 0
@@ -177,7 +177,9 @@ def load_spec(path: Path) -> DataSpec | ProblemSpec:
 
 def _on_data(options: CompareOptions) -> DataSpec:
     if options.num_steps is not None:
-        raise InputError(f"--num-steps {options.num_steps}: goes with --problem; --num-epochs with a dataset")
+        raise InputError(
+            f"--num-steps {options.num_steps}: is only for --problem; a dataset takes --num-epochs"
+        )
     given: dict[str, Any] = {name: getattr(options, name) for name in _OF_A_RUN} | {"resident": "yes"}
     given |= {"dataset": options.dataset or "digits", "model": options.model or "mlp"}
     train = resolve_run(Options(**given))
@@ -194,7 +196,7 @@ def _on_data(options: CompareOptions) -> DataSpec:
 def _on_problem(options: CompareOptions, problem: ProblemName) -> ProblemSpec:
     for name in _ON_DATA:
         if (value := getattr(options, name)) not in (None, False):
-            raise InputError(f"{flag(name)} {value}: goes with a dataset; --problem {problem} has none")
+            raise InputError(f"{flag(name)} {value}: is for a dataset; --problem {problem} has none")
     for name in _NOT_ON_PROBLEMS:
         if name in (options.optimizers or ()):
             raise InputError(

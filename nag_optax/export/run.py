@@ -151,7 +151,7 @@ def _check(options: ExportOptions) -> None:
     check(options)
     for name in ("freeze", "learning_rate", "low_memory"):
         if options.what == "predict" and (value := getattr(options, name)):
-            raise InputError(f"{flag(name)} {shown(value)}: goes with --what train-step")
+            raise InputError(f"{flag(name)} {shown(value)}: is only for --what train-step")
     if options.target == "stablehlo":
         if options.batch_size is not None:
             raise InputError(f"--batch-size {options.batch_size}: --target stablehlo takes every size")

@@ -67,7 +67,7 @@ def gpa(
         A transformation with one buffer besides the inner state. `eval_params` gives x.
 
     Raises:
-        ValueError: if a Python number is out of range, or the updates have another tree than the parameters.
+        ValueError: if a Python number is out of range, or the trees of updates and parameters differ.
         TypeError: if inner is no transformation, an argument is neither a number nor a schedule, or
             a parameter is not of floating or complex dtype.
 

@@ -50,7 +50,7 @@ def dana_zero(learning_rate: optax.ScalarOrSchedule, momentum: optax.ScalarOrSch
         checkpoint.
 
     Raises:
-        ValueError: if a Python number is out of range, or a gradient has another tree than the parameters.
+        ValueError: if a Python number is out of range, or the trees of gradient and parameters differ.
         TypeError: if an argument is neither a number nor a schedule, or a parameter is not of floating or
             complex dtype.
 

@@ -66,7 +66,7 @@ def delayed_nesterov(
         The functions, for gradients or pseudo-gradients. A worker has no part of its own.
 
     Raises:
-        ValueError: if a Python number is out of range, or an update has another tree than the parameters.
+        ValueError: if a Python number is out of range, or the trees of update and parameters differ.
         TypeError: if an argument is of the wrong kind, or a parameter is not of floating or complex dtype.
 
     Example:

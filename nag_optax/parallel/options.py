@@ -26,7 +26,7 @@ SERVER, TOKEN = "server.json", "token"
 
 @dataclass(frozen=True)
 class ServeOptions(Options):
-    """Train with workers who come, go and lag; the options of nag-optax train, and these."""
+    """Train with workers who come, go and lag. Takes the options of nag-optax train too."""
 
     # None stands for the default. In a run that is resumed, it stands for what the run was started with.
 
@@ -46,7 +46,7 @@ class ServeOptions(Options):
     ] = None
     """The address to listen at. Nobody but this machine reaches 127.0.0.1."""
     timeout: Float = None
-    """Seconds of silence after which a worker is no longer counted, above 0; by default 30."""
+    """Seconds of silence after which a worker no longer counts, above 0; by default 30."""
     local_steps: Int = None
     """How many steps a worker takes between two updates of delayed or diloco, at least 1; by default 20."""
     outer_learning_rate: Float = None
@@ -64,13 +64,13 @@ class WorkOptions:
     address: Annotated[str, tyro.conf.arg(metavar="HOST:PORT")] = f"127.0.0.1:{PORT}"
     """Address of the server."""
     token_file: OptionalPath = None
-    """The file RUN_DIR/token that the server wrote; by default the variable NAG_OPTAX_TOKEN is the token."""
+    """The file RUN_DIR/token that the server wrote; by default the environment variable NAG_OPTAX_TOKEN."""
     data_dir: OptionalPath = None
-    """Where the data are here, or other data of the same classes and shape; by default as at the server."""
+    """Where this machine has the data, or others of the same kind; by default the server's path."""
     max_updates: Int = None
     """Leave after this many updates, at least 1; by default at the end of the run."""
     wire: Annotated[Wire, tyro.conf.arg(metavar="{float32,bfloat16,int8}")] = "float32"
-    """How updates are sent. The last two are rounded at random, and parameters come in bfloat16."""
+    """Numbers to send updates in. The last two round at random, and get the parameters in bfloat16."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to compute; auto takes the best that JAX finds."""
     patience: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 300.0
@@ -108,7 +108,7 @@ def training(options: ServeOptions) -> Options:
     refused = (*_REFUSED_BY_ALL, *(_REFUSED_BY_DANA if method == "dana" else ()))
     for name in refused:
         if given[name] != plain[name] and given[name] != 0:
-            raise _mistake(name, given[name], f"does not go with --method {method}")
+            raise _mistake(name, given[name], f"cannot be combined with --method {method}")
     if options.resident == "no":
         raise _mistake("resident", "no", "a worker must keep its images on the device")
     if options.num_devices != 1:
@@ -119,11 +119,15 @@ def training(options: ServeOptions) -> Options:
         if options.optimizer != "nag" or options.momentum_schedule != "constant":
             raise InputError(
                 f"--optimizer {options.optimizer} --momentum-schedule {options.momentum_schedule}: "
-                "--method dana is nag with a constant momentum; others go with --method delayed or diloco"
+                "--method dana is nag with a constant momentum; for others, take --method delayed or diloco"
             )
     elif options.optimizer != "snoo":  # As a run that is resumed has it.
         if optimizer_row(options.optimizer).goes_around:
-            raise _mistake("optimizer", options.optimizer, f"--method {method} goes around one itself")
+            raise _mistake(
+                "optimizer",
+                options.optimizer,
+                f"--method {method} is itself around an optimizer; name the one inside",
+            )
         given |= {"optimizer": "snoo", "inner": options.optimizer}
     return Options(**given)
 
@@ -142,7 +146,7 @@ def serving(options: ServeOptions, stored: dict[str, Any]) -> Serving:
     outer = method != "dana"
     for name in ("local_steps", "outer_learning_rate", "outer_momentum"):
         if not outer and getattr(options, name) is not None:
-            raise _mistake(name, getattr(options, name), "goes with --method delayed or diloco")
+            raise _mistake(name, getattr(options, name), "is only for --method delayed or diloco")
     known |= {
         "method": method,
         "workers": given_or(known["workers"], 0),
@@ -165,7 +169,7 @@ def serving(options: ServeOptions, stored: dict[str, Any]) -> Serving:
         if not fits:
             raise _mistake(name, getattr(found, name), f"must be {allowed}")
     if found.ray_address is not None and not found.workers:
-        raise _mistake("ray_address", found.ray_address, "goes with --workers")
+        raise _mistake("ray_address", found.ray_address, "is only for --workers")
     return found
 
 

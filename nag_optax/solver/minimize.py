@@ -129,7 +129,7 @@ def minimize(
     if optimizer is None:
         fista(learning_rate, prox, momentum=momentum, restart=restart)
     elif momentum is not FISTA or restart != "gradient":
-        raise ValueError("momentum and restart are fista's, and an optimizer takes its place: leave them out")
+        raise ValueError("momentum and restart are fista's, and an optimizer replaces it: leave them out")
     init_params = jax.tree.map(jnp.asarray, init_params)
     check_params(init_params)
 

@@ -67,7 +67,7 @@ class Checkpoints:
         except (OSError, ValueError) as error:  # TensorStore reports errors of the disk as ValueError.
             raise InputError(
                 f"{self._folder}: the checkpoint of step {step} could not be written ({_reason(error)}); "
-                "mend that, then --resume"
+                "fix that, then --resume"
             ) from error
 
     def restore(self, like: Any, say: Callable[[str], None], *, best: bool = False) -> Restored | None:
@@ -115,13 +115,13 @@ class Checkpoints:
         record = self._recorded(step)
         folder = self._folder / record["folder"]
         if _digests(folder) != record["files"]:
-            raise ValueError("its files are not those that were written")
+            raise ValueError("its files have changed since they were written")
         return folder, record
 
     def _recorded(self, step: int) -> dict[str, Any]:
         record = json.loads(self._record(step).read_text())
         if not isinstance(record, dict) or record.pop("digest", None) != _digest(_canonical(record)):
-            raise ValueError("its record is not what was written")
+            raise ValueError("its record has changed since it was written")
         return record
 
     def _record(self, step: int) -> Path:
@@ -167,7 +167,7 @@ def _load(folder: Path, like: Any, versions: dict[str, str]) -> Any:
     except (ValueError, KeyError) as error:
         packages = ", ".join(f"{name} {version}" for name, version in versions.items())
         raise InputError(
-            f"checkpoint {folder} is whole, but of another version ({_reason(error)}); use the packages "
+            f"checkpoint {folder} is whole, but from another version ({_reason(error)}); use the packages "
             f"that wrote it: {packages}; or train anew in another --run-dir"
         ) from error
 

@@ -51,7 +51,7 @@ class Folder:
     def check(self) -> None:
         """Refuses to mix two runs, to overwrite one unless asked to, and to use a folder of other files."""
         if self.spec.overwrite and self.spec.resume:
-            raise InputError("--overwrite: goes without --resume; name one of the two")
+            raise InputError("--overwrite: cannot be combined with --resume")
         with self.writing():
             holds_config = (self.path / CONFIG).exists()
             empty = not self.path.exists() or all(p.name in _UNUSED for p in self.path.iterdir())

@@ -16,10 +16,14 @@ def frozen_mask(patterns: Sequence[str], params: Any) -> Any:
     paths = [path for path, _ in _named(params)]
     for pattern in patterns:
         if not any(_names(pattern, path) for path in paths):
-            raise InputError(f"--freeze {pattern}: names no parameter; these are {', '.join(paths)}")
+            raise InputError(
+                f"--freeze {pattern}: matches no parameter; the parameters are {', '.join(paths)}"
+            )
     frozen = [any(_names(pattern, path) for pattern in patterns) for path in paths]
     if all(frozen) and patterns:
-        raise InputError(f"--freeze {','.join(patterns)}: leaves nothing to train of {', '.join(paths)}")
+        raise InputError(
+            f"--freeze {','.join(patterns)}: leaves nothing to train; the parameters are {', '.join(paths)}"
+        )
     return jax.tree.structure(params).unflatten(frozen)
 
 

@@ -42,9 +42,9 @@ class Options:
     """yes: keep all training images on the device, decoded. no: stream them, batch by batch.
     auto: keep them if they take at most a quarter of the device's memory and of the machine's."""
     data_workers: Annotated[
-        Int, tyro.conf.arg(help_behavior_hint="(default: a core less than there are, at most 16)")
+        Int, tyro.conf.arg(help_behavior_hint="(default: one less than the cores, at most 16)")
     ] = None
-    """Processes that decode streamed pictures. 0 takes threads of this process."""
+    """Processes that decode streamed pictures. 0 uses threads of this process instead."""
     follow: bool = False
     """At the beginning of each epoch, take in the pictures that have arrived in the training folder.
     An epoch keeps its number of steps: it has the new pictures and some of the others. All are streamed."""
@@ -80,11 +80,13 @@ class Options:
     """The optimizer inside snoo, ema_nesterov or gpa. It takes the other options."""
     learning_rate: FloatInTable = None
     """Peak learning rate, above 0."""
-    momentum: Annotated[Float, tyro.conf.arg(help=f"In [0, 1); by default {defaults_of('momentum')}.")] = None
+    momentum: Annotated[
+        Float, tyro.conf.arg(help=f"Momentum, in [0, 1); by default {defaults_of('momentum')}.")
+    ] = None
     momentum_schedule: Annotated[
         Literal["constant", "sutskever"],
         tyro.conf.arg(
-            help="sutskever raises the momentum to --momentum in steps of 250. "
+            help="sutskever: raise the momentum every 250 steps, up to --momentum. "
             f"For {', '.join(takers('momentum_schedule'))}."
         ),
     ] = "constant"
@@ -103,7 +105,7 @@ class Options:
         ),
     ] = None
     smoothing: float = 0.0
-    """Decay of an exponential moving average of the gradients, in [0, 1); 0 is none."""
+    """Decay of an exponential moving average of the gradients, in [0, 1); 0 turns it off."""
     clip_norm: Float = None
     """Clip the gradients to this global norm, above 0."""
     adaptive_step: bool = False
@@ -112,8 +114,8 @@ class Options:
         RestartName | None,
         tyro.conf.arg(
             metavar="{gradient,speed,value}",
-            help=f"When {' or '.join(takers('restart'))} drops its momentum: it points uphill, "
-            "it slows down, or the loss rose.",
+            help=f"Drop the momentum of {' or '.join(takers('restart'))} when it points uphill (gradient), "
+            "when it slows down (speed), or when the loss rose (value).",
             help_behavior_hint="(default: never)",
         ),
     ] = None
@@ -132,7 +134,7 @@ class Options:
     batch_size: IntInTable = None
     """Examples in a step, over all devices, at least 1."""
     accumulate: int = 1
-    """Send a batch through the model in so many parts, one after the other, to spare memory; at least 1.
+    """Split each batch into so many parts, at least 1, and run one after the other, which saves memory.
     A step still uses --batch-size examples. Batch normalisation sees one part at a time."""
     seed: int = 0
     """Seed of the initialisation, the order of the data, dropout and augmentation; at least 0."""
@@ -141,7 +143,7 @@ class Options:
     """crop-flip: move images by up to an eighth of the side, and mirror half of them.
     resized-crop: take a random part of each image, resize it, and mirror half of them."""
     mixup: float = 0.0
-    """Train on mixtures of two images, with shares drawn from Beta(A, A). A is at least 0; 0 is none."""
+    """Train on mixtures of two images, with shares drawn from Beta(A, A). A is at least 0; 0 turns it off."""
     label_smoothing: float = 0.0
     """The part of each label that is spread over all classes, in [0, 1)."""
     precision: PrecisionName = "float32"
@@ -151,7 +153,7 @@ class Options:
     low_memory: bool = False
     """Keep the optimizer's state in one byte a number."""
     ema: float = 0.0
-    """Evaluate a moving average of the parameters with this decay, in [0, 1); 0 is none."""
+    """Evaluate a moving average of the parameters with this decay, in [0, 1); 0 turns it off."""
 
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to train; auto takes the best that JAX finds."""
@@ -164,7 +166,7 @@ class Options:
         str | None, tyro.conf.arg(metavar="HOST:PORT|auto", help_behavior_hint="(default: one process)")
     ] = None
     """Train as one of several processes, which all run this command. Process 0 listens at HOST:PORT.
-    auto: the cluster tells everything, as Slurm, Open MPI and a TPU pod do."""
+    auto: ask the cluster for all of this: Slurm, Open MPI or a TPU pod."""
     num_processes: Int = None
     """Number of processes, at least 1."""
     process_id: Int = None
@@ -178,7 +180,7 @@ class Options:
     overwrite: bool = False
     """Replace the run that --run-dir holds."""
     validation: float = 0.0
-    """Hold out this share of the training images, in [0, 1), and evaluate it after each epoch; 0 is none.
+    """Hold out this share of the training images, in [0, 1), and evaluate it after each epoch.
     The checkpoint with the best accuracy on it is kept, and nag-optax evaluate takes that one."""
     target_accuracy: Float = None
     """Stop at this accuracy on the --validation images, in (0, 1]."""

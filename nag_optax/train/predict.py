@@ -89,7 +89,7 @@ def _picture(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         raise InputError(f"{path}: cannot be read as a picture ({pixels}); name pictures, or .npy files")
     if pixels.shape[:2] != (height, width):
         raise InputError(
-            f"{path}: is of {pixels.shape[1]} x {pixels.shape[0]} pixels; the run takes {width} x {height}"
+            f"{path}: has {pixels.shape[1]} x {pixels.shape[0]} pixels; the run takes {width} x {height}"
         )
     if channels == 1 < pixels.shape[2]:
         return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]

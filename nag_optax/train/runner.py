@@ -145,7 +145,7 @@ class _Run:
         if step > self.spec.num_epochs * length:
             raise InputError(
                 f"--num-epochs {self.spec.num_epochs}: {path} is in epoch {-(-step // length)} already; "
-                "name more"
+                "take more"
             )
         if self.spec.resume:
             self.folder.write_config()  # Not sooner: options that fit nothing must not stay.

@@ -135,33 +135,33 @@ def _complaints(spec: Spec) -> Iterator[str]:
             others = " or ".join(takers(name))
             yield (
                 f"{flag(name)} {getattr(spec, name)}: --{whose} {chosen} has none; "
-                f"it goes with --{whose} {others}"
+                f"it is for --{whose} {others}"
             )
     if spec.prune is not None:
         prune_strength(spec.prune)
         if spec.weight_decay != 0:
-            yield f"--weight-decay {spec.weight_decay}: goes without --prune, which shrinks the units itself"
+            yield f"--weight-decay {spec.weight_decay}: cannot be combined with --prune, which shrinks units"
         if spec.ema:
-            yield f"--ema {spec.ema}: goes without --prune, as an average has no unit at exactly zero"
+            yield f"--ema {spec.ema}: cannot be combined with --prune: an average has no unit at exactly zero"
         if not spec.model_row.hidden_layers:
             yield f"--prune {spec.prune}: the registry names no hidden layers of --model {spec.model}"
     if spec.follow and spec.dataset != "folder":
-        yield f"--follow: goes with --dataset folder, not with --dataset {spec.dataset}"
+        yield f"--follow: is only for --dataset folder, not for --dataset {spec.dataset}"
     if spec.follow and spec.resident == "yes":
-        yield "--follow: goes without --resident yes, as the pictures that arrive are streamed"
+        yield "--follow: cannot be combined with --resident yes, because it streams the pictures"
     if spec.follow and spec.coordinator is not None:
-        yield "--follow: goes without --coordinator; one process looks into the folder"
+        yield "--follow: cannot be combined with --coordinator: one process looks into the folder"
     if spec.init_from is not None and spec.init_from == spec.run_dir.resolve():
         yield f"--init-from {spec.init_from}: is the folder of this run; name another --run-dir"
     for name in ("target_accuracy", "patience"):
         if not spec.validation and (value := getattr(spec, name)) is not None:
-            yield f"{flag(name)} {value}: goes with --validation, whose images it looks at"
+            yield f"{flag(name)} {value}: needs --validation, whose images it looks at"
     for name in ("num_processes", "process_id"):
         value, address = getattr(spec, name), spec.coordinator not in (None, "auto")
         if address and value is None:
             yield f"--coordinator {spec.coordinator}: needs {flag(name)}, {RULES[name].words}"
         if value is not None and not address:
-            yield f"{flag(name)} {value}: goes with --coordinator HOST:PORT"
+            yield f"{flag(name)} {value}: needs --coordinator HOST:PORT"
     if spec.process_id is not None and spec.process_id >= (spec.num_processes or 1):
         yield f"--process-id {spec.process_id}: must be less than --num-processes {spec.num_processes}"
     if ":" not in spec.dataset:  # A user's own may take --data-dir or not.
@@ -172,7 +172,7 @@ def _complaints(spec: Spec) -> Iterator[str]:
             others = " or ".join(name for name, row in DATASETS.items() if row.data_dir is not None)
             yield (
                 f"--data-dir {spec.data_dir}: --dataset {spec.dataset} is built in; "
-                f"--data-dir goes with --dataset {others}"
+                f"--data-dir is for --dataset {others}"
             )
 
 

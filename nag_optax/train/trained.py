@@ -113,7 +113,7 @@ def run(options: Options, console: Console | None = None) -> Trained:
         (5, 10)
     """
     if options.dry_run:
-        raise InputError("--dry-run: there is no model to return; it goes with nag-optax train")
+        raise InputError("--dry-run: is only for nag-optax train, because it leaves no model to return")
     train(options, console)
     return load(resolve(options).run_dir, device=options.device)
 

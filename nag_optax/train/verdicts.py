@@ -23,7 +23,8 @@ def stop_reason(rows: Rows, target: float | None, patience: int | None) -> str |
     if target is not None and best["validation_accuracy"] >= target:
         return f"{accuracy} in epoch {epoch} reaches the target, {target:g}"
     if patience is not None and rows[-1]["epoch"] - epoch >= patience:
-        return f"{accuracy} in epoch {epoch} was not exceeded in {patience} epochs"
+        more = f"{patience} more epoch{'s' * (patience > 1)}"
+        return f"{accuracy} in epoch {epoch} is still the best after {more}"
     return None
 
 
@@ -36,12 +37,12 @@ def divergence(spec: Spec, run_dir: Path, kept: list[int], step: int, epoch: int
 def too_high(spec: Spec, row: dict[str, Any], guess: float) -> str:
     """The warning where the loss of an epoch is far above the loss of a guess."""
     return (
-        f"warning: the loss of epoch {row['epoch']} is {shown(row['train_loss'])}, where a guess has "
-        f"{shown(guess)}: the learning rate is too high. {_advice(spec)}"
+        f"warning: the loss of epoch {row['epoch']} is {shown(row['train_loss'])}, but guessing "
+        f"has {shown(guess)}: the learning rate is too high. {_advice(spec)}"
     )
 
 
 def _advice(spec: Spec) -> str:
-    clip = ", or add --clip-norm 1" if spec.clip_norm is None else ""
-    rate = f"{spec.learning_rate:g} (by default {spec.usual_learning_rate:g})"
-    return f"Lower --learning-rate {rate}{clip}, in a new --run-dir"
+    clip = ", or with --clip-norm 1" if spec.clip_norm is None else ""
+    rate = f"{spec.learning_rate:g} (default {spec.usual_learning_rate:g})"
+    return f"Start a new --run-dir with a lower --learning-rate than {rate}{clip}"

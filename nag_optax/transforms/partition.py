@@ -57,7 +57,7 @@ def partition(
             try:
                 return treedef.flatten_up_to(tree)
             except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(f"the updates have another tree than the parameters: {error}") from None
+                raise ValueError(f"the updates and the parameters have different trees: {error}") from None
 
         def half(tree: Any, which: bool) -> Any:
             pairs = zip(flags, leaves_of(tree), strict=True)

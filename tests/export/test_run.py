@@ -128,10 +128,10 @@ def names_of(program: export.Program) -> list[str]:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"freeze": ("conv9",)}, "--freeze conv9: names no parameter; these are"),
+        ({"freeze": ("conv9",)}, "--freeze conv9: matches no parameter; the parameters are"),
         ({"freeze": ("*",)}, "--freeze *: leaves nothing to train"),
-        ({"what": "predict", "freeze": ("head",)}, "--freeze head: goes with --what train-step"),
-        ({"what": "predict", "low_memory": True}, "--low-memory True: goes with --what train-step"),
+        ({"what": "predict", "freeze": ("head",)}, "--freeze head: is only for --what train-step"),
+        ({"what": "predict", "low_memory": True}, "--low-memory True: is only for --what train-step"),
         ({"batch_size": 0}, "--batch-size 0: must be a whole number of at least 1"),
         ({"learning_rate": -1.0}, "--learning-rate -1.0: must be a finite float32 above 0"),
         ({"target": "stablehlo", "batch_size": 2}, "--batch-size 2: --target stablehlo takes every size"),

@@ -344,7 +344,7 @@ class TestWeightDecay:
         """The mask is right there, and not to blame."""
         params = {"a": {"v": jnp.ones(2), "w": jnp.ones(3)}}
         optimizer = nag(0.1, 0.0, weight_decay=0.1, mask={"a": {"v": True, "w": False}})
-        with pytest.raises(ValueError, match="; the updates have another tree$"):
+        with pytest.raises(ValueError, match="; the updates have a different tree$"):
             optimizer.update({"a": {"v": jnp.ones(2)}}, optimizer.init(params), params)
 
     def test_zero_adds_no_state(self):

@@ -195,7 +195,7 @@ def test_a_state_of_another_structure_is_of_another_version_and_not_damaged(tmp_
     with pytest.raises(InputError) as raised:
         checkpoints.restore(adam_state(**changes), said.append)
     written = f"nag_optax {importlib.metadata.version('nag_optax')}, optax"
-    assert f"{tmp_path / '7'} is whole, but of another version ({reason})" in str(raised.value)
+    assert f"{tmp_path / '7'} is whole, but from another version ({reason})" in str(raised.value)
     assert f"use the packages that wrote it: {written}" in str(raised.value)
     assert "damaged" not in str(raised.value) and "--overwrite" not in str(raised.value) and said == []
 
@@ -205,7 +205,7 @@ def test_what_orbax_cannot_read_in_whole_files_is_of_another_version_too(checkpo
         raise ValueError("no handler: " + "1 2 3 " * 5000 + "\nand more")
 
     monkeypatch.setattr(ocp, "load_checkpointables", refuse)
-    with pytest.raises(InputError, match=r"of another version \(no handler: .{300,400} …\); use"):
+    with pytest.raises(InputError, match=r"from another version \(no handler: .{300,400} …\); use"):
         restore(checkpoints)
 
 

@@ -155,7 +155,7 @@ def test_a_jpeg_of_a_printer_is_in_colour_and_one_of_a_camera_is_turned(tmp_path
 def test_the_shorter_side_is_scaled_and_the_middle_is_kept(pictures):
     columns = np.repeat(np.array([0, 100, 200, 0], np.uint8), [8, 8, 8, 8])
     Image.fromarray(np.broadcast_to(columns, (16, 32)).copy()).save(pictures / "train" / "cat" / "0.png")
-    with pytest.raises(InputError, match="is of 6 x 5 pixels, the others of 32 x 16; say --image-size N"):
+    with pytest.raises(InputError, match="has 6 x 5 pixels, the others have 32 x 16; say --image-size N"):
         load_dataset(spec_of(pictures))
     images = load_dataset(spec_of(pictures, image_size=4)).train.images
     assert images.shape == (6, 4, 4, 1) and images.dtype == np.uint8

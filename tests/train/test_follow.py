@@ -134,7 +134,7 @@ def test_what_cannot_be_used_is_passed_over_with_a_warning(pictures, tmp_path, c
     said = output(console)
     for warning in (
         "cat/broken.png: cannot be decoded (it is no JPEG, PNG, WebP or BMP file); it is passed over",
-        "dog/large.png: is of 8 x 7 pixels, the others of 8 x 6; it is passed over",
+        "dog/large.png: has 8 x 7 pixels, the others have 8 x 6; it is passed over",
         "train/hen: the run knows no such class; it is passed over",
     ):
         assert said.count(f"{warning}\n") == 1
@@ -145,9 +145,9 @@ def test_what_cannot_be_used_is_passed_over_with_a_warning(pictures, tmp_path, c
 
 def test_it_goes_with_pictures_that_are_streamed(pictures):
     assert resolve(options_of(pictures, follow=True, resident="auto")).resident == "no"
-    with pytest.raises(InputError, match="--follow: goes without --resident yes"):
+    with pytest.raises(InputError, match="--follow: cannot be combined with --resident yes"):
         resolve(options_of(pictures, follow=True, resident="yes"))
-    with pytest.raises(InputError, match="--follow: goes with --dataset folder, not with --dataset digits"):
+    with pytest.raises(InputError, match="--follow: is only for --dataset folder, not for --dataset digits"):
         resolve(Options(follow=True))
 
 

@@ -44,9 +44,11 @@ def test_a_pattern_names_parameters_or_modules(patterns, frozen):
 
 def test_a_pattern_that_names_nothing_or_everything_is_refused():
     paths = "conv1/kernel, conv2/kernel, head/bias, head/kernel"
-    with pytest.raises(InputError, match=f"--freeze con: names no parameter; these are {paths}"):
+    with pytest.raises(InputError, match=f"--freeze con: matches no parameter; the parameters are {paths}"):
         frozen_mask(("conv1", "con"), TREE)
-    with pytest.raises(InputError, match=rf"--freeze conv\*,head: leaves nothing to train of {paths}"):
+    with pytest.raises(
+        InputError, match=rf"--freeze conv\*,head: leaves nothing to train; the parameters are {paths}"
+    ):
         frozen_mask(("conv*", "head"), TREE)
 
 

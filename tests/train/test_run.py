@@ -223,7 +223,7 @@ def test_resuming_a_finished_run_changes_nothing(finished_run, tmp_path, console
         ({"seed": 5, "resume": True}, r"another configuration: --seed 5 \(it holds 0\)"),
         ({"optimizer": "adam", "resume": True}, r"another configuration: --optimizer adam \(it holds nag\)"),
         ({"train_only": True, "resume": True}, r"configuration: --train-only True \(it holds False\)"),
-        ({"resume": True, "overwrite": True}, "--overwrite: goes without --resume"),
+        ({"resume": True, "overwrite": True}, "--overwrite: cannot be combined with --resume"),
         ({"batch_size": 5000, "overwrite": True}, "--batch-size 5000: must be at most 1437"),
         ({"image_size": 3, "model": "cnn", "overwrite": True}, "needs images of at least 4 pixels"),
         (
@@ -363,7 +363,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
 
 def test_a_learning_rate_that_diverges_is_told_what_to_change(tmp_path, console):
     options = dataclasses.replace(SMALL, learning_rate=1e20, run_dir=tmp_path / "run")
-    with pytest.raises(Diverged, match=r"no checkpoint was written yet.*Lower --learning-rate 1e\+20"):
+    with pytest.raises(Diverged, match=r"no checkpoint was written yet.*a lower --learning-rate than 1e\+20"):
         train(options, console)
 
 
@@ -371,8 +371,9 @@ def test_a_loss_far_above_a_guess_is_warned_of_with_the_learning_rate(tmp_path, 
     options = dataclasses.replace(SMALL, num_epochs=1, learning_rate=1000.0, run_dir=tmp_path / "run")
     train(options, console)
     warning = (
-        r"warning: the loss of epoch 1 is \d\.\de\+\d\d, where a guess has 2\.3026: the learning rate is too "
-        r"high\. Lower --learning-rate 1000 \(by default 0\.1\), or add --clip-norm 1, in a new --run-dir\n"
+        r"warning: the loss of epoch 1 is \d\.\de\+\d\d, but guessing has 2\.3026: the learning rate is too "
+        r"high\. Start a new --run-dir with a lower --learning-rate than 1000 \(default 0\.1\), "
+        r"or with --clip-norm 1\n"
     )
     text = output(console)
     assert len(re.findall(warning, text)) == 2  # as soon as it is known, and at the end

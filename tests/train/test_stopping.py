@@ -29,8 +29,13 @@ def rows(*accuracies: float | None) -> list[dict]:
         ((None, None), 0.1, 1, None),
         ((0.5, 0.6, 0.7), 0.8, 1, None),
         ((0.5, 0.8), 0.8, None, "validation accuracy 80.00% in epoch 2 reaches the target, 0.8"),
-        ((0.5, 0.5), None, 1, "validation accuracy 50.00% in epoch 1 was not exceeded in 1 epochs"),
-        ((0.5, 0.7, 0.6, 0.7), None, 2, "validation accuracy 70.00% in epoch 2 was not exceeded in 2 epochs"),
+        ((0.5, 0.5), None, 1, "validation accuracy 50.00% in epoch 1 is still the best after 1 more epoch"),
+        (
+            (0.5, 0.7, 0.6, 0.7),
+            None,
+            2,
+            "validation accuracy 70.00% in epoch 2 is still the best after 2 more epochs",
+        ),
         ((0.5, 0.7, 0.6), None, 2, None),
         ((0.5, 0.7, 0.6), None, None, None),
     ],
@@ -70,7 +75,7 @@ def test_a_run_that_stops_says_why_and_its_best_checkpoint_is_the_one_to_evaluat
         best["epoch"],
         best["validation_accuracy"],
     )
-    assert summary["stopped"].endswith("was not exceeded in 3 epochs")
+    assert summary["stopped"].endswith("is still the best after 3 more epochs")
     assert f"stopped after epoch {len(found)}: {summary['stopped']}" in output(console)
     evaluated = evaluate(EvaluateOptions(tmp_path / "run"), console)
     for name in ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss"):

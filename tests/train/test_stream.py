@@ -193,7 +193,7 @@ def test_pictures_that_differ_are_named(pictures):
     assert isinstance(images, Pictures)
     for grey, message in (
         ((6, 8, 1), "is in colour"),
-        ((5, 8, 3), "is of 8 x 6 pixels, the others of 8 x 5"),
+        ((5, 8, 3), "has 8 x 6 pixels, the others have 8 x 5"),
     ):
         with pytest.raises(InputError, match=f"train/cat/0.png: {message}"):
             dataclasses.replace(images, image_shape=grey).read(0)

@@ -92,5 +92,5 @@ def test_refuses_trees_that_do_not_fit():
     with pytest.raises(ValueError, match=message):
         optimizer.init(PARAMS)
     optimizer = partition(lambda params: True, optax.scale(2.0), optax.scale(3.0))
-    with pytest.raises(ValueError, match="^the updates have another tree than the parameters"):
+    with pytest.raises(ValueError, match="^the updates and the parameters have different trees"):
         optimizer.update({"a": jnp.ones(2)}, optimizer.init(PARAMS), PARAMS)

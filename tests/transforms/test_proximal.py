@@ -195,7 +195,7 @@ P = {"a": jnp.ones(2), "b": jnp.ones(3)}
             ValueError,
             r"proximal needs the parameters: call update\(updates, state, params\)",
         ),
-        (l1(1.0), {"a": jnp.ones(2)}, P, ValueError, "the updates have another tree than the parameters"),
+        (l1(1.0), {"a": jnp.ones(2)}, P, ValueError, "the updates and the parameters have different trees"),
         (
             l1(1.0),
             {**P, "a": jnp.ones(1)},
@@ -208,7 +208,7 @@ P = {"a": jnp.ones(2), "b": jnp.ones(3)}
             P,
             {**P, "a": {}},
             ValueError,
-            r"update \['a'\] is an array where the parameters have none",
+            r"update \['a'\] is an array, but the parameters have \{\} there",
         ),
         (lambda p, s: p["a"], P, P, ValueError, "prox must return the tree that it is given"),
         (

@@ -95,7 +95,7 @@ def fitting(path: Path, picture: np.ndarray | Undecodable, height: int, width: i
         raise InputError(f"{path}: cannot be decoded ({picture}); remove it, or say --skip-unreadable")
     if picture.shape[:2] != (height, width):
         raise InputError(
-            f"{path}: is of {picture.shape[1]} x {picture.shape[0]} pixels, the others of "
+            f"{path}: has {picture.shape[1]} x {picture.shape[0]} pixels, the others have "
             f"{width} x {height}; say --image-size N for pictures of N x N"
         )
     return picture
