@@ -83,9 +83,9 @@ def muon(
             learning rate but not by s. It does not reach a fallback that is given.
         mask: where weight decay applies, as in `nag`. None decays every parameter.
         steps, coefficients, eps, dtype: as in `orthogonalize`.
-        fallback_learning_rate, fallback_b1, fallback_b2, fallback_eps: for `nadamw`, where no fallback
-            is given. A learning rate of None takes the matrices' rate. That fits "match_rms_adamw",
-            whose entries of a step are as large as AdamW's.
+        fallback_learning_rate: for `nadamw`, where no fallback is given. None takes the matrices'
+            rate. That fits "match_rms_adamw", whose entries of a step are as large as AdamW's.
+        fallback_b1, fallback_b2, fallback_eps: as in `nadamw`, where no fallback is given.
         accumulator_dtype: dtype of the buffers; None takes each parameter's.
 
     Returns:
