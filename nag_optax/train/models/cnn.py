@@ -3,7 +3,8 @@
 import jax
 from flax import nnx
 
-from nag_optax.train.models.convolution import convolution, max_pool_2x2, normalised
+from nag_optax.train.models.convolution import convolution
+from nag_optax.train.models.normalisation import normalised, normalised_and_pooled
 
 
 class CNN(nnx.Module):
@@ -38,4 +39,4 @@ class CNN(nnx.Module):
         return self.head(x)
 
     def _block(self, x: jax.Array, conv: nnx.Conv, norm: nnx.BatchNorm, train: bool) -> jax.Array:
-        return max_pool_2x2(nnx.relu(normalised(norm, conv(x), train)))
+        return normalised_and_pooled(norm, conv(x), train)

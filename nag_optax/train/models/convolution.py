@@ -1,10 +1,11 @@
-"""The layers that models share: convolution and pooling whose gradients XLA compiles well in a loop on CPU.
+"""Convolutions whose gradients XLA compiles well in a loop on CPU.
 
 XLA for CPU brings a convolution into the form that its fast kernel takes in the entry computation
 alone, not in the body of a `lax.scan`: there a kernel's gradient ran 500 ms where it takes 10. Written
-in that form to begin with, it is fast in both places. Two things more make it fast. A kernel's gradient
+in that form to begin with, it is fast in both places. Three things more make it fast. A kernel's gradient
 reads the whole of the output's gradient for each few of its own numbers, so it is the sum of those of
-parts of the batch that fit the cache: 26 ms where it took 77. A convolution of stride 2 has no such
+parts of the batch that fit the cache. The sum is a loop, because XLA would compute what comes before the
+convolution anew for each part, in the order of its transposed copy. A convolution of stride 2 has no such
 form, but it is a sum of four of stride 1, one for the even and the odd rows and columns.
 """
 
@@ -36,11 +37,6 @@ def convolution(channels: int, units: int, size: int, stride: int = 1, *, rngs: 
         conv_general_dilated=conv_general_dilated,
         rngs=rngs,
     )
-
-
-def normalised(norm: nnx.BatchNorm, x: jax.Array, train: bool) -> jax.Array:
-    """The batch normalisation of x; a frozen one always takes the running average."""
-    return norm(x, use_running_average=norm.use_running_average or not train)
 
 
 def conv_general_dilated(
@@ -78,16 +74,6 @@ def by_products(
         return jnp.matmul(padded[:, rows, columns], rhs[place], precision=kwargs.get("precision"))
 
     return reduce(jnp.add, map(product, np.ndindex(rhs.shape[:2])))
-
-
-def max_pool_2x2(x: jax.Array) -> jax.Array:
-    """2×2 max pooling, stride 2; an odd last row or column is dropped.
-
-    A maximum over reshaped axes: the gradient of `nnx.max_pool` scatters, which is 7 times slower.
-    """
-    n, height, width, channels = x.shape
-    height, width = height // 2, width // 2
-    return x[:, : 2 * height, : 2 * width].reshape(n, height, 2, width, 2, channels).max((2, 4))
 
 
 def _is_plain(
@@ -189,14 +175,17 @@ def _grad_kernel(x: jax.Array, kernel: jax.Array, g: jax.Array, how: _How) -> ja
         x, strides = x[:, :: strides[0], :: strides[1]], (1, 1)
     sizes = zip(how.padding, kernel.shape, g.shape[1:], strides, x.shape[1:], strict=False)
     padding = tuple((low, k + (out - 1) * s - size - low) for (low, _), k, out, s, size in sizes)
-    count = _num_parts(len(g), min(x.nbytes, g.nbytes))
+    count = _num_parts(len(g), max(x.nbytes, g.nbytes))
     # Every count-th image: a batch that is split over devices is split in each part too.
     xs, gs = (a.reshape(-1, count, *a.shape[1:]) for a in (x, g))
     whole = _How((1, 1), padding, how.precision, dilation=strides)
-    parts = (
-        _conv(xs[:, i].transpose(3, 1, 2, 0), gs[:, i].transpose(1, 2, 0, 3), whole) for i in range(count)
-    )
-    return reduce(jnp.add, parts).transpose(1, 2, 0, 3)
+
+    def add_part(i: Any, total: jax.Array) -> jax.Array:
+        x, g = (lax.dynamic_index_in_dim(a, i, 1, keepdims=False) for a in (xs, gs))
+        return total + _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), whole)
+
+    shape = kernel.shape[2], *kernel.shape[:2], kernel.shape[3]
+    return lax.fori_loop(0, count, add_part, jnp.zeros(shape, g.dtype)).transpose(1, 2, 0, 3)
 
 
 def _num_parts(batch: int, num_bytes: int) -> int:
