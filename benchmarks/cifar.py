@@ -65,10 +65,11 @@ def contenders(model: str) -> dict[str, Contender]:
     def of_trainer(name: str) -> Make:
         return contender_of(name, MODELS[model]).optimizer
 
+    sgd = 0.2 if model == "resnet18" else 0.0125
     return {
-        BASELINE: Contender(lambda rate: optax.sgd(rate, 0.9, nesterov=True), 0.0125),
-        "nag": Contender(of_trainer("nag"), 0.0125),
-        "heavy ball": Contender(of_trainer("momentum"), 0.0125),
+        BASELINE: Contender(lambda rate: optax.sgd(rate, 0.9, nesterov=True), sgd),
+        "nag": Contender(of_trainer("nag"), sgd),
+        "heavy ball": Contender(of_trainer("momentum"), sgd),
         "adamw": Contender(of_trainer("adamw"), 1e-3),
         "laprop": Contender(of_trainer("laprop"), 2.5e-4),
         "muon": Contender(of_trainer("muon"), 2e-3),
