@@ -34,9 +34,9 @@ of the same seed are compared. A mean difference of at most three standard error
 | AdamW → `laprop`, on CIFAR-10 | {cifar_laprop} |
 | AdamW → `muon`, on CIFAR-10 | {cifar_muon}, and a step {cifar_muon_time} times as long |
 | `optax.sgd` or heavy ball → `nag`, on CIFAR-10 | {cifar_sgd}; {cifar_ball} |
-| `optax.sgd` → exact momentum under decay | {exact} lower loss at momentum 0.97 on digits, nothing at 0.9 |
-| momentum of 0.9 or 0.97 → one that rises to it | {rising} lower loss on digits, of {without} |
-| the parameters → the iterate | {cifar_iterate} on CIFAR-10 at a constant rate; nothing on digits |
+| `optax.sgd` → exact momentum of 0.97 under decay | {exact} |
+| momentum of 0.9 → one that rises to it | {rising} |
+| the parameters → the iterate | {cifar_iterate} on CIFAR-10 at a constant rate |
 | JAXopt → `minimize` | {jaxopt} |
 | scikit-learn's `lasso_path` → `minimize` under `vmap` | no: {path} times as long |
 
@@ -86,8 +86,8 @@ While the rate decays, `nag` follows the method and `optax.sgd` does not.
 
 {schedules}
 
-Over ten seeds, a mean difference below two thirds of its standard deviation may be chance. Digits has 360
-test images; a larger dataset may say something else.
+Over ten seeds, a mean difference below its standard deviation may be chance. Digits has 360 test images. On
+MNIST the momentum still rises during most of the run.
 
 ## Convex problems of real size
 
@@ -118,7 +118,7 @@ def page(results: Path) -> str:
         path=f"{_path(convex):.0f}",
         **_gains(model),
         **_on_pictures(pictures),
-        **_differences(images[0]),
+        **_on_schedules(images),
     )
 
 
@@ -221,19 +221,26 @@ def _on_pictures(result: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _differences(digits: dict[str, Any]) -> dict[str, str]:
-    """At the end, of the pairs at a momentum of 0.9 and of 0.97."""
-    mean = {}
-    for entry in digits["pairs"]:
-        first, second = (statistics.fmean(run[-1] for run in runs) for runs in entry["losses"].values())
-        pair = entry["pair"]
-        mean[pair["first"], pair["second"], pair["momentum"]] = second - first, first
-    rising = [mean["nag", "sutskever", m] for m in schedules.MOMENTA]
+def _on_schedules(images: list[dict[str, Any]]) -> dict[str, str]:
+    """What a change gave at the end of a cosine, from one of a pair to the other."""
+
+    def gain(first: str, second: str, momentum: float, before: str, after: str) -> str:
+        pair = schedules.Pair(first, second, "cosine", momentum)._asdict()
+        ends = {
+            result["dataset"]: {name: [run[-1] for run in runs] for name, runs in found["losses"].items()}
+            for result in images
+            for found in result["pairs"]
+            if found["pair"] == pair
+        }
+        return "; ".join(f"{verdict(e[before], e[after])} on {_NAMES[name]}" for name, e in ends.items())
+
     return {
-        "exact": f"{mean['nag at p', 'optax.sgd', schedules.MOMENTA[1]][0]:.3f}",
-        "rising": " and ".join(f"{-gain:.3f}" for gain, _ in rising),
-        "without": " and ".join(f"{loss:.3f}" for _, loss in rising),
+        "exact": gain("nag at p", "optax.sgd", 0.97, "second", "first"),
+        "rising": gain("nag", "sutskever", 0.9, "first", "second"),
     }
+
+
+_NAMES = {"digits": "digits", "mnist": "MNIST"}
 
 
 def _path(convex: dict[str, Any]) -> float:
