@@ -24,7 +24,7 @@ GOALS = {"mlp": 0.5, "cnn": 0.85, "resnet18": 1.0}
 """Of PyTorch's time, the most that nag-optax should take on a CPU."""
 CAUSE = (
     "XLA's convolutions are no faster on a CPU than PyTorch's, and XLA writes more of the large arrays of "
-    "batch normalisation and pooling to memory."
+    "batch normalisation to memory."
 )
 COLUMNS = ("model", "loop", "s an epoch", "quartiles", "nag-optax / this")
 
