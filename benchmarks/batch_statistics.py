@@ -18,10 +18,10 @@ LEARNING_RATES = {0.9: 1.0, 0.99: 0.1}
 """Shares of the default, by momentum, so that a gradient moves the parameters as far in the end."""
 COLUMNS = ("data", "momentum", "epochs", "iterate", "test loss", "running − recomputed")
 NOTES = [
-    "test loss: of the cnn with the running statistics, as `nag-optax evaluate` has it; mean over the seeds.",
-    "running − recomputed: less the loss with the statistics that one pass over the training batches gives "
-    "there; mean ± standard deviation over the seeds.",
-    "x is the iterate to evaluate, p the one where gradients and batch statistics are computed.",
+    "test loss: the cnn's, with the running statistics that `nag-optax evaluate` uses; mean over the seeds.",
+    "running − recomputed: how much lower the test loss is with statistics from one pass over the training "
+    "batches at the same point; mean ± standard deviation over the seeds.",
+    "x is the iterate to evaluate. Gradients and batch statistics are computed at p.",
 ]
 
 

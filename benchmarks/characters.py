@@ -30,19 +30,19 @@ COLUMNS = (
 )
 FIGURE = (BASELINE, "optax.nadamw", "optax.contrib.muon", "laprop", "muon")
 LEGEND = [
-    f"A transformer of two layers and 115,136 parameters, {STEPS} steps of 16 windows, a linear rise of the "
-    f"learning rate over a tenth of them and then a cosine to 0. Weight decay {WEIGHT_DECAY:g} where an "
-    "optimizer has it.",
-    "learning rate: the one of the lowest mean loss on the validation part.",
-    "test loss, in nats a character, and how much less it is than AdamW's from the same seed: "
-    f"mean ± standard deviation over {SEEDS} seeds that the search did not use.",
+    f"A transformer of two layers and 115,136 parameters takes {STEPS} steps of 16 windows. The learning "
+    "rate rises linearly over a tenth of them, and a cosine then takes it to 0. Weight decay, where an "
+    f"optimizer has it, is {WEIGHT_DECAY:g}.",
+    "learning rate: the one with the lowest mean loss on the validation part.",
+    f"test loss: in nats a character, mean ± standard deviation over {SEEDS} seeds that the search did not "
+    "use. The differences from AdamW are between runs of the same seed.",
     "steps to AdamW's loss: the first evaluation at which the mean validation loss is at most the one that "
     f"AdamW ends with. There are {EVALUATIONS} evaluations.",
-    "bytes a parameter: the optimizer's state.",
-    "ms a step: update and application alone, on the model's own arrays, medians in turns.",
+    "bytes a parameter: size of the optimizer's state.",
+    "ms a step: the update and its application alone, on the model's own arrays; medians in turns.",
     "Both muons leave the embeddings and the head to Adam: optax's to AdamW, ours to NAdamW.",
-    "In one byte: the same learning rate as with a float32 state.",
-    "snoo is examined at its parameters, the others at the iterate that `eval_params` gives.",
+    "one byte: the learning rate is the same as with a float32 state.",
+    "snoo is evaluated at its parameters, the others at the iterate that `eval_params` gives.",
 ]
 
 

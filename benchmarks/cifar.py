@@ -39,9 +39,8 @@ LEGEND = [
     f"less than {BASELINE}'s by: differences between runs of the same seed.",
     f"epochs to {BASELINE}'s loss: the first epoch whose mean test loss is at most the one that {BASELINE} "
     "ends with under the same decay.",
-    "ms a step: of the whole training step, medians in turns.",
-    "Second table: the test loss at the parameters p less the one at the iterate x, where they differ; means "
-    "over the seeds.",
+    "ms a step: the whole training step; medians in turns.",
+    "Loss at p and at x: the difference is the mean over the seeds, for optimizers whose p and x differ.",
     "The learning rate rises over the first epoch. Then it stays constant, or a cosine takes it to 0.",
 ]
 

@@ -31,11 +31,13 @@ RUNTIME = ("numpy", "ml_dtypes", "iree-base-runtime")
 COLUMNS = ("model", "state", "with", "ms a step", "MB resident", "bytes of state", "bytes of module")
 INFERENCE = ("model", "with", "ms, batch 1", "ms, batch 64", "MB resident", "accuracy, %")
 LEGEND = """\
-Digits, steps of 32 images, Nesterov momentum; medians over the processes of one run, in turns, one core each.
-MB resident: the most in a process, Python included. JAX compiles there, and IREE before, for this processor.
-bytes of state: parameters, momentum, batch statistics, counters; what state.npz holds.
-pruned cnn: what --prune group_l2=0.02 leaves of the cnn.
-accuracy: on the test images, with the weights of one run in all three. MB there: at batch 64.
+Each step trains on 32 images of digits, with Nesterov momentum. Numbers are medians over the processes of \
+one run, in turns, on one core each.
+MB resident: the most that a process holds, Python included; in the second table at batch 64. JAX compiles \
+within the process, and IREE compiled before, for this processor.
+bytes of state: size of parameters, momentum, batch statistics and counters, which state.npz holds.
+pruned cnn: the cnn without the units that --prune group_l2=0.02 sets to zero.
+accuracy: on the test images. All three have the weights of one run.
 """
 
 

@@ -20,8 +20,8 @@ from benchmarks.startup import COMMAND
 MODELS = ("mlp", "cnn")
 COLUMNS = ("model", "programs", "s", "quartiles")
 LEGEND = """\
-s: from the command, `nag-optax train` on digits, to the line of its first epoch: one step and an evaluation.
-Median and quartiles over the rounds of one run, in turns.
+s: from the start of `nag-optax train` on digits to the line of its first epoch, with one step and one \
+evaluation. Median and quartiles over the rounds of one run, in turns.
 programs: compiled anew, or read from the cache that the command keeps.
 """
 

@@ -45,13 +45,10 @@ LOSS_COLUMNS = (
 )
 
 LEGEND = """\
-bytes a parameter: of the state, by the arguments of the compiled step without parameters and gradients. \
-bytes a number: the same beside float32's four.
-moved: bytes a parameter that the operations of the compiled step read and write, by XLA's cost analysis. \
-temporary: bytes a parameter that a call allocates beside its arguments. kernels: operations that a call \
-starts.
-ms a step: median and quartiles over the rounds of one run in which both states take turns; jitted, \
-parameters and state donated.
+bytes a parameter: size of the state. bytes a number: the size of what takes four bytes in float32.
+moved: bytes a parameter that the compiled step reads and writes, by XLA's cost analysis. temporary: bytes a \
+parameter that a call allocates beside its arguments. kernels: operations that a call starts.
+ms a step: median and quartiles over the rounds of one run in which both states take turns.
 loss: on all training images after the last step, without dropout; mean ± standard deviation over the seeds.
 difference / spread: how much the mean loss in one byte is higher, in standard deviations of float32's.
 """

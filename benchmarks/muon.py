@@ -29,8 +29,7 @@ COST_COLUMNS = (
 LEGEND = """\
 ms a step: median and quartiles over the rounds of one run in which all methods take turns.
 nag_optax / this: the median of nag_optax.muon divided by this one; below 1, nag_optax is the faster.
-Parameters, gradients, momentum and Newton-Schulz steps have the dtype of the row; torch.optim.Muon has only \
-bfloat16 steps.
+Parameters, gradients, momentum and Newton-Schulz steps have the dtype of the row.
 kernels: operations that one call of the compiled step starts. One in a loop counts once for each pass.
 GFLOP, MB: XLA's cost analysis of the step in float32 with one Newton-Schulz iteration, compiled for a CPU, \
 with every matrix split over the devices along its rows. exchanges: collectives in that program.

@@ -35,8 +35,8 @@ LEGEND = [
     "Losses, and differences between runs of the same seed: mean ± standard deviation over the seeds.",
     'All have weight decay 1e-4, except laprop, which has none. nadamw(variant="optax") is optax.nadamw.',
     "The default variant of nadam and nadamw has the lowest geometric mean of the losses over the tasks.",
-    "characters: a transformer of two layers and 115,136 parameters learns the standard library's sources, "
-    "as they are in the Python named above.",
+    "characters: a transformer of two layers and 115,136 parameters learns the sources of the "
+    "standard library of this Python.",
 ]
 
 

@@ -29,7 +29,7 @@ RATE_COLUMNS = ("numbers", "MB an update", *(f"{n} worker{'s' * (n > 1)}" for n 
 WIRE_COLUMNS = ("wire", "bytes an update", "updates a second")
 TIME_COLUMNS = ("MNIST, mlp, five epochs", "s to 97 %", "s in all", "test accuracy", "updates")
 LEGEND = [
-    "Updates a second: the server runs DANA-Zero. The workers compute nothing; they send one gradient again "
+    "Updates a second: the server runs DANA-Zero. The workers compute nothing and send one gradient again "
     "and again.",
     f"wire: two workers send updates of {WIRE_SIZE:,} numbers. The parameters come back in float32, or in "
     "bfloat16 with the other two formats.",
@@ -38,7 +38,7 @@ LEGEND = [
     "one killed, one slow: one of the three gets SIGKILL after the first epoch. Another one stands still for "
     "four fifths of the time.",
     "by Ray: `--workers 3`.",
-    "Other programs used the two cores as well, so that rates are lower, and times longer, than alone.",
+    "Other programs used the two cores as well, so rates are lower and times longer than alone.",
 ]
 _CLIENT = """
 import sys

@@ -14,12 +14,20 @@ from benchmarks.convex import large
 SURE = 3
 """Standard errors; a mean difference of fewer may be chance."""
 
+_HEADINGS = {
+    "characters": "a-character-model",
+    "cifar-cnn": "cifar-10",
+    "schedules": "schedules-and-the-iterate",
+    "large": "convex-problems-of-real-size",
+}
+"""Where the page shows a result, by the beginning of its file's name."""
+
 PAGE = """\
 # Does it pay?
 
-Every number here comes from a run that you can repeat on a CPU. [Benchmarks](benchmarks.md) has the commands
-and all tables. Each optimizer had the learning rate that was best in its own search on validation data. Runs
-of the same seed are compared. A mean difference of at most three standard errors is called chance.
+Every number here comes from a run that you can repeat on a CPU. [Benchmarks](benchmarks.md) has the
+commands and explains the columns. Each optimizer had the learning rate that was best in its own search on
+validation data. Runs of the same seed are compared. "Beyond chance" means more than three standard errors.
 
 | change | what it gave |
 |---|---|
@@ -44,7 +52,8 @@ of the same seed are compared. A mean difference of at most three standard error
 
 ![Validation loss over the steps: muon is lowest, laprop lies between it and AdamW.](characters.png)
 
-A transformer of 115,136 parameters learns Python's standard library in {steps} steps.
+A transformer of 115,136 parameters learns Python's standard library in {steps} steps
+([details](benchmarks.md#a-small-character-model)).
 
 {characters}
 
@@ -59,6 +68,7 @@ look at more than one seed.
 ![Test loss over the epochs, with a cosine and with a constant rate. Dotted lines: at p.](cifar-cnn.png)
 
 {cifar_facts}
+[Details](benchmarks.md#cifar-10-from-a-folder-cnn)
 
 {cifar}
 
@@ -82,7 +92,8 @@ higher the test loss is at p than at x:
 ## Schedules and the iterate
 
 `optax.sgd` puts its momentum before the learning rate. While the rate is constant, that is Nesterov's method.
-While the rate decays, `nag` follows the method and `optax.sgd` does not.
+While the rate decays, `nag` follows the method and `optax.sgd` does not
+([details](benchmarks.md#schedules-and-the-iterate-digits-mlp-60-epochs)).
 
 {schedules}
 
@@ -90,6 +101,8 @@ Over ten seeds, a mean difference below its standard deviation may be chance. Di
 MNIST the momentum still rises during most of the run.
 
 ## Convex problems of real size
+
+Each time is one call of a solver, without compilation ([details](benchmarks.md#large-convex-problems)).
 
 {large}
 
@@ -120,6 +133,12 @@ def page(results: Path) -> str:
         **_on_pictures(pictures),
         **_on_schedules(images),
     )
+
+
+def link(name: str) -> str | None:
+    """The place on the page that shows the result of this file, if there is one."""
+    places = (anchor for start, anchor in _HEADINGS.items() if name.startswith(start))
+    return next((f"does-it-pay.md#{anchor}" for anchor in places), None)
 
 
 def verdict(before: Sequence[float], after: Sequence[float]) -> str:

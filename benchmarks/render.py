@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import textwrap
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from benchmarks import pays, report
@@ -23,7 +24,8 @@ INTRODUCTION = """\
 
 `python -m benchmarks.render` writes this page from the files in `benchmarks/results`; no number of a table
 is typed. Programs that are compared take turns in one run, so that their ratios are steadier than their
-times. Each section names its machine, its versions and the command that measures again.
+times. Each section names its machine, its versions and the command that measures again. Notes on a table
+also hold for the tables of the same kind below it.
 
 ## Nesterov's sequence and its bound
 
@@ -40,15 +42,16 @@ the learning rate decays by a cosine from 1/L.
 """
 
 
-def section(path: Path) -> str:
-    """Markdown of one file."""
+def section(path: Path, said: Container[str] = (), elsewhere: str | None = None) -> str:
+    """Markdown of one file, without what the page says above or shows `elsewhere`, a link."""
     result = json.loads(path.read_text())
     made = SECTIONS[_kind(path)](result)
     lines = (command.replace("FILE", f"benchmarks/results/{path.name}") for command in made.commands)
     code = "\n".join(["```bash", *map(broken, lines), "```"])
-    legend = "\n".join(f"- {line}" for line in made.legend)
+    legend = "\n".join(f"- {line}" for line in made.legend if line not in said)
     parts = [f"## {made.title}", code, report.headline(result) + "."]
-    return "\n\n".join(part.strip() for part in [*parts, *made.tables, legend] if part) + "\n"
+    tables = made.tables if elsewhere is None else [f"The numbers are on [Does it pay?]({elsewhere})."]
+    return "\n\n".join(part.strip() for part in [*parts, *tables, legend] if part) + "\n"
 
 
 def broken(command: str) -> str:
@@ -68,7 +71,16 @@ def page(results: Path = RESULTS) -> str:
         if path not in known
     ]
     tail = ["## Further results\n\n" + "\n".join(others) + "\n"] if others else []
-    return "\n".join([INTRODUCTION, *map(section, known), *tail])
+    sections = []
+    for i, path in enumerate(known):
+        above = [other for other in known[:i] if _kind(other) == _kind(path)]
+        said = [line for other in above for line in _legend(other)]
+        sections.append(section(path, said, pays.link(path.name)))
+    return "\n".join([INTRODUCTION, *sections, *tail])
+
+
+def _legend(path: Path) -> Sequence[str]:
+    return SECTIONS[_kind(path)](json.loads(path.read_text())).legend
 
 
 def main() -> None:

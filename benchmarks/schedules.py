@@ -29,12 +29,11 @@ COLUMNS = (
     "lower by, mean of all epochs",
 )
 LEGEND = [
-    f"Means ± standard deviations over {SEEDS} seeds. A difference is one between runs of the same seed.",
-    "nag at p: `optax.trace(nesterov=True)` after the learning rate, whose parameters are those of nag; they "
-    "are examined where the gradient is taken, and not at the iterate.",
-    "optax.sgd: its momentum comes before the learning rate, which is Nesterov's method while the rate is "
-    "constant.",
-    "sutskever: `nag` whose momentum rises to the one of the row in steps of 250.",
+    f"Means ± standard deviations over {SEEDS} seeds. Differences are between runs of the same seed.",
+    "nag at p: `optax.trace(nesterov=True)` after the learning rate. Its parameters are those of nag, and "
+    "they are evaluated where the gradient is taken, not at the iterate.",
+    "optax.sgd: its momentum comes before the learning rate.",
+    "sutskever: `nag` with a momentum that rises every 250 steps, up to the momentum of the row.",
 ]
 Make = Callable[[Any], Any]
 

@@ -22,11 +22,12 @@ WORKERS = (1, 2, 4, 8, 16, 32)
 SPREADS = {1.0: "equal workers", 4.0: "fourfold spread of speeds"}
 COLUMNS = ("workers' speeds", "method", *(f"{n} worker{'s' * (n > 1)}" for n in WORKERS))
 LEGEND = [
-    "Mean of the training loss over the last 500 of 8000 updates, whatever the number of workers: mean ± "
-    "standard deviation over 3 seeds. A guess has 2.30.",
-    "All have the same learning rate and momentum 0.9; asynchronous SGD has none and ten times the rate.",
-    "shared momentum: one velocity, to which every gradient is added, and Nesterov's lookahead along it.",
-    "fourfold: the mean times of the workers lie evenly between 1 and 4.",
+    "Each number is the mean training loss over the last 500 of 8000 updates: mean ± standard deviation over "
+    "3 seeds. Guessing has 2.30.",
+    "All have the same learning rate and momentum 0.9. Asynchronous SGD has ten times the rate, and no "
+    "momentum.",
+    "shared momentum: every gradient is added to one velocity, and Nesterov's lookahead is along it.",
+    "fourfold spread: the mean times of the workers lie evenly between 1 and 4.",
 ]
 
 

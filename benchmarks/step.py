@@ -32,10 +32,9 @@ LEGEND = """\
 ms a step: median and quartiles over the rounds of one run in which all methods take turns.
 nag / this: the median of nag divided by this one; below 1, nag is the faster.
 memory bound: Nesterov momentum in float32 must move 20 bytes a parameter (read p, g, w; write p, w). The \
-bound is the time for that at the bandwidth of x + 1 in place, jitted and donated, on one flat array of the \
-tree's size, measured in the same run.
-bytes a parameter, copies: XLA's cost analysis of the compiled step, and the copies in it of arrays as \
-large as a leaf.
+bound is the time for that at the bandwidth of x + 1 in place, measured in the same run on one flat array of \
+the tree's size.
+bytes a parameter: by XLA's cost analysis. copies: those of arrays as large as a leaf in the compiled step.
 compile s: tracing, lowering and compilation.
 compiled loop: the same steps without their calls from Python, 50 in one `fori_loop`.
 """

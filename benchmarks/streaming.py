@@ -24,7 +24,7 @@ BATCH_SIZE, READY = 128, 30
 OURS, TORCH = "nag_optax", "torchvision"
 COLUMNS = ("workers", "loader", "images/s", "quartiles", "nag_optax / this")
 LEGEND = f"""\
-images/s: median of the rounds, decoded and in batches of {BATCH_SIZE}.
+images/s: pictures decoded and put into batches of {BATCH_SIZE}.
 torchvision: ImageFolder and DataLoader.
 nag_optax / this: median of the ratios of the rounds."""
 

@@ -26,9 +26,10 @@ TOLERANCES = tuple(10.0**-k for k in range(1, 12))
 GROUP = 10
 COLUMNS = ("problem", "solver", *(f"s to a gap of {gap:g}" for gap in GAPS), "coefficients that are not 0")
 LEGEND = [
-    "gap: (F(x) − F*)/(F(0) − F*), F* the lowest value that any solver found; on the path, the largest one.",
-    "s: median of whole calls in turns, without compilation, with the loosest tolerance of 0.1, 0.01, … that "
-    "reaches the gap.",
+    "gap: (F(x) − min F)/(F(0) − min F), where min F is the lowest value that any solver found. On the path "
+    "it is the largest gap of all problems.",
+    "s: median of whole calls in turns, without compilation. Each solver has the loosest tolerance of 0.1, "
+    "0.01, … that reaches the gap.",
     "The strength of the penalty is a twentieth of the one at which every coefficient is 0. On the path it "
     "goes from a half to a hundredth of it.",
     "nag_optax and JAXopt backtrack. One call under vmap solves the whole path from zero; lasso_path goes on "

@@ -2,7 +2,7 @@
 
 import json
 
-from benchmarks import render, training
+from benchmarks import pays, render, training
 from nag_optax.compare.spec import CompareOptions, resolve
 from tests.compare import test_table
 
@@ -53,7 +53,7 @@ def test_convex(tmp_path):
         ["float32", "ours", "2", "0", "0", "0", "21"],
         ["", "theirs", "0", "0", "1", "1", "10000"],
     ]
-    assert "L from 0.1 to 10: in how many of 2 scales" in text
+    assert "L from 0.1 to 10: outcomes at 2 scales" in text
 
 
 CONFIG = resolve(CompareOptions(seeds=3)).to_dict()
@@ -103,6 +103,18 @@ def test_the_page_says_what_a_call_from_python_costs_on_a_gpu():
     said = "costs 1.36 ms for ResNet-50's 161 leaves, 3.7 times torch's 0.37 ms."
     assert said.rstrip(".") in text and "ResNet-50: 0.43, 0.32, 0.20 ms." in text
     assert "called from Python" not in render.section(render.RESULTS / "step-cpu.json")
+
+
+def test_no_note_and_no_row_is_on_the_pages_twice():
+    page = render.page()
+    assert page.count("- best: the rate with the lowest mean loss") == page.count("- compile s: ") == 1
+    assert page.count("## Learning rates: ") == 3 and page.count("## One update step on a ") == 2
+
+    def rows(text: str) -> set[str]:
+        return {line for line in text.splitlines() if line.startswith("|") and "---" not in line}
+
+    shown = pays.page(render.RESULTS)
+    assert rows(shown) and not rows(shown) & rows(page)
 
 
 def test_training(tmp_path):
