@@ -25,8 +25,8 @@ COLUMNS = (
     "momentum",
     "learning rate",
     "test loss of the first",
-    "lower by, at the end",
-    "lower by, mean of all epochs",
+    "first is lower by, at the end",
+    "first is lower by, mean of all epochs",
 )
 LEGEND = [
     f"Means ± standard deviations over {SEEDS} seeds. Differences are between runs of the same seed.",
