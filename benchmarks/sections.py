@@ -178,10 +178,11 @@ def of_comparison(result: dict[str, Any]) -> Section:
 
 
 def of_tuning(result: dict[str, Any]) -> Section:
+    name, _, how = tuning.title(result).partition(": ")
     return Section(
-        f"Learning rates: {tuning.title(result)}",
+        f"Learning rates: {name}",
         tuning.commands(result),
-        [tuning.table(result)],
+        [f"{how[0].upper()}{how[1:]}:", tuning.table(result)],
         tuning.notes(result),
     )
 

@@ -91,7 +91,8 @@ def test_tuning(tmp_path):
         found = {"command": command, "best": 1, "trials": trials, "test_accuracy": [0.9, 0.8]}
         result["optimizers"][name] = found
     text = written(tmp_path, "tuning-mnist-cnn.json", result)
-    assert "## Learning rates: mnist, cnn: the first 12,000 images, 1 epoch, batches of 64, 1 seed\n" in text
+    assert "## Learning rates: mnist, cnn\n" in text
+    assert "\nThe first 12,000 images, 1 epoch, batches of 64, 1 seed:\n" in text
     assert commands(text) == ["first", long] and "option \\\n" not in text
     assert cells(text)[2] == ["nag", "0.3", "0.25", "85.00 ± 7.07", "0.1: 0.5, 0.3: 0.25"]
     assert [row[0] for row in cells(text)[2:]] == ["nag", "sgd", "adam"]
