@@ -1,6 +1,7 @@
 """Two real processes on this machine train as one; what ends one ends both, and any number goes on."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -121,6 +122,41 @@ def test_processes_of_two_runs_say_so(tmp_path):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.exhaustive
+def test_slurm_tells_the_processes_of_each_other(tmp_path):
+    """In the environment that it gives to the two tasks of a step."""
+    job = {
+        "SLURM_JOB_ID": str(os.getpid()),  # JAX derives the port from it.
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_NTASKS": "2",
+    }
+    options = (
+        "--model",
+        "mlp",
+        "--num-epochs",
+        "1",
+        "--coordinator",
+        "auto",
+        "--run-dir",
+        str(tmp_path / "run"),
+    )
+    first, second = (
+        subprocess.Popen(
+            [sys.executable, "-m", "nag_optax.cli", "train", *options],
+            env=os.environ | job | {"SLURM_PROCID": task, "SLURM_LOCALID": task},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for task in "01"
+    )
+    out, error = first.communicate(timeout=120)
+    assert (first.returncode, error) == (0, ""), error
+    assert "parameters on 2 cpu devices in 2 processes" in out
+    assert second.communicate(timeout=30)[1] == "" and second.returncode == 0
+
+
 def test_processes_that_cannot_meet_say_so_in_one_line(tmp_path):
     """192.0.2.1 is no address of any machine, and no cluster is found here."""
     command = [sys.executable, "-m", "nag_optax.cli", "train", "--run-dir", str(tmp_path / "run")]
