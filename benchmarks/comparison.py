@@ -18,6 +18,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a comparison on images")
     parser.add_argument("--json", type=writable_file, metavar="FILE", required=True, help="where to write it")
+    parser.add_argument("--about", metavar="TEXT", help="what the pictures are, where no name says it")
     return parser.parse_args(args)
 
 
@@ -54,7 +55,8 @@ def ends(chosen: dict[str, Any] | None) -> dict[str, Any] | None:
 def main(args: list[str] | None = None) -> None:
     options = parse(args)
     found = read("benchmarks.comparison", options.run_dir)
-    options.json.write_text(json.dumps(without_curves(found), indent=1) + "\n")
+    about = {"about": options.about} if options.about else {}
+    options.json.write_text(json.dumps(without_curves(found) | about, indent=1) + "\n")
 
 
 if __name__ == "__main__":

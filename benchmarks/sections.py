@@ -162,7 +162,7 @@ def of_comparison(result: dict[str, Any]) -> Section:
     folder = f"runs/compare-{config['dataset']}-{config['model']}"
     head, body = table.rows(config["target"], result["optimizers"])
     return Section(
-        f"Optimizers: {config['dataset']}, {config['model']}",
+        f"Optimizers: {result.get('about', config['dataset'])}, {config['model']}",
         [
             f"{comparison.command(config)} --run-dir {folder}",
             f"python -m benchmarks.comparison {folder} --json FILE",

@@ -16,9 +16,9 @@ def test_without_its_curves_a_comparison_is_what_it_was(tmp_path):
         "optimizers": [nag | {"chosen": chosen | {"curves": {"loss": [[1.0]]}}}, lost],
     }
     (tmp_path / "comparison.json").write_text(json.dumps(found))
-    comparison.main([str(tmp_path), "--json", str(tmp_path / "kept.json")])
+    comparison.main([str(tmp_path), "--about", "a flower", "--json", str(tmp_path / "kept.json")])
     kept = json.loads((tmp_path / "kept.json").read_text())
-    assert kept == {**found, "optimizers": [nag | {"chosen": chosen}, lost]}
+    assert kept == {**found, "about": "a flower", "optimizers": [nag | {"chosen": chosen}, lost]}
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"config": {"problem": "quadratic"}}'])
