@@ -162,5 +162,5 @@ def test_an_empty_folder_and_a_csv_that_cannot_be_written_are_refused(finished_r
 
 
 def test_a_dry_run_has_no_model_to_return(tmp_path):
-    with pytest.raises(InputError, match="--dry-run: there is no model to return"):
+    with pytest.raises(InputError, match="--dry-run: is only for nag-optax train"):
         nag_optax.train.run(dataclasses.replace(SMALL, dry_run=True, run_dir=tmp_path / "run"))
