@@ -72,13 +72,13 @@ look at more than one seed.
 
 {cifar}
 
-Most of these differences are small. Here they are in runs of the same seed:
+Most of these differences are small. This is how they came out in runs of the same seed:
 
 {cifar_changes}
 
 With the cosine Muon learns fastest, and it overfits so few pictures. Its loss is lowest after epoch
-{muon_epoch}, at {muon_least}, and ends at {muon_last}. Its accuracy still is the highest. At a constant rate
-the search chose a far smaller rate. With that Muon is slow at first, and lowest in the end by little.
+{muon_epoch}, at {muon_least}, and ends at {muon_last}. Its accuracy is still the highest. At a constant rate
+the search chose a far smaller rate. Muon is then slow at first, and ends with the lowest loss by a little.
 
 The decay of the rate matters more. From a constant rate to the cosine, `nag` ends with {cifar_decay}.
 
@@ -202,6 +202,11 @@ CHANGES = {
 """Optimizer and iterate, before and after."""
 
 
+def _short(words: str) -> str:
+    """A verdict for a column whose heading says what was measured."""
+    return words.replace("nothing beyond chance", "chance").replace(" loss", "").replace(" accuracy", "")
+
+
 def _on_pictures(result: dict[str, Any]) -> dict[str, str]:
     """Of CIFAR-10, under each decay."""
 
@@ -214,7 +219,7 @@ def _on_pictures(result: dict[str, Any]) -> dict[str, str]:
 
     cosine, constant = cifar.DECAYS
     table = [
-        (name, decay, change(decay, name), change(decay, name, points, "accuracy"))
+        (name, decay, _short(change(decay, name)), _short(change(decay, name, points, "accuracy")))
         for decay in cifar.DECAYS
         for name in CHANGES
     ]
