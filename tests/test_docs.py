@@ -354,6 +354,14 @@ def test_the_numbers_in_prose_are_those_of_the_results():
     ]
     runs = {(e["workers"], e["trouble"]): e for e in measured["runs"] if not e["ray"]}
     trouble = runs[3, True]
+    accuracy = {
+        entry["name"]: f"{100 * np.mean(entry['chosen']['test_accuracy']):.2f} %"
+        for entry in read("comparison-cifar-cnn.json")["optimizers"]
+    }
+    pictures = (
+        f"heavy ball ends at {accuracy['momentum']} of the test pictures, AdamW at {accuracy['adamw']}, NAG at "
+        f"{accuracy['nag']} and Muon at {accuracy['muon']}."
+    )
     device = read("device.json")
     iree, jax_ = (
         next(
@@ -377,7 +385,11 @@ def test_the_numbers_in_prose_are_those_of_the_results():
             f"update within {measured['recovery']['server_back']:.0f} seconds.",
         ],
         README: ["half the time on a CPU"],
-        DOCS / "which-optimizer.md": [f"loss of {laprop}, where AdamW ends at {adamw};", "[half the time]"],
+        DOCS / "which-optimizer.md": [
+            f"loss of {laprop}, where AdamW ends at {adamw};",
+            "[half the time]",
+            pictures,
+        ],
         DOCS / "methods.md": [f"of {laprop}, and at {adamw} [with AdamW]"],
         DOCS / "from-jaxopt.md": [f"logistic regression {ours}, where JAXopt takes {theirs}."],
     }
