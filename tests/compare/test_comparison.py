@@ -13,10 +13,11 @@ import pytest
 from rich.console import Console
 
 from nag_optax.compare import compare, on_data
-from nag_optax.compare.folder import to_json
+from nag_optax.compare.folder import ComparisonFolder, to_json
 from nag_optax.compare.on_data import OnData, first_reaching
-from nag_optax.compare.spec import CompareOptions
+from nag_optax.compare.spec import CompareOptions, resolve
 from nag_optax.train.errors import InputError, Interrupted
+from nag_optax.train.folder import as_begun
 from nag_optax.train.options import Options
 from nag_optax.train.registry import RECIPES
 from nag_optax.train.rows import Recipe
@@ -150,8 +151,8 @@ def test_the_default_batch_fits_the_images_of_the_search(tmp_path, monkeypatch):
     assert compare(options, console)["config"]["batch_size"] == 1437 - 239
     assert isinstance(console.file, io.StringIO)
     assert "batches of 1198 images instead of 2000" in console.file.getvalue()
-    again = compare(dataclasses.replace(options, resume=True), silent())
-    assert again["config"]["batch_size"] == 1198
+    resumed = as_begun(dataclasses.replace(options, resume=True), ComparisonFolder)
+    assert resolve(resumed).to_dict()["batch_size"] == 1198
 
 
 @pytest.mark.parametrize("damage", ['{"name": "sg', "\xff"])
