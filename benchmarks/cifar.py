@@ -225,6 +225,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         about = {"train": "training pictures", "test": "test pictures", "repeats": "samples of a step's time"}
         text = f"{about.get(name, 'of each run')} (default: {default})"
         parser.add_argument(f"--{name}", type=positive, default=default, metavar="N", help=text)
+    parser.add_argument("--decay", choices=DECAYS, help="of the learning rate; by default both, in turn")
     parser.add_argument("--json", type=writable_file, required=True, metavar="FILE", help="where to write it")
     return parser.parse_args(args)
 
@@ -245,14 +246,15 @@ def main(args: list[str] | None = None) -> None:
         batch_size=BATCH_SIZE,
         resident="yes",
     )
+    decays = [options.decay] if options.decay else DECAYS
     try:
-        specs = {decay: resolve(dataclasses.replace(base, schedule=decay)) for decay in DECAYS}
-        dataset, available = pictures.chosen(specs[DECAYS[0]], options.train, options.test)
+        specs = {decay: resolve(dataclasses.replace(base, schedule=decay)) for decay in decays}
+        dataset, available = pictures.chosen(specs[decays[0]], options.train, options.test)
     except InputError as error:
         raise SystemExit(f"benchmarks.cifar: {error}") from None
     found = json.loads(options.json.read_text())["optimizers"] if options.json.exists() else {}
     made = contenders(options.model)
-    missing = [(decay, name) for decay in DECAYS for name in made if name not in found.get(decay, {})]
+    missing = [(decay, name) for decay in decays for name in made if name not in found.get(decay, {})]
 
     def keep(times: dict[str, float]) -> dict[str, Any]:
         ordered = {
@@ -275,7 +277,7 @@ def main(args: list[str] | None = None) -> None:
             losses = [run[-1] for run in entry["x"]["loss"]]
             report.note(f"{decay}, {name}: {_spread(losses, 3)}")
             advance()
-    result = keep(milliseconds(specs[DECAYS[0]], dataset, options.repeats))
+    result = keep(milliseconds(specs[decays[0]], dataset, options.repeats))
     draw(result, options.json.with_suffix(".png"))
     report.show(f"{options.model}: {report.headline(result)}", COLUMNS, rows(result))
 

@@ -250,7 +250,9 @@ def of_characters(result: dict[str, Any]) -> Section:
 
 def of_cifar(result: dict[str, Any]) -> Section:
     sizes = f"--train {result['train']} --test {result['test']} --num-epochs {result['epochs']}"
-    options = f"--model {result['model']} {sizes}{_repeats(result)}"
+    decays = list(result["optimizers"])
+    decay = f" --decay {decays[0]}" if len(decays) == 1 else ""
+    options = f"--model {result['model']} {sizes}{_repeats(result)}{decay}"
     return Section(
         f"CIFAR-10 from a folder: {result['model']}",
         [f"python -m benchmarks.cifar --data-dir DIR {options} --json FILE"],

@@ -359,8 +359,8 @@ def test_the_numbers_in_prose_are_those_of_the_results():
         for entry in read("comparison-cifar-cnn.json")["optimizers"]
     }
     pictures = (
-        f"heavy ball ends at {accuracy['momentum']} of the test pictures, AdamW at {accuracy['adamw']}, NAG at "
-        f"{accuracy['nag']} and Muon at {accuracy['muon']}."
+        f"heavy ball ends at {accuracy['momentum']} of the test pictures, AdamW at {accuracy['adamw']}, "
+        f"NAG at {accuracy['nag']} and Muon at {accuracy['muon']}."
     )
     device = read("device.json")
     iree, jax_ = (

@@ -39,16 +39,16 @@ def test_each_epoch_is_examined_at_both_iterates_and_a_second_call_goes_on(
         "nag": cifar.Contender(lambda rate: nag(rate, 0.9), 0.01),
     }
     monkeypatch.setattr(cifar, "contenders", lambda model: made)
-    monkeypatch.setattr(cifar, "DECAYS", ("constant",))
     monkeypatch.setattr(cifar, "BATCH_SIZE", 8)
     monkeypatch.setattr(cifar, "SEEDS", 2)
     path = tmp_path / "cifar-mlp.json"
-    sizes = ["--train", "20", "--num-epochs", "2", "--repeats", "1"]
+    sizes = ["--train", "20", "--num-epochs", "2", "--repeats", "1", "--decay", "constant"]
     command = ["--data-dir", str(tmp_path), "--model", "mlp", *sizes, "--json", str(path)]
     cifar.main(command)
     first = json.loads(path.read_text())
     found = first["optimizers"]["constant"]
-    assert (first["train"], first["test"]) == (20, 8)
+    assert (first["train"], first["test"]) == (20, 8) and list(first["optimizers"]) == ["constant"]
+    assert "--repeats 1 --decay constant --json" in render.section(path).replace(" \\\n   ", "")
     assert np.shape(found["nag"]["x"]["loss"]) == np.shape(found["nag"]["p"]["accuracy"]) == (2, 2)
     sgd = found[cifar.BASELINE]
     assert sgd["x"] == sgd["p"] and found["nag"]["x"] != found["nag"]["p"]
