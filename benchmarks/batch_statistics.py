@@ -71,8 +71,8 @@ def recomputed(model: Any, dataset: Any, batch_size: int) -> Any:
 def measured(options: Any, epochs: int) -> dict[int, dict[str, dict[str, float]]]:
     """Test losses after 1 and after so many epochs, at both iterates, with both kinds of statistics."""
     from nag_optax.train.data import load_dataset
-    from nag_optax.train.devices import find_devices
     from nag_optax.train.loop import Loop
+    from nag_optax.train.parallel import find_devices
     from nag_optax.train.spec import resolve
 
     spec = resolve(options)

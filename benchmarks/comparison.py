@@ -37,9 +37,9 @@ def read(program: str, run_dir: Path) -> dict[str, Any]:
 
 def command(config: dict[str, Any]) -> str:
     """What makes it again."""
-    from nag_optax.compare import table
+    from nag_optax.compare import report
 
-    return table.command(config)
+    return report.command(config)
 
 
 def without_curves(found: dict[str, Any]) -> dict[str, Any]:

@@ -68,8 +68,8 @@ def exports(folder: Path) -> tuple[dict[tuple[str, str], Path], dict[tuple[str, 
 
     import nag_optax
     from nag_optax.export.run import programs_of
-    from nag_optax.train.devices import find_devices
     from nag_optax.train.options import ExportOptions, Options
+    from nag_optax.train.parallel import find_devices
     from nag_optax.train.runner import train
     from nag_optax.train.transfer import stored_run
 

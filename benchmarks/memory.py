@@ -211,7 +211,7 @@ def rows(entry: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def loss_rows(entry: dict[str, Any]) -> list[tuple[str, ...]]:
     """The rows of one task."""
-    from nag_optax.compare.table import counted, spread
+    from nag_optax.compare.report import counted, spread
 
     label = f"{entry['dataset']} {entry['model']}, {counted(entry['num_epochs'], 'epoch')}"
     made = []

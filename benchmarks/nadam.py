@@ -77,8 +77,8 @@ def images(dataset: str, model: str, num_epochs: int) -> Callable[..., Callable[
         from nag_optax.compare.on_data import hold_out
         from nag_optax.compare.search import variant
         from nag_optax.train.data import load_dataset
-        from nag_optax.train.devices import find_devices
         from nag_optax.train.options import Options
+        from nag_optax.train.parallel import find_devices
         from nag_optax.train.spec import resolve
 
         options: Any = {"dataset": dataset, "model": model, "num_epochs": num_epochs, "data_dir": data_dir}

@@ -12,7 +12,7 @@ from flax import nnx
 
 from nag_optax.train.data import Dataset, load_dataset, statistics_of
 from nag_optax.train.data.stream import epoch_order
-from nag_optax.train.measure import Metrics, metrics_of
+from nag_optax.train.metrics import Metrics, metrics_of
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizers import make_schedule
 from nag_optax.train.rows import Split

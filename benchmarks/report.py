@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from nag_optax.train import markdown
+from nag_optax.compare import report
 from nag_optax.train.environment import environment_of
 from nag_optax.train.environment import headline as headline
 from nag_optax.train.environment import num_cores as num_cores
@@ -66,7 +66,7 @@ def seconds_to_compile(numbers: dict[str, Any], digits: int) -> str:
 
 def markdown_table(columns: Row, groups: Sequence[Sequence[Row]], text: Container[int] = (0, 1)) -> str:
     """Rows in groups; the columns of these positions are text."""
-    return markdown.markdown_table(columns, [row for group in groups for row in group], text)
+    return report.markdown_table(columns, [row for group in groups for row in group], text)
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:

@@ -76,8 +76,8 @@ def measure(options: argparse.Namespace, advance: Callable[[], None]) -> list[di
     from nag_optax.compare.on_data import hold_out
     from nag_optax.compare.search import variant
     from nag_optax.train.data import load_dataset
-    from nag_optax.train.devices import find_devices
     from nag_optax.train.options import Options
+    from nag_optax.train.parallel import find_devices
     from nag_optax.train.spec import resolve
 
     found = []

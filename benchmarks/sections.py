@@ -155,12 +155,11 @@ def of_large(result: dict[str, Any]) -> Section:
 
 def of_comparison(result: dict[str, Any]) -> Section:
     """Of `nag-optax compare`: its `comparison.json`, as benchmarks/results/comparison-NAME.json."""
-    from nag_optax.compare import table
-    from nag_optax.train.markdown import markdown_table
+    from nag_optax.compare.report import counted, markdown_table, notes, rows
 
     config = result["config"]
     folder = f"runs/compare-{config['dataset']}-{config['model']}"
-    head, body = table.rows(config["target"], result["optimizers"])
+    head, body = rows(config["target"], result["optimizers"])
     return Section(
         f"Optimizers: {result.get('about', config['dataset'])}, {config['model']}",
         [
@@ -171,8 +170,8 @@ def of_comparison(result: dict[str, Any]) -> Section:
         [
             tuning.RULE.format("learning rate"),
             f"Other columns: trained on all of them, mean ± standard deviation over "
-            f"{table.counted(config['seeds'], 'seed')}.",
-            *table.notes(result["optimizers"]),
+            f"{counted(config['seeds'], 'seed')}.",
+            *notes(result["optimizers"]),
         ],
     )
 

@@ -182,7 +182,7 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
-    from nag_optax.compare.table import spread
+    from nag_optax.compare.report import spread
 
     tried = ", ".join(f"{t['learning_rate']:g}: {_loss(t)}" for t in found["trials"])
     if found["best"] is None:
@@ -194,7 +194,7 @@ def row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
 
 def title(result: dict[str, Any]) -> str:
     """What was searched, and how long."""
-    from nag_optax.compare.table import counted
+    from nag_optax.compare.report import counted
 
     optimizers = result["optimizers"].values()
     counts = sorted({len(trial["validation_loss"]) for found in optimizers for trial in found["trials"]})

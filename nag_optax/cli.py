@@ -12,7 +12,7 @@ _NEEDED = (
 _CARRY_OUT = {
     "train": "nag_optax.train.runner:train",
     "predict": "nag_optax.train.predict:predict",
-    "evaluate": "nag_optax.train.evaluate:evaluate",
+    "evaluate": "nag_optax.train.trained:evaluate",
     "export": "nag_optax.export.run:export_run",
     "compare": "nag_optax.compare:compare",
     "serve": "nag_optax.parallel.serve:serve",
@@ -20,7 +20,7 @@ _CARRY_OUT = {
 }
 _FOLDERS = {
     "train": "nag_optax.train.folder:RunFolder",
-    "compare": "nag_optax.compare.folder:ComparisonFolder",
+    "compare": "nag_optax.compare.report:ComparisonFolder",
     "serve": "nag_optax.parallel.options:ServedFolder",
 }
 """Of the commands that --resume."""
@@ -67,19 +67,95 @@ def _run(arguments: list[str], interrupts: list[int]) -> int:
     from nag_optax.train.errors import TrainError
 
     try:
-        from nag_optax.train.command_line import parse
-
         _execute(parse(arguments or ["--help"]), arguments, interrupts)
     except TrainError as error:
         return _fail(str(error), error.exit_code)
     return 0
 
 
+def parse(arguments: list[str]) -> Any:
+    """The options that the arguments name. Where tyro cannot read them it says why, and exits with code 2."""
+    import tyro
+
+    from nag_optax.compare.spec import CompareOptions
+    from nag_optax.parallel.options import ServeOptions, WorkOptions
+    from nag_optax.train.errors import InputError
+    from nag_optax.train.options import EvaluateOptions, ExportOptions, Options, PredictOptions
+
+    if empty := [word for word in arguments if word.startswith("--") and word.endswith("=")]:
+        raise InputError(f"{empty[0]} has no value; see nag-optax {arguments[0]} --help")
+    commands = {
+        "train": Options,
+        "predict": PredictOptions,
+        "evaluate": EvaluateOptions,
+        "export": ExportOptions,
+        "compare": CompareOptions,
+        "serve": ServeOptions,
+        "work": WorkOptions,
+    }
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            commands,
+            prog="nag-optax",
+            description="Image classifiers with Nesterov acceleration. --version prints the version.",
+            args=arguments,
+            config=_tyro_config(),
+        )
+    except SystemExit as end:
+        if not end.code and arguments[0] in ("train", "serve"):
+            print(f"Defaults by dataset and model, the learning rates by optimizer:\n\n{_defaults_table()}")
+        raise
+
+
+def parse_over(stored: Any, arguments: list[str]) -> Any:
+    """The options of a command whose defaults are these."""
+    import dataclasses
+
+    import tyro
+
+    # A flag can only be set, and what is repeated only grows: they start as the command's own.
+    growing = {
+        field.name: field.default
+        for field in dataclasses.fields(stored)
+        if isinstance(field.default, bool | tuple)
+    }
+    options = tyro.cli(
+        type(stored),
+        prog=f"nag-optax {arguments[0]}",
+        args=arguments[1:],
+        default=dataclasses.replace(stored, **growing),
+        config=_tyro_config(),
+    )
+    kept = {name: getattr(options, name) or getattr(stored, name) for name in growing}
+    return dataclasses.replace(options, **kept)
+
+
+def _tyro_config() -> Any:
+    import tyro
+
+    return tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs
+
+
+def _defaults_table() -> str:
+    """The recipes and the learning rates as a table, for --help."""
+    from nag_optax.compare.report import markdown_table
+    from nag_optax.train.registry import OPTIMIZERS, RECIPES, default_learning_rate, recipe
+
+    columns = [["", "", "epochs", "batch", "schedule", "warm-up", *OPTIMIZERS]]
+    for dataset, model in [*RECIPES, ("others", "")]:
+        r = recipe(dataset, model)
+        rates = [f"{default_learning_rate(row, None, dataset, model):g}" for row in OPTIMIZERS.values()]
+        columns.append(
+            [dataset, model, str(r.num_epochs), str(r.batch_size), r.schedule, f"{r.warmup_epochs:g}", *rates]
+        )
+    head, *body = zip(*columns, strict=True)
+    return markdown_table(head, body, text=range(len(head)))
+
+
 def _execute(options: Any, arguments: list[str], interrupts: list[int]) -> None:
     _check(interrupts)
     _keep_programs()
     if arguments[0] in _FOLDERS and options.resume:
-        from nag_optax.train.command_line import parse_over
         from nag_optax.train.errors import InputError
         from nag_optax.train.folder import stored_options
 
@@ -99,7 +175,7 @@ def _execute(options: Any, arguments: list[str], interrupts: list[int]) -> None:
             print(f"{spec.dataset} · {spec.model} · {spec.optimizer}", flush=True)
     from rich.console import Console
 
-    from nag_optax.train.bar import busy
+    from nag_optax.train.progress import busy
 
     with busy(Console(stderr=True), "importing JAX"):
         carry_out = _imported(_CARRY_OUT[arguments[0]])

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nag_optax.cli import _cache_folder, _keep_programs, run
+from nag_optax.cli import _cache_folder, _keep_programs, parse, parse_over, run
 from nag_optax.compare.spec import CompareOptions
-from nag_optax.train.command_line import parse, parse_over
 from nag_optax.train.options import EvaluateOptions, Options, PredictOptions
 from nag_optax.train.registry import OPTIMIZERS, RECIPES
 from nag_optax.train.runner import train

@@ -86,8 +86,8 @@ def commands(page: Path) -> Iterator[list[str]]:
 @over_pages
 def test_commands_exist(page: Path, monkeypatch):
     """Their options, too; they are not carried out."""
+    from nag_optax.cli import parse
     from nag_optax.export.device import make_parser
-    from nag_optax.train.command_line import parse
 
     monkeypatch.chdir(ROOT)
     for words in commands(page):
@@ -128,9 +128,9 @@ def test_the_command_line_page_has_every_option_and_optimizer():
 
 def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tmp_path):
     """Each page has a folder of its own, where a command finds the files of the commands above it."""
-    from nag_optax.compare.folder import ComparisonFolder
+    from nag_optax.cli import parse
+    from nag_optax.compare.report import ComparisonFolder
     from nag_optax.parallel.options import ServedFolder, WorkOptions
-    from nag_optax.train.command_line import parse
     from nag_optax.train.folder import RunFolder
     from nag_optax.train.options import EvaluateOptions, ExportOptions, PredictOptions
 
@@ -173,7 +173,7 @@ def test_the_model_and_the_dataset_of_the_page_are_taken_by_their_module(
 
 
 def test_a_command_with_an_unknown_option_is_noticed(capsys):
-    from nag_optax.train.command_line import parse
+    from nag_optax.cli import parse
 
     with pytest.raises(SystemExit) as ended:
         parse(["train", "--learning-speed", "1"])

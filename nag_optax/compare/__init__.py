@@ -39,12 +39,12 @@ def compare(options: "CompareOptions", console: "Console | None" = None) -> dict
     import jax
     from rich.console import Console
 
-    from nag_optax.compare.folder import ComparisonFolder
     from nag_optax.compare.on_data import OnData
     from nag_optax.compare.on_problem import OnProblem
+    from nag_optax.compare.report import ComparisonFolder
     from nag_optax.compare.spec import DataSpec, resolve
-    from nag_optax.train.devices import find_devices
     from nag_optax.train.folder import as_begun
+    from nag_optax.train.parallel import find_devices
     from nag_optax.train.signals import collected_signals
 
     with collected_signals() as interrupts:

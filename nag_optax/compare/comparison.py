@@ -10,15 +10,22 @@ from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 
-from nag_optax.compare import table
-from nag_optax.compare.folder import COMPARISON, FIGURE, TABLE, ComparisonFolder, plain, to_json
+from nag_optax.compare import report
+from nag_optax.compare.report import (
+    COMPARISON,
+    FIGURE,
+    TABLE,
+    ComparisonFolder,
+    markdown_table,
+    plain,
+    to_json,
+)
 from nag_optax.compare.search import Contender, Trial, contender_of, judged, search
 from nag_optax.compare.spec import ComparisonSpec
-from nag_optax.train.bar import LiveBar, say
-from nag_optax.train.devices import Device
 from nag_optax.train.environment import environment_of, headline
 from nag_optax.train.errors import InputError
-from nag_optax.train.markdown import markdown_table
+from nag_optax.train.parallel import Device
+from nag_optax.train.progress import LiveBar, say
 from nag_optax.train.rows import Model
 from nag_optax.train.signals import interrupted
 
@@ -186,16 +193,16 @@ class Comparison(ABC, Generic[_Spec]):
         folder.write(COMPARISON, to_json(comparison))
         with folder.writing():
             self.draw(results, folder.path / FIGURE)
-        notes = table.notes(results)
+        notes = report.notes(results)
         listed = "".join(f"- {note}\n" for note in notes) + "\n" * bool(notes)
         folder.write(
             TABLE,
-            f"# {self.title}\n\n{markdown_table(*table.rows(self.target, results))}\n"
+            f"# {self.title}\n\n{markdown_table(*report.rows(self.target, results))}\n"
             f"{textwrap.fill(self.explanation, 100)}\n\n{listed}"
             f"![Curves of every optimizer, and its final value over the learning rate.]({FIGURE})\n\n"
-            f"```bash\n{table.command(config)}\n```\n\n{headline(environment)}\n",
+            f"```bash\n{report.command(config)}\n```\n\n{headline(environment)}\n",
         )
-        self.console.print(table.rich_table(self.title, self.target, results))
+        self.console.print(report.rich_table(self.title, self.target, results))
         for note in notes:
             say(self.console, note)
         say(self.console, f"saved in {folder.path}: {COMPARISON}, {TABLE}, {FIGURE}")

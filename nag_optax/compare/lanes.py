@@ -21,11 +21,11 @@ from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.compare.search import Contender
 from nag_optax.train.data import Dataset, Statistics
 from nag_optax.train.data.stream import epoch_order
-from nag_optax.train.devices import Device, memory_of
 from nag_optax.train.loop import chunk_lengths
-from nag_optax.train.measure import Metrics, metrics_of, metrics_of_lanes
+from nag_optax.train.metrics import Metrics, metrics_of, metrics_of_lanes
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizers import make_schedule
+from nag_optax.train.parallel import Device, memory_of
 from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec
 from nag_optax.train.step import TrainState, step_key, train_step

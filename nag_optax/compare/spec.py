@@ -10,12 +10,19 @@ import tyro
 
 from nag_optax.train.checks import RULES, Rule, check, flag, is_positive, whole
 from nag_optax.train.errors import InputError
-from nag_optax.train.hints import Float, Int, IntInTable, OptionalPath, given_or, one_of
-from nag_optax.train.options import Options, ScheduleName
+from nag_optax.train.options import (
+    Float,
+    Int,
+    IntInTable,
+    OptionalPath,
+    Options,
+    ScheduleName,
+    given_or,
+    one_of,
+)
 from nag_optax.train.registry import DATASETS, MODELS, OPTIMIZERS, dataset_row
-from nag_optax.train.spec import Spec
+from nag_optax.train.spec import Spec, Stored, load_stored
 from nag_optax.train.spec import resolve as resolve_run
-from nag_optax.train.stored import Stored, load_stored
 
 RESTARTED = "nag-restart"
 ProblemName = Literal["quadratic", "rosenbrock", "logistic"]

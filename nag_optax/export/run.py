@@ -18,15 +18,15 @@ from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.export import device
 from nag_optax.export.program import Program, trace
 from nag_optax.export.stored import save
-from nag_optax.train.bar import say
 from nag_optax.train.checks import check, flag, shown
 from nag_optax.train.data import Statistics
-from nag_optax.train.devices import find_devices
 from nag_optax.train.errors import InputError, reason
 from nag_optax.train.freezing import fix_statistics, frozen_mask
 from nag_optax.train.models.convolution import by_products
 from nag_optax.train.optimizers import make_optimizer
 from nag_optax.train.options import ExportOptions
+from nag_optax.train.parallel import find_devices
+from nag_optax.train.progress import say
 from nag_optax.train.spec import Spec
 from nag_optax.train.step import How, TrainState, step_key, train_step
 from nag_optax.train.transfer import StoredRun, stored_run

@@ -12,8 +12,7 @@ import tyro
 from nag_optax.train.checks import check, shown
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import RunFolder
-from nag_optax.train.hints import Float, Int, OptionalPath, given_or
-from nag_optax.train.options import Options
+from nag_optax.train.options import Float, Int, OptionalPath, Options, given_or
 from nag_optax.train.registry import optimizer_row
 from nag_optax.train.spec import resolve
 

@@ -20,8 +20,8 @@ from nag_optax.parallel import payload
 from nag_optax.parallel.dana import dana_zero
 from nag_optax.parallel.delayed import delayed_nesterov
 from nag_optax.parallel.method import Method
+from nag_optax.train.optimizers import GradientNormState
 from nag_optax.train.step import TrainState
-from nag_optax.train.wrappers import GradientNormState
 
 MethodName = Literal["dana", "delayed", "diloco"]
 

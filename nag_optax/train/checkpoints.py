@@ -17,7 +17,7 @@ from orbax.checkpoint import v1 as ocp
 
 from nag_optax.train.environment import versions_of
 from nag_optax.train.errors import InputError
-from nag_optax.train.processes import largest
+from nag_optax.train.parallel import largest
 
 _KEEP = 3
 # What decides the structure of a state, and how it is written.

@@ -3,10 +3,9 @@
 import math
 from collections.abc import Callable, Mapping
 from ctypes import c_float
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from nag_optax.train.errors import InputError
-from nag_optax.train.hints import choices
 
 
 class Rule(NamedTuple):
@@ -64,7 +63,7 @@ RULES = {
 
 def check(options: Any, rules: Mapping[str, Rule] = RULES) -> None:
     """Refuses a value that a rule or the hint of its option does not allow. None stands for a default."""
-    allowed = {name: choices(hint) for name, hint in get_type_hints(type(options)).items()}
+    allowed = {name: _choices(hint) for name, hint in get_type_hints(type(options)).items()}
     for name, value in vars(options).items():
         if value is None:
             continue
@@ -98,3 +97,8 @@ def flag(name: str) -> str:
 def shown(value: Any) -> str:
     """A value as a user types it."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The values that a Literal allows, optional or not. Another hint has none."""
+    return next((get_args(part) for part in (hint, *get_args(hint)) if get_origin(part) is Literal), ())

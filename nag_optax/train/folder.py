@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, ClassVar, TypeVar
 
+from nag_optax.train.curves import EVENTS, draw_curves
 from nag_optax.train.errors import InputError, reason
 from nag_optax.train.spec import load_spec, resolve
-from nag_optax.train.tensorboard import EVENTS
 
 CONFIG, METRICS, SUMMARY, CURVES, PICTURES, CHECKPOINTS = (
     "config.json",
@@ -148,8 +148,6 @@ class RunFolder(Folder):
 
     def draw(self, rows: list[dict[str, Any]], title: str) -> None:
         """Draws `curves.png` of these rows."""
-        from nag_optax.train.figures import draw_curves  # It needs NumPy, and --help reads this module.
-
         with self.writing():
             draw_curves(rows, title, self.path / CURVES)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from nag_optax.train.data import Dataset
-from nag_optax.train.data.files import Pictures
 from nag_optax.train.data.folder import has_test_part, pictures_in
 from nag_optax.train.data.parts import in_test_part
+from nag_optax.train.data.pictures import Pictures
 from nag_optax.train.errors import InputError, reason
 from nag_optax.train.folder import PICTURES, RunFolder
 from nag_optax.train.loop import Loop

@@ -17,22 +17,21 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nag_optax.acceleration.evaluation import eval_params
-from nag_optax.train.augment import AUGMENTATIONS, augmentation_key
 from nag_optax.train.data import Dataset, Statistics
-from nag_optax.train.data.files import Pictures
+from nag_optax.train.data.augment import AUGMENTATIONS, augmentation_key
+from nag_optax.train.data.pictures import Pictures
 from nag_optax.train.data.stream import Stream, default_workers, epoch_order, grown_order, part_of_batches
-from nag_optax.train.devices import Device, put, put_parts, split_over
 from nag_optax.train.errors import InputError
 from nag_optax.train.freezing import fix_statistics, frozen_mask
-from nag_optax.train.hints import given_or
-from nag_optax.train.measure import Metrics, metrics_of
+from nag_optax.train.metrics import Metrics, metrics_of
 from nag_optax.train.models import make_model
-from nag_optax.train.optimizers import make_optimizer, make_schedule
+from nag_optax.train.optimizers import gradient_norm, make_optimizer, make_schedule
+from nag_optax.train.options import given_or
+from nag_optax.train.parallel import Device, put, put_parts, split_over
 from nag_optax.train.pruning import has_prunable, widths_without, without_units, zero_units
 from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec
 from nag_optax.train.step import How, TrainState, step_key, train_step
-from nag_optax.train.wrappers import gradient_norm
 
 
 class Pruned(NamedTuple):

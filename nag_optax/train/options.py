@@ -1,27 +1,42 @@
 """The options that a user types, on the command line or in a notebook, and their --help."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from nag_optax.train.hints import (
-    TABLE,
-    Float,
-    FloatInTable,
-    Int,
-    IntInTable,
-    OptionalPath,
-    described,
-    one_of,
-)
 from nag_optax.train.registry import DATASETS, MODELS, OPTIMIZERS, defaults_of, inner_names, takers
+
+TABLE = "(default: by dataset and model)"
+
+# What an option takes, and no default where the text says it.
+Float = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+Int = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+FloatInTable = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=TABLE)]
+IntInTable = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=TABLE)]
 
 ScheduleName = Literal["constant", "cosine", "linear"]
 RestartName = Literal["gradient", "speed", "value"]
 AugmentName = Literal["none", "crop-flip", "resized-crop"]
 PrecisionName = Literal["float32", "bfloat16", "bfloat16-parameters"]
+
+
+def one_of(names: Iterable[str], *, hint: str | None = None, help: str | None = None) -> Any:
+    """The words for an option that takes one of these names, or another that is registered later."""
+    return tyro.conf.arg(metavar="{" + ",".join(names) + "}", help=help, help_behavior_hint=hint)
+
+
+def described(rows: Mapping[str, Any], own: str) -> str:
+    """These rows of the registry for --help, and the name of a user's own."""
+    lines = [f"{name}: {row.about}." for name, row in rows.items()]
+    return "\n".join([*lines, f"Your own: {own}."])
+
+
+def given_or(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from nag_optax.train.errors import InputError
-from nag_optax.train.markdown import markdown_table
 from nag_optax.train.rows import Factory, HiddenLayer, Model, Optimizer, Recipe, Source, Style
 
 _Row = TypeVar("_Row", Model, Source, Optimizer)
@@ -308,16 +307,3 @@ def defaults_of(option: str) -> str:
     for name in takers(option):
         names.setdefault(OPTIMIZERS[name].options[option], []).append(name)
     return "; ".join(f"{value:g} for {', '.join(who)}" for value, who in names.items())
-
-
-def defaults_table() -> str:
-    """The recipes and the learning rates as a table, for --help."""
-    columns = [["", "", "epochs", "batch", "schedule", "warm-up", *OPTIMIZERS]]
-    for dataset, model in [*RECIPES, ("others", "")]:
-        r = recipe(dataset, model)
-        rates = [f"{default_learning_rate(row, None, dataset, model):g}" for row in OPTIMIZERS.values()]
-        columns.append(
-            [dataset, model, str(r.num_epochs), str(r.batch_size), r.schedule, f"{r.warmup_epochs:g}", *rates]
-        )
-    head, *body = zip(*columns, strict=True)
-    return markdown_table(head, body, text=range(len(head)))

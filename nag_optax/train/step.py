@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from nag_optax.train.augment import augmentation_key, mixed, mixing_share
+from nag_optax.train.data.augment import augmentation_key, mixed, mixing_share
 
 
 class TrainState(NamedTuple):

@@ -1,9 +1,11 @@
-"""A trained model: the end of a run, which its folder alone gives back."""
+"""A trained model: the end of a run, which its folder alone gives back; it predicts, and is evaluated."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,19 @@ import jax
 import numpy as np
 from flax import nnx
 from rich.console import Console
+from rich.table import Table
 
-from nag_optax.train.data import Statistics, resize
-from nag_optax.train.devices import find_devices
+from nag_optax.train.data import Statistics, load_dataset, resize, source_of
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import SUMMARY
-from nag_optax.train.measure import EVALUATION_BATCH, logits_of
-from nag_optax.train.options import Options
+from nag_optax.train.metrics import EVALUATION_BATCH, logits_of
+from nag_optax.train.options import EvaluateOptions, Options
+from nag_optax.train.parallel import find_devices
+from nag_optax.train.progress import busy, say, shown
 from nag_optax.train.runner import train
+from nag_optax.train.signals import collected_signals, interrupted
 from nag_optax.train.spec import resolve
-from nag_optax.train.transfer import stored_run
+from nag_optax.train.transfer import check_same_shapes, standardised_as, stored_run
 
 
 @dataclass(frozen=True)
@@ -156,3 +161,37 @@ def load(run_dir: Path | str, *, device: str = "auto", say: Callable[[str], None
         std=np.array(facts["std"], np.float32),
         image_size=stored.spec.image_size,
     )
+
+
+def evaluate(options: EvaluateOptions, console: Console | None = None) -> dict[str, Any]:
+    """Prints and returns the accuracy and loss of a run's best checkpoint, else the newest, on each split."""
+    console = console or Console()
+    with collected_signals() as interrupts:
+        devices = find_devices(options.device, 1)
+        with busy(console, "reading the model"):
+            spec, facts, loop, state = stored_run(options.run_dir, devices, partial(say, console))
+        if options.data_dir is not None and spec.data_dir is not None:
+            spec = dataclasses.replace(spec, data_dir=options.data_dir)
+        dataset = load_dataset(spec, facts, console, devices[0])
+        check_same_shapes(dataset, facts, source_of(spec))
+        loop.dataset = standardised_as(dataset, facts)
+
+        def look() -> None:
+            if interrupts:
+                raise interrupted(interrupts, "")
+
+        epochs = int(state.step) / -(-facts["train_images"] // spec.batch_size)
+        table = Table(title=f"{options.run_dir}, epoch {epochs:g} of {spec.num_epochs}", title_justify="left")
+        for column in ("split", "accuracy", "loss", "images"):
+            table.add_column(column, justify="left" if column == "split" else "right")
+        results: dict[str, Any] = {}
+        held_out = () if dataset.validation is None else (("validation", dataset.validation),)
+        for name, split in (("train", dataset.train), *held_out, ("test", dataset.test)):
+            if not len(split.labels):  # A run with --train-only may have no test split.
+                continue
+            with busy(console, f"evaluating {name} images"):
+                metrics = loop.evaluate(state, split, look)
+            results[f"{name}_accuracy"], results[f"{name}_loss"] = metrics.accuracy, metrics.loss
+            table.add_row(name, f"{metrics.accuracy:.2%}", shown(metrics.loss), str(len(split.labels)))
+        console.print(table)
+        return results

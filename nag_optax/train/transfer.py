@@ -8,10 +8,10 @@ import numpy as np
 
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.data import Dataset
-from nag_optax.train.devices import Device
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import CHECKPOINTS, CONFIG
 from nag_optax.train.loop import Loop
+from nag_optax.train.parallel import Device
 from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec, load_spec
 from nag_optax.train.step import TrainState

@@ -13,9 +13,9 @@ from benchmarks import cifar, pictures, render
 from nag_optax import nag
 from nag_optax.compare.search import contender_of
 from nag_optax.train.data import load_dataset
-from nag_optax.train.devices import find_devices
 from nag_optax.train.loop import Loop
 from nag_optax.train.options import Options
+from nag_optax.train.parallel import find_devices
 from nag_optax.train.rows import Split
 from nag_optax.train.spec import resolve
 

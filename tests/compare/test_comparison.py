@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from nag_optax.compare import compare, on_data
-from nag_optax.compare.folder import ComparisonFolder, to_json
 from nag_optax.compare.on_data import OnData, first_reaching
+from nag_optax.compare.report import ComparisonFolder, to_json
 from nag_optax.compare.spec import CompareOptions, resolve
 from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.folder import as_begun

@@ -11,7 +11,7 @@ from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
 from nag_optax.compare.search import contender_of
 from nag_optax.train.data import load_dataset
 from nag_optax.train.loop import Loop
-from nag_optax.train.measure import Metrics
+from nag_optax.train.metrics import Metrics
 from nag_optax.train.options import Options
 from nag_optax.train.spec import resolve
 from tests.helpers import exhaustive

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nag_optax.compare import table
+from nag_optax.compare import report
+from nag_optax.compare.report import markdown_table
 from nag_optax.compare.spec import CompareOptions, resolve
-from nag_optax.train.markdown import markdown_table
 from nag_optax.train.registry import DATASETS
 
 BEST = {"learning_rate": 0.1, "diverged": False, "validation_loss": [0.1, 0.2, 0.3]}
@@ -33,8 +33,8 @@ TARGET = 0.97
 
 
 def row(**changes):
-    (cells,) = table.rows(TARGET, [RESULT | changes])[1]
-    return dict(zip(table.rows(TARGET, [])[0], cells, strict=True))
+    (cells,) = report.rows(TARGET, [RESULT | changes])[1]
+    return dict(zip(report.rows(TARGET, [])[0], cells, strict=True))
 
 
 def test_a_row_holds_means_deviations_and_costs():
@@ -67,20 +67,20 @@ def test_what_diverged_is_said():
     assert cells["training loss"] == "diverged" and cells["learning rate"] == "–"
     cells = row(chosen=CHOSEN | {"diverged": True, "train_loss": [None, 1.0, 1.0]})
     assert cells["training loss"] == "diverged" and cells["learning rate"] == "0.1"
-    assert table.notes([RESULT, RESULT | {"note": "it diverged"}]) == ["NAG: it diverged."]
+    assert report.notes([RESULT, RESULT | {"note": "it diverged"}]) == ["NAG: it diverged."]
 
 
 def test_one_seed_has_no_deviation():
-    assert table.spread([0.5], ".2f") == "0.50"
+    assert report.spread([0.5], ".2f") == "0.50"
 
 
 def test_markdown_is_padded_and_the_terminal_needs_80_columns():
-    head, body = table.rows(TARGET, [RESULT | {"label": "heavy-ball momentum"}])
+    head, body = report.rows(TARGET, [RESULT | {"label": "heavy-ball momentum"}])
     lines = markdown_table(head, body).splitlines()
     assert len(lines) == 3 and len({len(line) for line in lines}) == 1
     assert lines[1].startswith("| ---") and lines[1].endswith("-: |")
     console = Console(file=io.StringIO(), width=80)
-    console.print(table.rich_table("A title", TARGET, [RESULT | {"label": "heavy-ball momentum"}]))
+    console.print(report.rich_table("A title", TARGET, [RESULT | {"label": "heavy-ball momentum"}]))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "2.0e-03±1e-03" in text and "heavy-ball momentum" in text and "…" not in text
@@ -89,7 +89,7 @@ def test_markdown_is_padded_and_the_terminal_needs_80_columns():
 @pytest.mark.parametrize(("gap", "shown"), [(1.5e-7, "1.5e-07"), (1e-130, "< 1e-15")])
 def test_a_row_of_a_problem(gap, shown):
     trial = {"learning_rate": 0.0123456, "final_gap": gap, "steps_to_gap": {"0.001": 43, "1e-06": None}}
-    _, (cells,) = table.rows(None, [{"label": "NAG", "best": 0, "trials": [trial]}])
+    _, (cells,) = report.rows(None, [{"label": "NAG", "best": 0, "trials": [trial]}])
     assert cells == ["NAG", "0.0123", "43", "–", shown]
 
 
@@ -114,10 +114,10 @@ def test_a_row_of_a_problem(gap, shown):
     ],
 )
 def test_the_command_makes_the_comparison_again(fields, line):
-    from nag_optax.train.command_line import parse
+    from nag_optax.cli import parse
 
     spec = resolve(CompareOptions(**fields))
-    words = table.command(spec.to_dict()).split()
+    words = report.command(spec.to_dict()).split()
     assert " ".join(words) == f"nag-optax compare {line}".strip()
     parsed = parse(words[1:])
     assert isinstance(parsed, CompareOptions) and resolve(parsed) == spec
@@ -127,4 +127,4 @@ def test_the_command_makes_the_comparison_again(fields, line):
 def test_the_command_of_stored_results_names_the_folder_that_they_do_not_hold(dataset):
     config = json.loads(resolve(CompareOptions(dataset=dataset, data_dir=Path("/d"))).to_json())
     del config["data_dir"]
-    assert table.command(config) == f"nag-optax compare --dataset {dataset} --data-dir DIR"
+    assert report.command(config) == f"nag-optax compare --dataset {dataset} --data-dir DIR"

@@ -14,9 +14,9 @@ import nag_optax
 from nag_optax import export
 from nag_optax.export.run import export_run, programs_of
 from nag_optax.train.data import Dataset
-from nag_optax.train.devices import find_devices
 from nag_optax.train.loop import Loop
 from nag_optax.train.options import ExportOptions, Options
+from nag_optax.train.parallel import find_devices
 from nag_optax.train.rows import Split
 from nag_optax.train.spec import resolve
 from nag_optax.train.step import TrainState, step_key, train_step

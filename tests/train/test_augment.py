@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nag_optax.train.augment import augmentation_key, crop_flip, mixed, mixing_share, resized_crop
+from nag_optax.train.data.augment import augmentation_key, crop_flip, mixed, mixing_share, resized_crop
 from tests.helpers import exhaustive
 
 KEY = jax.random.key(0)

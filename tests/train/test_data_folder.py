@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from nag_optax.train import bar
+from nag_optax.train import progress
 from nag_optax.train.data import load_dataset
 from nag_optax.train.data.parts import in_test_part
 from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
@@ -94,9 +94,9 @@ def test_a_spinner_says_what_takes_long_in_a_terminal(monkeypatch):
         return timer(wait, call)
 
     for terminal, wait, said in ((True, 0.0, True), (True, 60.0, False), (False, 0.0, False)):
-        monkeypatch.setattr(bar.threading, "Timer", partial(make, wait))
+        monkeypatch.setattr(progress.threading, "Timer", partial(make, wait))
         console = Console(file=io.StringIO(), force_terminal=terminal)
-        with bar.busy(console, "making the model"):
+        with progress.busy(console, "making the model"):
             until = time.monotonic() + (20.0 if said else 0.1)
             while "making the model" not in output(console) and time.monotonic() < until:
                 time.sleep(0.01)
@@ -106,13 +106,14 @@ def test_a_spinner_says_what_takes_long_in_a_terminal(monkeypatch):
 
 def test_a_bar_is_shown_once_it_takes_two_seconds(monkeypatch):
     seconds = iter([0.0, 1.0, 2.5, 3.0])
-    monkeypatch.setattr(bar, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
     console = Console(file=io.StringIO(), width=80)
-    assert list(bar.watched(console, "abc", 3, "decoding pictures")) == ["a", "b", "c"]
+    assert list(progress.watched(console, "abc", 3, "decoding pictures")) == ["a", "b", "c"]
     assert output(console) == "decoding pictures: 3\n"
     quick = Console(file=io.StringIO(), width=80)
-    monkeypatch.setattr(bar, "time", SimpleNamespace(perf_counter=lambda: 0.0))
-    assert list(bar.watched(quick, "abc", 3, "decoding pictures")) == ["a", "b", "c"] and not output(quick)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    assert list(progress.watched(quick, "abc", 3, "decoding pictures")) == ["a", "b", "c"]
+    assert not output(quick)
 
 
 def test_one_picture_in_colour_gives_all_three_channels(pictures):

@@ -12,11 +12,11 @@ import pytest
 
 from nag_optax.train.data.idx import read_idx_pair
 from nag_optax.train.errors import InputError, Interrupted
-from nag_optax.train.evaluate import evaluate
 from nag_optax.train.loop import Loop
 from nag_optax.train.options import EvaluateOptions, Options, PredictOptions
 from nag_optax.train.predict import predict
 from nag_optax.train.runner import train
+from nag_optax.train.trained import evaluate
 from tests.train.conftest import output, write_idx
 
 

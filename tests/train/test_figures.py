@@ -3,7 +3,7 @@
 import matplotlib.axes
 import pytest
 
-from nag_optax.train.figures import draw_curves
+from nag_optax.train.curves import draw_curves
 
 
 def rows(count: int, test: bool, validation: bool = False):

@@ -15,7 +15,7 @@ from flax import nnx
 import nag_optax
 from nag_optax.train.data import load_dataset
 from nag_optax.train.loop import Loop, chunk_lengths
-from nag_optax.train.measure import logits_of
+from nag_optax.train.metrics import logits_of
 from nag_optax.train.models import make_model
 from nag_optax.train.options import Options
 from nag_optax.train.registry import OPTIMIZERS

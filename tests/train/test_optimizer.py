@@ -15,11 +15,10 @@ import nag_optax
 from nag_optax.train import registry
 from nag_optax.train.errors import InputError
 from nag_optax.train.models import make_model
-from nag_optax.train.optimizers import make_optimizer, make_schedule
+from nag_optax.train.optimizers import gradient_norm, make_optimizer, make_schedule
 from nag_optax.train.options import Options
 from nag_optax.train.registry import OPTIMIZERS
 from nag_optax.train.spec import Spec, resolve
-from nag_optax.train.wrappers import gradient_norm
 
 STEPS = 20  # an epoch
 

@@ -12,14 +12,13 @@ import pytest
 from flax import nnx
 from sklearn.datasets import load_digits
 
-from nag_optax.train import measure
-from nag_optax.train.evaluate import evaluate
+from nag_optax.train import metrics
 from nag_optax.train.models import make_model
 from nag_optax.train.options import EvaluateOptions
 from nag_optax.train.pruning import module_at, units_prox, widths_without, without_units, zero_units
 from nag_optax.train.registry import MODELS
 from nag_optax.train.runner import train
-from nag_optax.train.trained import load
+from nag_optax.train.trained import evaluate, load
 from nag_optax.train.transfer import standardised_as, stored_run
 from tests.helpers import exhaustive
 from tests.train.conftest import SMALL, output
@@ -143,7 +142,7 @@ def test_a_pruned_run_reports_its_units_and_the_same_accuracy(tmp_path, console)
     assert sum(p.size for p in jax.tree.leaves(state)) == summary["pruned_parameters"]
     stored.loop.dataset = standardised_as(stored.loop.dataset, stored.facts)
     weights = stored.loop.eval_state(stored.state)
-    logits = measure.logits_of(stored.loop._graphdef, weights, stored.loop.dataset.statistics, images)
+    logits = metrics.logits_of(stored.loop._graphdef, weights, stored.loop.dataset.statistics, images)
     rounding = 128 * float(jnp.finfo(jnp.float32).eps) * float(jnp.abs(logits).max())
     np.testing.assert_allclose(trained.predict(images), jax.nn.softmax(logits), atol=rounding)
     results = evaluate(EvaluateOptions(tmp_path / "run"), console)

@@ -18,15 +18,15 @@ from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.data import load_dataset
 from nag_optax.train.data.idx import read_idx_pair
 from nag_optax.train.errors import Diverged, InputError, Interrupted
-from nag_optax.train.evaluate import evaluate
 from nag_optax.train.loop import Loop
-from nag_optax.train.measure import Metrics
+from nag_optax.train.metrics import Metrics
 from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.progress import shown
 from nag_optax.train.registry import MODELS
 from nag_optax.train.runner import train
 from nag_optax.train.spec import resolve
 from nag_optax.train.step import train_step
+from nag_optax.train.trained import evaluate
 from tests.helpers import exhaustive
 from tests.train.conftest import SMALL, output, write_idx
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from nag_optax.train.augment import AUGMENTATIONS, augmentation_key, mixing_share
+from nag_optax.train.data.augment import AUGMENTATIONS, augmentation_key, mixing_share
 from nag_optax.train.step import How, TrainState, step_key, train_step
 from tests.train.test_loop import make_loop, numbers
 

@@ -8,12 +8,12 @@ import pytest
 
 from nag_optax.train.data import load_dataset
 from nag_optax.train.errors import InputError
-from nag_optax.train.evaluate import evaluate
+from nag_optax.train.metrics import best_row, stop_reason
 from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.rows import Split
 from nag_optax.train.runner import train
 from nag_optax.train.spec import resolve
-from nag_optax.train.verdicts import best_row, stop_reason
+from nag_optax.train.trained import evaluate
 from tests.train.conftest import SMALL, output
 from tests.train.test_run import assert_same_run, rows_of, summary_of
 

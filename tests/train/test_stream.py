@@ -17,14 +17,14 @@ import jax
 import numpy as np
 import pytest
 
-from nag_optax.train import bar
+from nag_optax.train import progress
 from nag_optax.train.data import load_dataset
-from nag_optax.train.data.files import Pictures, in_threads, sample
+from nag_optax.train.data.pictures import Pictures, in_threads, sample
 from nag_optax.train.data.stream import Stream, epoch_order, part_of_batches
-from nag_optax.train.devices import stays_resident
 from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.loop import Loop
 from nag_optax.train.options import Options
+from nag_optax.train.parallel import stays_resident
 from nag_optax.train.runner import train
 from nag_optax.train.spec import resolve
 from tests.helpers import exhaustive
@@ -221,7 +221,7 @@ def test_a_signal_ends_the_decoding(pictures, console):
             yield i
 
     with pytest.raises(Interrupted, match="^stopped by SIGINT while decoding pictures$"):
-        list(bar.watched(console, items(), 1000, "decoding pictures"))
+        list(progress.watched(console, items(), 1000, "decoding pictures"))
     assert seen == [0, 1, 2, 3]
     started, release = [], threading.Event()
 

@@ -12,13 +12,12 @@ from sklearn.datasets import load_digits
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.data import load_dataset
 from nag_optax.train.errors import InputError, Interrupted
-from nag_optax.train.evaluate import evaluate
 from nag_optax.train.loop import Loop
 from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.registry import MODELS
 from nag_optax.train.runner import train
 from nag_optax.train.spec import load_spec, resolve
-from nag_optax.train.trained import load
+from nag_optax.train.trained import evaluate, load
 from nag_optax.train.transfer import standardised_as, starting_weights
 from tests.train.conftest import SMALL, output
 from tests.train.test_run import Signals, assert_same_run

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from nag_optax.train.bar import busy, say, watched
-from nag_optax.train.data.files import Pictures, sample
-from nag_optax.train.devices import Device, stays_resident
+from nag_optax.train.data.pictures import Pictures, sample
 from nag_optax.train.errors import InputError
+from nag_optax.train.parallel import Device, stays_resident
+from nag_optax.train.progress import busy, say, watched
 from nag_optax.train.registry import dataset_row
 from nag_optax.train.rows import Request, Split, Splits, load_factory
 from nag_optax.train.spec import Spec

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nag_optax.train.data.files import Pictures, fitting, in_threads, sample
 from nag_optax.train.data.parts import existing_folder, in_test_part
-from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
+from nag_optax.train.data.pictures import SUFFIXES, Pictures, Undecodable, decode, fitting, in_threads, sample
 from nag_optax.train.errors import InputError
 from nag_optax.train.rows import Request, Split, Splits
 

@@ -1,12 +1,18 @@
-"""One picture file as an array of bytes."""
+"""Picture files as one array: an index takes some of them, and NumPy decodes them when it asks for pixels."""
 
+import dataclasses
+import os
 import struct
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from nag_optax.train.errors import reason
+from nag_optax.train.errors import InputError, reason
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -48,3 +54,108 @@ def _grey_or_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("L" if grey else "RGB")
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+_CHUNK = 64  # Files a task: one task a file costs as much as a small picture.
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """An array (N, height, width, channels) of uint8.
+
+    Attributes:
+        root: the folder of all files.
+        names: the names of the files below it, as bytes, which take a quarter of NumPy's texts.
+        sizes: the sizes of the files in bytes.
+        image_shape: (height, width, channels) of each picture.
+        image_size: the side to which pictures are scaled, or None.
+        pixels: the decoded pictures, once there are any.
+    """
+
+    root: Path
+    names: np.ndarray
+    sizes: np.ndarray
+    image_shape: tuple[int, int, int]
+    image_size: int | None = None
+    pixels: np.ndarray | None = None
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self.names), *self.image_shape)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, rows: Any) -> "Pictures":
+        pixels = None if self.pixels is None else self.pixels[rows]
+        return dataclasses.replace(self, names=self.names[rows], sizes=self.sizes[rows], pixels=pixels)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.decoded(), dtype)
+
+    def decoded(self, watch: Callable[[Iterable[Any], int, str], Iterable[Any]] | None = None) -> np.ndarray:
+        """The pixels, decoded in threads; `watch` is that of a `Request`."""
+        if self.pixels is not None:
+            return self.pixels
+        images = np.empty(self.shape, np.uint8)
+        with closing(in_threads(self.read, len(self))) as pictures:
+            watched = pictures if watch is None else watch(pictures, len(self), "decoding pictures")
+            for row, picture in enumerate(watched):
+                images[row] = picture
+        return images
+
+    def stacked(self) -> np.ndarray:
+        """The pixels, decoded one after the other."""
+        return np.stack([self.read(row) for row in range(len(self))])
+
+    def path(self, row: int) -> Path:
+        """The path of one file."""
+        return self.root / os.fsdecode(self.names[row])
+
+    def read(self, row: int) -> np.ndarray:
+        """One picture, decoded. It must have the size and the colours of the others."""
+        path, (height, width, channels) = self.path(row), self.image_shape
+        picture = fitting(path, decode(path, self.image_size), height, width)
+        if picture.shape[2] > channels:
+            raise InputError(
+                f"{path}: is in colour, the pictures that were looked at first are grey; "
+                "say --skip-unreadable, which looks at all of them first"
+            )
+        return np.broadcast_to(picture, self.image_shape)
+
+
+def sample(count: int, size: int) -> np.ndarray:
+    """The rows of at most `size` of `count` examples, always the same ones."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:size])
+
+
+def fitting(path: Path, picture: np.ndarray | Undecodable, height: int, width: int) -> np.ndarray:
+    """The picture, which must be one, and of the size of the others."""
+    if isinstance(picture, Undecodable):
+        raise InputError(f"{path}: cannot be decoded ({picture}); remove it, or say --skip-unreadable")
+    if picture.shape[:2] != (height, width):
+        raise InputError(
+            f"{path}: has {picture.shape[1]} x {picture.shape[0]} pixels, the others have "
+            f"{width} x {height}; say --image-size N for pictures of N x N"
+        )
+    return picture
+
+
+def in_threads(function: Callable[[int], Any], count: int) -> Generator[Any]:
+    """The results of a function for 0, 1, …, in this order, until the generator is closed.
+
+    Threads are enough, as decoding a large picture and reading a file leave the interpreter free.
+    """
+
+    def some(start: int) -> list[Any]:
+        return [function(i) for i in range(start, min(start + _CHUNK, count))]
+
+    pool = ThreadPoolExecutor()
+    try:
+        for chunk in pool.map(some, range(0, count, _CHUNK)):
+            yield from chunk
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from nag_optax.train.data.files import Pictures
+from nag_optax.train.data.pictures import Pictures
 from nag_optax.train.environment import num_cores
 from nag_optax.train.errors import InputError, StreamError
 from nag_optax.train.rows import Split

@@ -1,7 +1,8 @@
-"""Logits, loss and accuracy of a model on images that it does not train on, a piece at a time."""
+"""Loss and accuracy of a model, and what they say of a run: its best epoch, when it stops, what to change."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,9 @@ import optax
 from flax import nnx
 
 from nag_optax.train.data import Statistics
+from nag_optax.train.progress import shown
 from nag_optax.train.rows import Split
+from nag_optax.train.spec import Spec
 
 EVALUATION_BATCH = 500
 """Images that are evaluated at once."""
@@ -93,3 +96,45 @@ def _score(
 @partial(jax.jit, static_argnums=0)
 def _score_lanes(graphdef: Any, weights: tuple[Any, ...], *data: Any) -> tuple[jax.Array, jax.Array]:
     return jax.vmap(lambda of_lane: _score(graphdef, of_lane, *data))(weights)
+
+
+Rows = list[dict[str, Any]]
+
+
+def best_row(rows: Rows) -> dict[str, Any] | None:
+    """The first row with the highest validation accuracy, or None where nothing was held out."""
+    measured = [row for row in rows if row["validation_accuracy"] is not None]
+    return max(measured, key=lambda row: row["validation_accuracy"], default=None)
+
+
+def stop_reason(rows: Rows, target: float | None, patience: int | None) -> str | None:
+    """The reason why a run stops after these rows, or None."""
+    if (best := best_row(rows)) is None:
+        return None
+    accuracy, epoch = f"validation accuracy {best['validation_accuracy']:.2%}", best["epoch"]
+    if target is not None and best["validation_accuracy"] >= target:
+        return f"{accuracy} in epoch {epoch} reaches the target, {target:g}"
+    if patience is not None and rows[-1]["epoch"] - epoch >= patience:
+        more = f"{patience} more epoch{'s' * (patience > 1)}"
+        return f"{accuracy} in epoch {epoch} is still the best after {more}"
+    return None
+
+
+def divergence(spec: Spec, run_dir: Path, kept: list[int], step: int, epoch: int) -> str:
+    """The line that ends a run whose loss is not finite; `kept` are steps of checkpoints, newest first."""
+    where = f"the checkpoint of step {kept[0]} is kept" if kept else "no checkpoint was written yet"
+    return f"the loss is not finite at step {step} (epoch {epoch}); {where} in {run_dir}. {_advice(spec)}"
+
+
+def too_high(spec: Spec, row: dict[str, Any], guess: float) -> str:
+    """The warning where the loss of an epoch is far above the loss of a guess."""
+    return (
+        f"warning: the loss of epoch {row['epoch']} is {shown(row['train_loss'])}, but guessing "
+        f"has {shown(guess)}: the learning rate is too high. {_advice(spec)}"
+    )
+
+
+def _advice(spec: Spec) -> str:
+    clip = ", or with --clip-norm 1" if spec.clip_norm is None else ""
+    rate = f"{spec.learning_rate:g} (default {spec.usual_learning_rate:g})"
+    return f"Start a new --run-dir with a lower --learning-rate than {rate}{clip}"

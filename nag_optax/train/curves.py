@@ -1,10 +1,12 @@
-"""The figure of a run: loss and accuracy by epoch."""
+"""The numbers of each epoch as curves: a figure, and the events of --tensorboard."""
 
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nag_optax.plot import style
-from nag_optax.plot.style import BLUE, GREEN, VERMILION
+from nag_optax.train.errors import InputError
 
 
 def draw_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
@@ -12,14 +14,16 @@ def draw_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
+    from nag_optax.plot import style
+
     epochs = [row["epoch"] for row in rows]
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     for axes, name, scale in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
         for split, color, label, line in (
-            ("train", BLUE, "train, while training", "--"),
-            ("validation", GREEN, "validation", "-."),
-            ("test", VERMILION, "test", "-"),
+            ("train", style.BLUE, "train, while training", "--"),
+            ("validation", style.GREEN, "validation", "-."),
+            ("test", style.VERMILION, "test", "-"),
         ):
             values = [row[f"{split}_{name}"] for row in rows]
             if None not in values:  # There is no test split with --train-only.
@@ -44,3 +48,33 @@ def draw_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     accuracy.legend(frameon=False, loc="best")
     figure.suptitle(title)
     style.save(figure, path, dpi=150)
+
+
+EVENTS = "events.out.tfevents.*"
+
+
+def check_installed() -> None:
+    """Refuses a run whose events cannot be written without the extra."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise InputError(
+            "--tensorboard: needs tensorboardX: install the extra, pip install 'nag_optax[tensorboard]'"
+        )
+
+
+@contextmanager
+def event_file(folder: Path, step: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Opens a file of events, and gives a function that adds a row of the metrics to it.
+
+    A run that goes on at `step` takes the place of later steps in earlier files.
+    """
+    from tensorboardX import SummaryWriter
+
+    with SummaryWriter(str(folder), purge_step=step + 1) as writer:
+
+        def add(row: dict[str, Any]) -> None:
+            for name, value in row.items():
+                if name != "step" and value is not None:
+                    writer.add_scalar(name, value, row["step"])
+            writer.flush()
+
+        yield add

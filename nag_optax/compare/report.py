@@ -1,18 +1,72 @@
-"""The table of a comparison, for the terminal and in Markdown."""
+"""The folder of a comparison: each optimizer's result as soon as it is known, and the table of all."""
 
+import json
 import math
+import re
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from nag_optax.compare.spec import GAPS, CompareOptions, resolve
+from nag_optax.compare.spec import GAPS, CompareOptions, load_spec, resolve
 from nag_optax.train.checks import flag
+from nag_optax.train.folder import Folder
 from nag_optax.train.registry import dataset_row
+
+COMPARISON, TABLE, FIGURE = "comparison.json", "comparison.md", "comparison.png"
+OPTIMIZERS = "optimizers"
+
+
+class ComparisonFolder(Folder):
+    """The files of one comparison."""
+
+    kind = "comparison"
+    resolve = staticmethod(resolve)
+    load = staticmethod(load_spec)
+    files = (COMPARISON, TABLE, FIGURE)
+    folder = OPTIMIZERS
+    entries = r"[\w-]+\.json(\.partial)?"
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """The result of an optimizer, if it is finished and the file is whole."""
+        with suppress(OSError, ValueError):
+            return json.loads(self._path_of(name).read_text())
+        return None
+
+    def write_result(self, name: str, result: dict[str, Any]) -> None:
+        with self.writing():
+            (self.path / OPTIMIZERS).mkdir(exist_ok=True)
+        self.write(str(self._path_of(name).relative_to(self.path)), to_json(result))
+
+    def _path_of(self, name: str) -> Path:
+        return self.path / OPTIMIZERS / f"{name}.json"
+
+
+def plain(value: Any) -> Any:
+    """The same with lists for arrays, None for numbers that are not finite, and six digits for the others."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def to_json(value: Any) -> str:
+    """Strict JSON, indented, with a list of numbers on one line."""
+    text = json.dumps(plain(value), indent=1, allow_nan=False)
+    numbers = r"\[\s+((?:(?:-?[\d.]+(?:e[-+]?\d+)?|null|true|false),?\s+)+)\]"
+    return re.sub(numbers, lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
+
 
 Row = list[str]
 LEAST_LOSS = 1e-8
@@ -149,3 +203,18 @@ def _folded(head: str) -> str:
 def _bytes(value: float) -> str:
     """A number of bytes, without the few that counters add to a whole number of them."""
     return f"{value:.1f}" if not math.isclose(value, round(value), abs_tol=0.05) else f"{value:.0f}"
+
+
+def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], text: Container[int] = (0,)) -> str:
+    """The table, padded so that its source reads well. Text is aligned left, numbers right."""
+    widths = [max(3, *(len(row[i]) for row in (head, *body))) for i in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if i in text else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |\n"
+
+    rule = ["-" * w if i in text else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return line(head) + line(rule) + "".join(map(line, body))
