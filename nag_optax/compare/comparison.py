@@ -79,12 +79,7 @@ class Comparison(ABC, Generic[_Spec]):
     """Test accuracy to which steps are counted."""
 
     def __init__(
-        self,
-        spec: _Spec,
-        folder: ComparisonFolder,
-        device: Device,
-        console: Console,
-        interrupts: list[int],
+        self, spec: _Spec, folder: ComparisonFolder, device: Device, console: Console, interrupts: list[int]
     ):
         self.spec, self.folder, self.device = spec, folder, device
         self.console, self.interrupts = console, interrupts

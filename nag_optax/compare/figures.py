@@ -192,11 +192,5 @@ def draw_sensitivity(
         axes.set_yticks([], minor=True)
     if losers:
         axes.text(
-            0.02,
-            1 - _WORD / 2,
-            missing,
-            transform=axes.transAxes,
-            va="center",
-            fontsize="small",
-            color="0.3",
+            0.02, 1 - _WORD / 2, missing, transform=axes.transAxes, va="center", fontsize="small", color="0.3"
         )

@@ -48,8 +48,7 @@ class CompareOptions:
     image_size: Int = None
     """Resize images to N x N pixels; by default they keep their size."""
     problem: Annotated[
-        ProblemName | None,
-        tyro.conf.arg(metavar="{quadratic,rosenbrock,logistic}", help_behavior_hint=""),
+        ProblemName | None, tyro.conf.arg(metavar="{quadratic,rosenbrock,logistic}", help_behavior_hint="")
     ] = None
     """Minimise this function of two variables instead, and draw the paths over its contours."""
 

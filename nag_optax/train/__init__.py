@@ -21,15 +21,7 @@ _HOMES = {
     "register_optimizer": "registry",
     "run": "trained",
 }
-__all__ = [
-    "Options",
-    "Trained",
-    "load",
-    "register_dataset",
-    "register_model",
-    "register_optimizer",
-    "run",
-]
+__all__ = ["Options", "Trained", "load", "register_dataset", "register_model", "register_optimizer", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,13 +29,7 @@ def draw_curves(rows: list[dict[str, Any]], title: str, path: Path) -> None:
             if None not in values:  # There is no test split with --train-only.
                 marker = "o" if len(rows) <= 30 else None
                 axes.plot(
-                    epochs,
-                    [scale * v for v in values],
-                    line,
-                    color=color,
-                    label=label,
-                    marker=marker,
-                    ms=4,
+                    epochs, [scale * v for v in values], line, color=color, label=label, marker=marker, ms=4
                 )
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

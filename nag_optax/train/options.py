@@ -45,10 +45,7 @@ class Options:
 
     # None stands for a default that `resolve` fills in, by dataset, model and optimizer.
 
-    dataset: Annotated[
-        str,
-        one_of(DATASETS, help=described(DATASETS, "package.module:function")),
-    ] = "digits"
+    dataset: Annotated[str, one_of(DATASETS, help=described(DATASETS, "package.module:function"))] = "digits"
     data_dir: OptionalPath = None
     """Folder of the images, or file of the arrays, for a --dataset that is not built in."""
     skip_unreadable: bool = False
@@ -65,11 +62,7 @@ class Options:
     An epoch keeps its number of steps: it has the new pictures and some of the others. All are streamed."""
     model: Annotated[
         str | None,
-        one_of(
-            MODELS,
-            help=described(MODELS, "package.module:factory"),
-            hint="(default: by dataset)",
-        ),
+        one_of(MODELS, help=described(MODELS, "package.module:factory"), hint="(default: by dataset)"),
     ] = None
     classes: Annotated[str | None, tyro.conf.arg(metavar="NAMES", help_behavior_hint="(default: all)")] = None
     """Train and evaluate on these classes alone, by their names or labels, such as cat,dog or 0,2,7-9."""
@@ -106,8 +99,7 @@ class Options:
         ),
     ] = "constant"
     schedule: Annotated[
-        ScheduleName | None,
-        tyro.conf.arg(metavar="{constant,cosine,linear}", help_behavior_hint=TABLE),
+        ScheduleName | None, tyro.conf.arg(metavar="{constant,cosine,linear}", help_behavior_hint=TABLE)
     ] = None
     """How the learning rate decays, to 0 at the end."""
     warmup_epochs: FloatInTable = None

@@ -32,7 +32,4 @@ def in_test_part(name: str) -> bool:
 def split_by_hash(images: np.ndarray, labels: np.ndarray, names: list[str]) -> tuple[Split, Split]:
     """The training and the test part, in the order of the names."""
     held_out = np.array([in_test_part(name) for name in names], bool)
-    return (
-        Split(images[~held_out], labels[~held_out]),
-        Split(images[held_out], labels[held_out]),
-    )
+    return (Split(images[~held_out], labels[~held_out]), Split(images[held_out], labels[held_out]))

@@ -11,12 +11,7 @@ class CNN(nnx.Module):
     """Two 3×3 convolutions, each with 2×2 pooling, and a dense layer; all batch-normalised, then ReLU."""
 
     def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        *,
-        widths: tuple[int, ...],
-        rngs: nnx.Rngs,
+        self, image_shape: tuple[int, int, int], num_classes: int, *, widths: tuple[int, ...], rngs: nnx.Rngs
     ):
         height, width, channels = image_shape
         first, second, units = widths

@@ -8,12 +8,7 @@ class MLP(nnx.Module):
     """One hidden layer, ReLU, dropout 0.2."""
 
     def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        *,
-        widths: tuple[int, ...],
-        rngs: nnx.Rngs,
+        self, image_shape: tuple[int, int, int], num_classes: int, *, widths: tuple[int, ...], rngs: nnx.Rngs
     ):
         height, width, channels = image_shape
         (units,) = widths

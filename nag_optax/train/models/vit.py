@@ -37,12 +37,7 @@ class ViT(nnx.Module):
     """Patches, blocks of width 192 with 3 heads, the mean over the patches, and the head."""
 
     def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        *,
-        widths: tuple[int, ...],
-        rngs: nnx.Rngs,
+        self, image_shape: tuple[int, int, int], num_classes: int, *, widths: tuple[int, ...], rngs: nnx.Rngs
     ):
         height, width, channels = image_shape
         side = 4 if max(height, width) <= _SMALL else 16
