@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> int:
     """Runs the command and returns its exit code."""
     try:
         # From here on: a KeyboardInterrupt amid JAX's import may be lost in one of its callbacks.
-        from nag_optax.train.signals import collected_signals
+        from nag_optax.train.errors import collected_signals
 
         with collected_signals() as interrupts:
             return _run(arguments, interrupts)
@@ -217,7 +217,7 @@ def _imported(name: str) -> Any:
 
 def _check(interrupts: list[int]) -> None:
     """Ends the command if a signal came while it imported."""
-    from nag_optax.train.signals import interrupted
+    from nag_optax.train.errors import interrupted
 
     if interrupts:
         raise interrupted(interrupts, " before it began")

@@ -43,9 +43,9 @@ def compare(options: "CompareOptions", console: "Console | None" = None) -> dict
     from nag_optax.compare.on_problem import OnProblem
     from nag_optax.compare.report import ComparisonFolder
     from nag_optax.compare.spec import DataSpec, resolve
+    from nag_optax.train.errors import collected_signals
     from nag_optax.train.folder import as_begun
     from nag_optax.train.parallel import find_devices
-    from nag_optax.train.signals import collected_signals
 
     with collected_signals() as interrupts:
         if options.problem is None:

@@ -23,11 +23,10 @@ from nag_optax.compare.report import (
 from nag_optax.compare.search import Contender, Trial, contender_of, judged, search
 from nag_optax.compare.spec import ComparisonSpec
 from nag_optax.train.environment import environment_of, headline
-from nag_optax.train.errors import InputError
+from nag_optax.train.errors import InputError, interrupted
 from nag_optax.train.parallel import Device
 from nag_optax.train.progress import LiveBar, say
 from nag_optax.train.rows import Model
-from nag_optax.train.signals import interrupted
 
 
 class CompareProgress(LiveBar):

@@ -27,13 +27,12 @@ from nag_optax.parallel.own_workers import own_workers
 from nag_optax.parallel.served import checkpoint, dana, outer
 from nag_optax.parallel.server import Counts, Server, token_of
 from nag_optax.train.data import Dataset
-from nag_optax.train.errors import InputError, reason
+from nag_optax.train.errors import InputError, collected_signals, reason
 from nag_optax.train.folder import RunFolder
 from nag_optax.train.loop import Loop
 from nag_optax.train.optimizers import make_schedule
 from nag_optax.train.parallel import Device
 from nag_optax.train.runner import train
-from nag_optax.train.signals import collected_signals
 from nag_optax.train.spec import Spec
 from nag_optax.train.step import TrainState
 from nag_optax.train.transfer import facts_of

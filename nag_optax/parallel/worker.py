@@ -18,11 +18,10 @@ from nag_optax.parallel.options import WorkOptions
 from nag_optax.parallel.served import at_step
 from nag_optax.train.data import Dataset, load_dataset, source_of
 from nag_optax.train.data.augment import augmentation_key
-from nag_optax.train.errors import InputError, reason
+from nag_optax.train.errors import InputError, collected_signals, interrupted, reason
 from nag_optax.train.loop import Loop
 from nag_optax.train.options import Options
 from nag_optax.train.parallel import Device, find_devices
-from nag_optax.train.signals import collected_signals, interrupted
 from nag_optax.train.spec import Spec, resolve
 from nag_optax.train.step import gradients
 from nag_optax.train.transfer import check_same_shapes, standardised_as

@@ -16,10 +16,9 @@ from rich.console import Console
 from nag_optax.train.data.arrays import as_float32, read_numpy
 from nag_optax.train.data.folder import left_out
 from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
-from nag_optax.train.errors import InputError, reason
+from nag_optax.train.errors import InputError, collected_signals, reason
 from nag_optax.train.options import PredictOptions
 from nag_optax.train.progress import busy, say, watched
-from nag_optax.train.signals import collected_signals
 from nag_optax.train.trained import Trained, load
 
 _AT_ONCE = 256

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from nag_optax.train.signals import collected_signals, interrupted
+from nag_optax.train.errors import collected_signals, interrupted
 
 
 def say(console: Console, line: str) -> None:

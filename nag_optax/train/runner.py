@@ -17,7 +17,7 @@ from rich.console import Console
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.curves import check_installed, event_file
 from nag_optax.train.data import Dataset, load_dataset, source_of
-from nag_optax.train.errors import Diverged, InputError, StreamError
+from nag_optax.train.errors import Diverged, InputError, StreamError, collected_signals, interrupted
 from nag_optax.train.folder import CHECKPOINTS, METRICS, SUMMARY, Follower, RunFolder, as_begun
 from nag_optax.train.follow import Arrivals, arrivals_of
 from nag_optax.train.loop import Loop
@@ -26,7 +26,6 @@ from nag_optax.train.options import Options
 from nag_optax.train.parallel import check_alike, devices_of_all, joined, largest
 from nag_optax.train.progress import RunProgress, busy, say, summary_table
 from nag_optax.train.rows import Split
-from nag_optax.train.signals import collected_signals, interrupted
 from nag_optax.train.spec import Spec, fit_batch, resolve
 from nag_optax.train.step import TrainState
 from nag_optax.train.transfer import Weights, check_same_data, facts_of, standardised_as, starting_weights

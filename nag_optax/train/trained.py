@@ -16,14 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from nag_optax.train.data import Statistics, load_dataset, resize, source_of
-from nag_optax.train.errors import InputError
+from nag_optax.train.errors import InputError, collected_signals, interrupted
 from nag_optax.train.folder import SUMMARY
 from nag_optax.train.metrics import EVALUATION_BATCH, logits_of
 from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.parallel import find_devices
 from nag_optax.train.progress import busy, say, shown
 from nag_optax.train.runner import train
-from nag_optax.train.signals import collected_signals, interrupted
 from nag_optax.train.spec import resolve
 from nag_optax.train.transfer import check_same_shapes, standardised_as, stored_run
 

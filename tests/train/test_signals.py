@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from nag_optax.train.signals import collected_signals
+from nag_optax.train.errors import collected_signals
 
 
 def test_a_second_signal_acts_at_once():
