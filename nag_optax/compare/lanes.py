@@ -226,9 +226,7 @@ class _Plan(NamedTuple):
 def _begin(
     contender: Contender, unit_schedule: optax.Schedule, params: Any, rest: Any, rate: jax.Array
 ) -> TrainState:
-    zero = jnp.zeros([], jnp.int32)
-    opt_state = _optimizer(contender, unit_schedule, rate).init(params)
-    return TrainState(zero, params, rest, opt_state, jnp.zeros([], jnp.float32), zero)
+    return TrainState.fresh(params, rest, _optimizer(contender, unit_schedule, rate).init(params))
 
 
 def _steps(

@@ -106,14 +106,7 @@ class Loop:
         # Copies: the state is donated, and there may be a second one.
         params, rest = jax.tree.map(jnp.copy, weights)
         params = optax.tree.cast(params, self._dtype)
-        state = TrainState(
-            step=jnp.zeros([], jnp.int32),
-            params=params,
-            model_state=rest,
-            opt_state=self._optimizer.init(params),
-            loss_sum=jnp.zeros([], jnp.float32),
-            correct=jnp.zeros([], jnp.int32),
-        )
+        state = TrainState.fresh(params, rest, self._optimizer.init(params))
         return put(state, self._shardings(state))
 
     def run_chunk(self, state: TrainState, num_steps: int) -> TrainState:

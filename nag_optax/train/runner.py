@@ -21,7 +21,7 @@ from nag_optax.train.errors import Diverged, InputError, StreamError, collected_
 from nag_optax.train.folder import CHECKPOINTS, METRICS, SUMMARY, Follower, RunFolder, as_begun
 from nag_optax.train.follow import Arrivals, arrivals_of
 from nag_optax.train.loop import Loop
-from nag_optax.train.metrics import Metrics, best_row, divergence, stop_reason, too_high
+from nag_optax.train.metrics import best_row, divergence, stop_reason, too_high
 from nag_optax.train.options import Options
 from nag_optax.train.parallel import check_alike, devices_of_all, joined, largest
 from nag_optax.train.progress import RunProgress, busy, say, summary_table
@@ -106,6 +106,7 @@ class _Run:
     def __post_init__(self) -> None:
         self.checkpoints = Checkpoints(self.folder.path / CHECKPOINTS)
         self.loss_of_a_guess = math.log(self.dataset.num_classes)
+        self.test = None if self.spec.train_only else self.dataset.test
         self.say = partial(say, self.console)
 
     def carry_out(self) -> dict[str, Any]:
@@ -190,23 +191,20 @@ class _Run:
 
     def log(self, state: TrainState, epoch: int) -> None:
         seen = self.loop.steps_per_epoch * self.loop.batch_size
-        validation = self.evaluate(state, self.dataset.validation)
-        test = self.evaluate(state, None if self.spec.train_only else self.dataset.test)
         norm = self.loop.gradient_norm(state)
         row = {
             "epoch": epoch,
             "step": int(state.step),
             "train_loss": float(state.loss_sum) / seen,
             "train_accuracy": int(state.correct) / seen,
-            **_named("validation", validation),
-            **_named("test", test),
+            **self.measured(state, "validation", self.dataset.validation),
+            **self.measured(state, "test", self.test),
             "learning_rate": self.loop.learning_rate(state),
             "gradient_norm": norm if math.isfinite(norm) else None,  # JSON knows no infinity.
             "seconds": self.epoch_seconds,
             "images_per_second": seen / self.epoch_seconds,
             "waiting_seconds": self.waited + self.loop.waited,
         }
-        self.check_finite(test is None or math.isfinite(test.loss), state)
         self.rows.append(row)
         self.epoch_seconds = self.waited = self.loop.waited = 0.0
         self.folder.write_rows(self.rows)
@@ -234,8 +232,13 @@ class _Run:
     def stopped(self) -> str | None:
         return stop_reason(self.rows, self.spec.target_accuracy, self.spec.patience)
 
-    def evaluate(self, state: TrainState, split: Split | None) -> Metrics | None:
-        return None if split is None else self.loop.evaluate(state, split, lambda: self.look(state))
+    def measured(self, state: TrainState, name: str, split: Split | None) -> dict[str, float | None]:
+        """Loss and accuracy on a split by the names that they have in the files; None where there is none."""
+        loss = accuracy = None
+        if split is not None:
+            loss, accuracy = self.loop.evaluate(state, split, lambda: self.look(state))
+            self.check_finite(math.isfinite(loss), state)
+        return {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
 
     def look(self, state: TrainState) -> None:
         """Stops every process if a signal came to one of them."""
@@ -258,14 +261,11 @@ class _Run:
 
     def finish(self, state: TrainState) -> dict[str, Any]:
         spec, rows, loop = self.spec, self.rows, self.loop
-        train = self.evaluate(state, self.dataset.train)
-        self.check_finite(train is None or math.isfinite(train.loss), state)
-        test = self.evaluate(state, None if spec.train_only else self.dataset.test)
         # The first epoch warms caches up.
         seconds = statistics.median([row["seconds"] for row in rows[1:] or rows])
         summary = {
-            **_named("train", train),
-            **_named("test", test),
+            **self.measured(state, "train", self.dataset.train),
+            **self.measured(state, "test", self.test),
             "epochs": len(rows),
             "steps": int(state.step),
             "wall_seconds": self.wall_seconds(),
@@ -311,8 +311,3 @@ class _Run:
     def how_to_go_on(self) -> str:
         resume = f"nag-optax {self.loop.command} --resume --run-dir {shlex.quote(str(self.folder.path))}"
         return f"continue with: {resume}"
-
-
-def _named(split: str, metrics: Metrics | None) -> dict[str, float | None]:
-    values = (None, None) if metrics is None else metrics
-    return dict(zip((f"{split}_loss", f"{split}_accuracy"), values, strict=True))

@@ -20,6 +20,12 @@ class TrainState(NamedTuple):
     loss_sum: jax.Array  # over the examples of this epoch
     correct: jax.Array
 
+    @classmethod
+    def fresh(cls, params: Any, model_state: Any, opt_state: Any) -> "TrainState":
+        """The state before the first step."""
+        step, correct = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
+        return cls(step, params, model_state, opt_state, jnp.zeros([], jnp.float32), correct)
+
 
 class How(NamedTuple):
     """The options of a step. The defaults put nothing into its program.

@@ -1,9 +1,7 @@
 """A trained model: the end of a run, which its folder alone gives back; it predicts, and is evaluated."""
 
 import dataclasses
-import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +15,7 @@ from rich.table import Table
 
 from nag_optax.train.data import Statistics, load_dataset, resize, source_of
 from nag_optax.train.errors import InputError, collected_signals, interrupted
-from nag_optax.train.folder import SUMMARY
+from nag_optax.train.folder import RunFolder
 from nag_optax.train.metrics import EVALUATION_BATCH, logits_of
 from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.parallel import find_devices
@@ -147,14 +145,12 @@ def load(run_dir: Path | str, *, device: str = "auto", say: Callable[[str], None
         ('0', '1', '2')
     """
     stored = stored_run(Path(run_dir), find_devices(device, 1), say)
-    facts, metrics = stored.facts, {}
-    with suppress(OSError, ValueError):
-        metrics = json.loads((Path(run_dir) / SUMMARY).read_text())
+    facts = stored.facts
     height, width, channels = facts["image_shape"]
     return Trained(
         model=stored.loop.module(stored.state),
         class_names=tuple(facts["class_names"]),
-        metrics=metrics,
+        metrics=RunFolder(stored.spec).summary() or {},
         image_shape=(height, width, channels),
         mean=np.array(facts["mean"], np.float32),
         std=np.array(facts["std"], np.float32),
