@@ -19,7 +19,8 @@ from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
 from nag_optax.compare.report import counted
 from nag_optax.compare.search import Contender, Trial, contender_of, decade_rung
 from nag_optax.compare.spec import DataSpec
-from nag_optax.train.data import Dataset, load_dataset, source_of, split_off, statistics_of
+from nag_optax.train.data import Dataset, load_dataset, source_of, statistics_of
+from nag_optax.train.data.parts import split_off
 from nag_optax.train.progress import say
 from nag_optax.train.registry import default_learning_rate
 from nag_optax.train.spec import fit_batch

@@ -275,7 +275,7 @@ def _chunk(plan: _Plan, num_steps: int, state: TrainState, data: Any, statistics
         first = step % plan.steps_per_epoch * plan.batch_size
         indices = jax.lax.dynamic_slice(order, (first,), (plan.batch_size,))
         indices = jax.lax.with_sharding_constraint(indices, plan.sharding)
-        return Split(train.images[indices], train.labels[indices])
+        return train.take(indices)
 
     def body(state: TrainState, _: None) -> tuple[TrainState, None]:
         (images, labels), key = batch_of(state.step), step_key(plan.seed, state.step)

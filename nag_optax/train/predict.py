@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import IO
 
@@ -60,24 +61,17 @@ def _files(path: Path, tell: Callable[[str], None]) -> list[Path]:
 
 def _pieces(files: Iterable[Path], trained: Trained) -> Iterator[tuple[list[str], np.ndarray]]:
     """The names of images, and the images, a few hundred at a time."""
-    names: list[str] = []
-    pictures: list[np.ndarray] = []
-    for file in files:
-        if file.suffix.lower() != ".npy":
-            names.append(str(file))
-            pictures.append(_picture(file, trained.image_shape))
-            if len(pictures) < _AT_ONCE:
-                continue
-        if pictures:
-            yield names, np.stack(pictures)
-            names, pictures = [], []
-        if file.suffix.lower() == ".npy":
-            images = _read_images(file, trained)
-            for start in range(0, len(images), _AT_ONCE):
-                piece = images[start : start + _AT_ONCE]
-                yield [f"{file}[{start + i}]" for i in range(len(piece))], piece
-    if pictures:
-        yield names, np.stack(pictures)
+    for are_arrays, some in groupby(files, lambda file: file.suffix.lower() == ".npy"):
+        if are_arrays:
+            for file in some:
+                images = _read_images(file, trained)
+                for start in range(0, len(images), _AT_ONCE):
+                    piece = images[start : start + _AT_ONCE]
+                    yield [f"{file}[{start + i}]" for i in range(len(piece))], piece
+        else:
+            pictures = ((str(file), _picture(file, trained.image_shape)) for file in some)
+            while piece := list(islice(pictures, _AT_ONCE)):
+                yield [name for name, _ in piece], np.stack([picture for _, picture in piece])
 
 
 def _picture(path: Path, shape: tuple[int, int, int]) -> np.ndarray:

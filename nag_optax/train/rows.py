@@ -18,6 +18,10 @@ class Split(NamedTuple):
     images: Any
     labels: Any
 
+    def take(self, rows: Any) -> "Split":
+        """These examples, chosen by an index of NumPy's or JAX's."""
+        return Split(self.images[rows], self.labels[rows])
+
 
 class Splits(NamedTuple):
     """The result of a dataset. The names, if there are any, belong to the labels 0, 1, …"""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from nag_optax.train.data.parts import split_off
 from nag_optax.train.data.pictures import Pictures, sample
 from nag_optax.train.errors import InputError
 from nag_optax.train.parallel import Device, stays_resident
@@ -109,7 +110,7 @@ def load_dataset(
         raise InputError(f"{source_of(spec)}: holds no test images; add some, or say --train-only")
     if spec.classes is not None:
         chosen = _chosen(spec, train.labels, names) if facts is None else facts["classes"]
-        train, test = (Split(*(array[np.isin(s.labels, chosen)] for array in s)) for s in (train, test))
+        train, test = (split.take(np.isin(split.labels, chosen)) for split in (train, test))
     classes = tuple(np.unique(train.labels).tolist() if facts is None else facts["classes"])
     if len(classes) == 1:
         raise InputError(
@@ -159,17 +160,6 @@ def _in_memory(split: Split) -> Split:
 
 def _names(classes: Sequence[int], names: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(str(i) if names is None or i >= len(names) else names[i] for i in classes)
-
-
-def split_off(split: Split, count: int) -> tuple[Split, Split]:
-    """The rest of a split, and a part of at least one image.
-
-    The part depends on the two numbers of images alone: no seed of a run chooses its own exam.
-    """
-    chosen = np.zeros(len(split.labels), bool)
-    chosen[np.random.default_rng(0).permutation(len(chosen))[: max(1, count)]] = True
-    rest, part = (Split(*(array[rows] for array in split)) for rows in (~chosen, chosen))
-    return rest, part
 
 
 def statistics_of(images: np.ndarray) -> Statistics:

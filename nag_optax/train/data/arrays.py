@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nag_optax.train.data.parts import empty, split_by_hash
+from nag_optax.train.data.parts import in_test_part
 from nag_optax.train.errors import InputError, reason
 from nag_optax.train.rows import Request, Split, Splits
 
@@ -34,8 +34,9 @@ def load(request: Request) -> Splits:
     if set(keys[2:]) <= set(arrays):
         return Splits(train, _split(path, arrays, *keys[2:]))
     if request.train_only:
-        return Splits(train, empty(train))
-    return Splits(*split_by_hash(*train, [str(i) for i in range(len(train.labels))]))
+        return Splits(train, train.take([]))
+    held_out = np.array([in_test_part(str(i)) for i in range(len(train.labels))])
+    return Splits(train.take(~held_out), train.take(held_out))
 
 
 def _split(path: Path, arrays: dict[str, np.ndarray], images_key: str, labels_key: str) -> Split:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nag_optax.train.data.parts import empty, existing_folder
-from nag_optax.train.errors import InputError, reason
+from nag_optax.train.data.parts import content_of, existing_folder
+from nag_optax.train.errors import InputError
 from nag_optax.train.rows import Request, Split, Splits
 
 _PIXELS = 3 * 32 * 32
@@ -32,7 +32,7 @@ def _load(
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     split = Split(images, labels)
     if request.train_only and not (folder / test).exists():
-        held_out = empty(split)
+        held_out = split.take([])
     else:
         held_out = Split(*_read(folder / test, classes, num_labels))
     return Splits(split, held_out, _names(folder / names, classes))
@@ -44,10 +44,7 @@ def _read(path: Path, classes: int, num_labels: int) -> tuple[np.ndarray, np.nda
             f"{path.with_suffix('')}: is of the version for Python, whose pickles can run any code; "
             f"take the binary version, which holds {path.name}"
         )
-    try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({reason(error)})") from None
+    content = np.frombuffer(content_of(path), np.uint8)
     if not content.size or content.size % (num_labels + _PIXELS):
         raise InputError(
             f"{path}: holds {content.size} bytes, no multiple of the {num_labels + _PIXELS} bytes "

@@ -15,4 +15,4 @@ def load(_: Request) -> Splits:
     train, test = train_test_split(
         np.arange(len(labels)), test_size=0.2, stratify=everything.labels, random_state=0
     )
-    return Splits(*(Split(*(part[rows] for part in everything)) for rows in (train, test)))
+    return Splits(everything.take(train), everything.take(test))

@@ -56,12 +56,10 @@ def load(request: Request) -> Splits:
         numbers.setdefault(name, max(numbers.values(), default=-1) + 1)
     names = {number: name for name, number in numbers.items()}
     images, readable = _images(request, root, files)
-    labels = np.array([numbers[file.folder] for file in files], np.int32)
+    both = Split(images, np.array([numbers[file.folder] for file in files], np.int32))
     is_train = np.arange(len(files)) < len(train)
-    train_part, test_part = (
-        Split(images[rows], labels[rows]) for rows in (is_train & readable, ~is_train & readable)
-    )
-    return Splits(train_part, test_part, tuple(names.get(i, str(i)) for i in range(max(names) + 1)))
+    class_names = tuple(names.get(i, str(i)) for i in range(max(names) + 1))
+    return Splits(both.take(is_train & readable), both.take(~is_train & readable), class_names)
 
 
 def has_test_part(root: Path) -> bool:

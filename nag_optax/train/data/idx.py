@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nag_optax.train.data.parts import empty, existing_folder
-from nag_optax.train.errors import InputError, reason
+from nag_optax.train.data.parts import content_of, existing_folder
+from nag_optax.train.errors import InputError
 from nag_optax.train.rows import Request, Split, Splits
 
 
@@ -19,7 +19,7 @@ def load(request: Request) -> Splits:
     train = Split(*read_idx_pair(folder, "train"))
     test_prefixes = ("t10k", "test")
     missing = request.train_only and not _candidates(folder, test_prefixes, "images", "idx3")
-    test = empty(train) if missing else Split(*read_idx_pair(folder, *test_prefixes))
+    test = train.take([]) if missing else Split(*read_idx_pair(folder, *test_prefixes))
     return Splits(train, test, _names(folder))
 
 
@@ -40,14 +40,12 @@ def read_idx_pair(folder: Path, *prefixes: str) -> tuple[np.ndarray, np.ndarray]
 
 def read_idx(path: Path) -> np.ndarray:
     """The array of unsigned bytes in an IDX file."""
+    content = content_of(path)
     try:
-        content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: is damaged ({error}); fetch the file again") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({reason(error)})") from None
     if content[:3] != b"\0\0\x08" or len(content) < (start := 4 + 4 * content[3]):
         raise InputError(
             f"{path}: is no IDX file of unsigned bytes; it must begin with 0, 0 and 8, gzipped or not"

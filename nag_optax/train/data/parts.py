@@ -1,11 +1,11 @@
-"""The folder of the files, and a test part where a source has none."""
+"""The files of --data-dir, and the parts of a dataset that a source does not have: test and validation."""
 
 import hashlib
 from pathlib import Path
 
 import numpy as np
 
-from nag_optax.train.errors import InputError
+from nag_optax.train.errors import InputError, reason
 from nag_optax.train.rows import Request, Split
 
 
@@ -19,9 +19,12 @@ def existing_folder(request: Request, content: str) -> Path:
     return folder
 
 
-def empty(split: Split) -> Split:
-    """A part without images, of the same shape."""
-    return Split(split.images[:0], split.labels[:0])
+def content_of(path: Path) -> bytes:
+    """The bytes of a file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({reason(error)})") from None
 
 
 def in_test_part(name: str) -> bool:
@@ -29,7 +32,11 @@ def in_test_part(name: str) -> bool:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % 6 == 0
 
 
-def split_by_hash(images: np.ndarray, labels: np.ndarray, names: list[str]) -> tuple[Split, Split]:
-    """The training and the test part, in the order of the names."""
-    held_out = np.array([in_test_part(name) for name in names], bool)
-    return (Split(images[~held_out], labels[~held_out]), Split(images[held_out], labels[held_out]))
+def split_off(split: Split, count: int) -> tuple[Split, Split]:
+    """The rest of a split, and a part of at least one image.
+
+    The part depends on the two numbers of images alone: no seed of a run chooses its own exam.
+    """
+    chosen = np.zeros(len(split.labels), bool)
+    chosen[np.random.default_rng(0).permutation(len(chosen))[: max(1, count)]] = True
+    return split.take(~chosen), split.take(chosen)
