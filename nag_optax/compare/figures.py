@@ -2,19 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from nag_optax.compare.problems import Problem
 from nag_optax.compare.report import LEAST_LOSS
 from nag_optax.compare.search import contender_of
 from nag_optax.compare.spec import GAPS
 from nag_optax.plot import style
 from nag_optax.plot.contours import draw_landscape, draw_path, draw_start, landscape, limits_of
 from nag_optax.plot.curves import draw_runs
-
-if TYPE_CHECKING:
-    from nag_optax.compare.on_problem import Problem
 
 _POINTS = 30  # of a curve, at most
 _LEAST_GAP = 1e-12  # that is drawn
@@ -56,7 +54,7 @@ def draw_data(
     _save(figure, results, path)
 
 
-def draw_problem(problem: "Problem", results: Sequence[dict[str, Any]], title: str, path: Path) -> None:
+def draw_problem(problem: Problem, results: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     """The path of each optimizer over the contours, the gap by step, the steps it takes over the rate."""
     from matplotlib.figure import Figure
 

@@ -169,8 +169,9 @@ class LaneRunner:
     def _program(self, contender: Contender, count: int, inputs: tuple[Any, ...]) -> Any:
         name = contender.row.label, count
         if name not in self._programs:
-            plan = _Plan(self._graphdef, self._unit_schedule, self.steps_per_epoch, self._batch_size)
-            steps = partial(_steps, contender, plan)
+            # JAX keeps the constants of a program, so the runner is not among them.
+            make = partial(_optimizer, contender, self._unit_schedule)
+            steps = partial(_steps, self._graphdef, make, self.steps_per_epoch, self._batch_size)
             if count > 1:
                 steps = jax.vmap(steps, in_axes=(0, 0, 0, 0, None, None, None))
             self._programs[name] = jax.jit(steps, donate_argnums=0).lower(*inputs).compile()
@@ -214,15 +215,6 @@ class LaneRunner:
         return make_model(self._model, self._dataset.image_shape, self._dataset.num_classes, seed)
 
 
-class _Plan(NamedTuple):
-    """The constants of a chunk's program. JAX keeps them, so the runner is not among them."""
-
-    graphdef: Any
-    unit_schedule: optax.Schedule
-    steps_per_epoch: int
-    batch_size: int
-
-
 def _begin(
     contender: Contender, unit_schedule: optax.Schedule, params: Any, rest: Any, rate: jax.Array
 ) -> TrainState:
@@ -230,8 +222,10 @@ def _begin(
 
 
 def _steps(
-    contender: Contender,
-    plan: _Plan,
+    graphdef: Any,
+    make_optimizer: Callable[[jax.Array], optax.GradientTransformationExtraArgs],
+    steps_per_epoch: int,
+    batch_size: int,
     state: TrainState,
     rate: jax.Array,
     seed: jax.Array,
@@ -240,14 +234,13 @@ def _steps(
     statistics: Statistics,
     num_steps: jax.Array,
 ) -> TrainState:
-    optimizer = _optimizer(contender, plan.unit_schedule, rate)
+    optimizer = make_optimizer(rate)
 
     def body(_: jax.Array, state: TrainState) -> TrainState:
-        first = state.step % plan.steps_per_epoch * plan.batch_size
-        indices = jax.lax.dynamic_slice(order, (first,), (plan.batch_size,))
-        images = statistics.standardise(train.images[indices])
-        key = step_key(seed, state.step)
-        return train_step(plan.graphdef, optimizer, state, images, train.labels[indices], key)
+        first = state.step % steps_per_epoch * batch_size
+        images, labels = train.take(jax.lax.dynamic_slice(order, (first,), (batch_size,)))
+        images = statistics.standardise(images)
+        return train_step(graphdef, optimizer, state, images, labels, step_key(seed, state.step))
 
     state = state._replace(loss_sum=jnp.zeros_like(state.loss_sum))
     return jax.lax.fori_loop(0, num_steps, body, state)

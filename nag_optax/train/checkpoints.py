@@ -76,7 +76,8 @@ class Checkpoints:
         Arrays come back with the shapes and shardings of `like`. Each damaged checkpoint is told to `say`.
         """
         damaged = []
-        for step in self._best_first() if best else self.steps():
+        first = (self._newest_record() or {}).get("best") if best else None
+        for step in sorted(self.steps(), key=lambda step: step != first):
             try:
                 folder, record = self._verified(step)
             except (OSError, ValueError) as error:
@@ -98,11 +99,6 @@ class Checkpoints:
         """Steps of the complete checkpoints, newest first."""
         records = self._folder.glob("*.json") if self._folder.is_dir() else ()
         return sorted((int(path.stem) for path in records if path.stem.isdecimal()), reverse=True)
-
-    def _best_first(self) -> list[int]:
-        """The steps, the best first, then the newest."""
-        best = (self._newest_record() or {}).get("best")
-        return sorted(self.steps(), key=lambda step: step != best)
 
     def _newest_record(self) -> dict[str, Any] | None:
         for step in self.steps():

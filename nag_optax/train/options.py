@@ -17,6 +17,11 @@ Int = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 FloatInTable = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=TABLE)]
 IntInTable = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=TABLE)]
+Patterns = Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(metavar="PATTERN", help_behavior_hint="(default: none)"),
+]
 
 ScheduleName = Literal["constant", "cosine", "linear"]
 RestartName = Literal["gradient", "speed", "value"]
@@ -73,11 +78,7 @@ class Options:
     init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR", help_behavior_hint="")] = None
     """Start from the weights of another run of the same model and image size.
     If the classes differ, the head is new. Images are standardised as in that run."""
-    freeze: Annotated[
-        tuple[str, ...],
-        tyro.conf.UseAppendAction,
-        tyro.conf.arg(metavar="PATTERN", help_behavior_hint="(default: none)"),
-    ] = ()
+    freeze: Patterns = ()
     """Keep the parameters of these paths, such as conv1/kernel, norm1 or conv*,norm*. May be repeated.
     A frozen batch normalisation keeps its statistics too, and normalises with them."""
 
@@ -241,11 +242,7 @@ class ExportOptions:
     arm64: every 64-bit ARM processor with Linux. stablehlo: for JAX alone, with any batch size."""
     batch_size: Annotated[Int, tyro.conf.arg(help_behavior_hint="(default: 32)")] = None
     """Images that the program takes at once, at least 1. IREE compiles for one size."""
-    freeze: Annotated[
-        tuple[str, ...],
-        tyro.conf.UseAppendAction,
-        tyro.conf.arg(metavar="PATTERN", help_behavior_hint="(default: none)"),
-    ] = ()
+    freeze: Patterns = ()
     """Keep the parameters of these paths, as in nag-optax train. They become constants of the program."""
     learning_rate: Annotated[Float, tyro.conf.arg(help_behavior_hint="(default: the run's)")] = None
     """Learning rate of each step, above 0."""

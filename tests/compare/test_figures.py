@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nag_optax.compare.figures import draw_data, draw_problem
-from nag_optax.compare.on_problem import make_problem
+from nag_optax.compare.problems import make_problem
 
 
 @pytest.fixture

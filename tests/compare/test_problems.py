@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nag_optax.compare.on_problem import descend, make_problem, score
+from nag_optax.compare.problems import descend, make_problem, score
 from nag_optax.compare.search import contender_of
 
 PROBLEMS = ("quadratic", "rosenbrock", "logistic")

@@ -36,7 +36,7 @@ def test_spinners_say_what_takes_long(finished_run, tmp_path, console, monkeypat
         said.append(what)
         yield
 
-    for module in ("evaluate", "predict"):
+    for module in ("trained", "predict"):
         monkeypatch.setattr(f"nag_optax.train.{module}.busy", busy)
     evaluate(EvaluateOptions(finished_run), console)
     assert said == ["reading the model", "evaluating train images", "evaluating test images"]

@@ -1,0 +1,155 @@
+"""Functions of two variables, and many descents on each in one compiled program, in float64."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nag_optax.acceleration.evaluation import eval_params
+from nag_optax.compare.search import Contender, Trial
+from nag_optax.compare.spec import GAPS, ProblemName
+from nag_optax.train.optimizers import decay_schedule
+
+
+class Problem(NamedTuple):
+    """An `objective` to minimise from `start`, whose minimum is known."""
+
+    title: str
+    objective: Callable[[jax.Array], jax.Array]
+    start: tuple[float, float]
+    solution: tuple[float, float]
+    curvature: float
+    """L, the largest curvature, everywhere or, for Rosenbrock's function, at the minimum.
+
+    The grid of gradient descent has its centre at 1/L."""
+
+    def learning_rate(self, contender: Contender) -> float:
+        """The centre of a contender's grid: 1/L, or a twentieth of the way if its rate is a length."""
+        if contender.row.scale_free:
+            return math.dist(self.start, self.solution) / 20
+        return 1 / self.curvature
+
+
+def make_problem(name: ProblemName) -> Problem:
+    return {"quadratic": _quadratic, "rosenbrock": _rosenbrock, "logistic": _logistic}[name]()
+
+
+def descend(
+    problem: Problem, contender: Contender, schedule: str, num_steps: int, learning_rates: Sequence[float]
+) -> list[Trial]:
+    """Descends at each learning rate; a trial holds gaps and path (num_steps + 1,) of the iterates."""
+
+    def lane(rate: jax.Array) -> tuple[jax.Array, jax.Array]:
+        unit = decay_schedule(schedule, num_steps)
+        # The parameters are a vector, which no weight decay moves.
+        optimizer = contender.optimizer(lambda count: rate * unit(count))
+        params = jnp.array(problem.start)
+
+        def body(carry: tuple[Any, Any], _: None):
+            params, state = carry
+            value, grads = jax.value_and_grad(problem.objective)(params)
+            updates, state = optimizer.update(grads, state, params, value=value)
+            params = jnp.asarray(optax.apply_updates(params, updates))
+            return (params, state), eval_params(state, params)
+
+        _, path = jax.lax.scan(body, (params, optimizer.init(params)), None, length=num_steps)
+        path = jnp.concatenate([params[None], jnp.asarray(path)])
+        return path, jax.vmap(problem.objective)(path) - problem.objective(jnp.array(problem.solution))
+
+    # In float32 rounding would hide a gap of a millionth.
+    with _float64():
+        paths, gaps = jax.jit(jax.vmap(lane))(jnp.array(learning_rates, float))
+        # Computed apart from each other, the two values may differ by a rounding.
+        gaps = np.maximum(np.asarray(gaps), 0.0)
+        paths = np.asarray(paths)
+    return [
+        {
+            "learning_rate": float(rate),
+            "diverged": not bool(np.isfinite(gap).all() and gap[-1] <= gap[0]),
+            "final_gap": float(gap[-1] / gap[0]),
+            "steps_to_gap": {f"{share:g}": _steps_to(gap, share) for share in GAPS},
+            "gap": gap,
+            "path": path,
+        }
+        for rate, gap, path in zip(learning_rates, gaps, paths, strict=True)
+    ]
+
+
+@contextmanager
+def _float64() -> Iterator[None]:
+    """Computes in double precision within. `jax.enable_x64` does the same, but came with JAX 0.8."""
+    before = jnp.result_type(float) == jnp.float64
+    jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
+def score(trial: Trial) -> tuple[float, float] | None:
+    """The number of steps to the smallest of the gaps. Trials that never get there follow, by their gap."""
+    if trial["diverged"]:
+        return None
+    steps = trial["steps_to_gap"][f"{GAPS[-1]:g}"]
+    return (math.inf if steps is None else steps, trial["final_gap"])
+
+
+def _steps_to(gap: np.ndarray, share: float) -> int | None:
+    """The number of steps after which the gap stays within this share of the first one."""
+    outside = np.flatnonzero(~(gap <= share * gap[0]))
+    first = 0 if not len(outside) else int(outside[-1]) + 1
+    return first if first < len(gap) else None
+
+
+def _quadratic() -> Problem:
+    curvatures = (1.0, 100.0)
+
+    def objective(x: jax.Array) -> jax.Array:
+        return 0.5 * jnp.sum(jnp.array(curvatures, x.dtype) * x**2)
+
+    return Problem("quadratic, condition number 100", objective, (1.0, 0.3), (0.0, 0.0), max(curvatures))
+
+
+def _rosenbrock() -> Problem:
+    def objective(x: jax.Array) -> jax.Array:
+        return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+
+    # Its Hessian at (1, 1) is [[802, -400], [-400, 200]].
+    curvature = float(np.linalg.eigvalsh([[802.0, -400.0], [-400.0, 200.0]])[1])
+    return Problem("Rosenbrock's function", objective, (-1.2, 1.0), (1.0, 1.0), curvature)
+
+
+def _logistic() -> Problem:
+    """Whether a tumour is benign, from two correlated measurements of scikit-learn's breast-cancer data."""
+    from sklearn.datasets import load_breast_cancer
+
+    everything, benign = load_breast_cancer(return_X_y=True)
+    features = everything[:, [0, 2]]  # mean radius and mean perimeter
+    features = (features - features.mean(0)) / features.std(0)
+    signed = features * (2.0 * benign - 1.0)[:, None]
+    decay = 1e-3
+
+    def objective(x: jax.Array) -> jax.Array:
+        margins = jnp.asarray(signed, x.dtype) @ x
+        return jnp.mean(jax.nn.softplus(-margins)) + 0.5 * decay * jnp.sum(x**2)
+
+    curvature = float(np.linalg.eigvalsh(signed.T @ signed / len(signed))[-1]) / 4 + decay
+    return Problem(
+        "logistic regression, two measurements", objective, (0.0, 0.0), _newton(signed, decay), curvature
+    )
+
+
+def _newton(signed: np.ndarray, decay: float) -> tuple[float, float]:
+    """The minimiser to rounding, as the objective is smooth and strongly convex."""
+    x = np.zeros(2)
+    for _ in range(50):
+        p = 1 / (1 + np.exp(signed @ x))
+        gradient = -signed.T @ p / len(signed) + decay * x
+        hessian = (signed * (p * (1 - p))[:, None]).T @ signed / len(signed) + decay * np.eye(2)
+        x = x - np.linalg.solve(hessian, gradient)
+    return float(x[0]), float(x[1])
