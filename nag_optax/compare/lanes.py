@@ -30,6 +30,7 @@ from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec
 from nag_optax.train.step import TrainState, step_key, train_step
 
+MakeOptimizer = Callable[[jax.Array], optax.GradientTransformationExtraArgs]
 _iterate, _iterates = jax.jit(eval_params), jax.jit(jax.vmap(eval_params))
 
 # An evaluation may take this share of the time of the training steps before it.
@@ -141,7 +142,7 @@ class LaneRunner:
         weights = [models[lane.seed] for lane in lanes]
         params, rest = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
         rates = jnp.array([lane.learning_rate for lane in lanes], jnp.float32)
-        begin = partial(_begin, contender, self._unit_schedule)
+        begin = partial(_begin, partial(_optimizer, contender, self._unit_schedule))
         state = jax.jit(jax.vmap(begin))(params, rest, rates)
         state = state if len(lanes) > 1 else jax.tree.map(lambda leaf: leaf[0], state)
         return jax.device_put(state, self._device)
@@ -215,15 +216,13 @@ class LaneRunner:
         return make_model(self._model, self._dataset.image_shape, self._dataset.num_classes, seed)
 
 
-def _begin(
-    contender: Contender, unit_schedule: optax.Schedule, params: Any, rest: Any, rate: jax.Array
-) -> TrainState:
-    return TrainState.fresh(params, rest, _optimizer(contender, unit_schedule, rate).init(params))
+def _begin(make_optimizer: MakeOptimizer, params: Any, rest: Any, rate: jax.Array) -> TrainState:
+    return TrainState.fresh(params, rest, make_optimizer(rate).init(params))
 
 
 def _steps(
     graphdef: Any,
-    make_optimizer: Callable[[jax.Array], optax.GradientTransformationExtraArgs],
+    make_optimizer: MakeOptimizer,
     steps_per_epoch: int,
     batch_size: int,
     state: TrainState,

@@ -100,7 +100,6 @@ def rich_table(title: str, target: float | None, results: Sequence[dict[str, Any
 
 
 def notes(results: Sequence[dict[str, Any]]) -> list[str]:
-    """Notes that must be read with the table."""
     return [f"{result['label']}: {result['note']}." for result in results if result["note"]]
 
 

@@ -30,7 +30,6 @@ def environment_of(*packages: str) -> dict[str, Any]:
 
 
 def versions_of(*packages: str) -> dict[str, str]:
-    """The versions of the packages that are installed."""
     return {package: version for package in packages if (version := _version(package))}
 
 

@@ -147,12 +147,10 @@ class RunFolder(Folder):
         self.write(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
 
     def draw(self, rows: list[dict[str, Any]], title: str) -> None:
-        """Draws `curves.png` of these rows."""
         with self.writing():
             draw_curves(rows, title, self.path / CURVES)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl`."""
         return self._lines(METRICS)
 
     def pictures(self) -> list[list[tuple[str, int]]]:

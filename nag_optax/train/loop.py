@@ -95,7 +95,6 @@ class Loop:
 
     @property
     def num_frozen(self) -> int:
-        """The number of parameters that do not move."""
         sizes = jax.tree.map(lambda p, frozen: p.size * frozen, nnx.to_pure_dict(self._params), self._frozen)
         return sum(jax.tree.leaves(sizes))
 
@@ -168,7 +167,6 @@ class Loop:
         return gradient_norm(state.opt_state)
 
     def is_finite(self, state: TrainState) -> bool:
-        """Whether every parameter is a finite number."""
         return all(bool(jnp.all(jnp.isfinite(p))) for p in jax.tree.leaves(state.params))
 
     def evaluate(self, state: TrainState, split: Split, look: Callable[[], None] = lambda: None) -> Metrics:

@@ -47,7 +47,6 @@ class Stored:
         return {n: str(v.resolve()) if isinstance(v, Path) else v for n, v in values.items()}
 
     def to_json(self) -> str:
-        """The content of `config.json`."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     def differences(self, other: "Stored") -> list[str]:

@@ -112,7 +112,6 @@ class Pictures:
         return np.stack([self.read(row) for row in range(len(self))])
 
     def path(self, row: int) -> Path:
-        """The path of one file."""
         return self.root / os.fsdecode(self.names[row])
 
     def read(self, row: int) -> np.ndarray:

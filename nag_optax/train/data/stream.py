@@ -142,7 +142,6 @@ class _Batches:
         return np.ascontiguousarray(pixels).tobytes()
 
     def rows(self, step: int) -> np.ndarray:
-        """The rows of the examples of a step."""
         epoch, place = divmod(step, self._per_epoch)
         known, rows = self._epoch
         if known != epoch:
