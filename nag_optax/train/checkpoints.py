@@ -65,6 +65,8 @@ class Checkpoints:
             os.replace(partial, self._record(step))
             self._remove_others(step, folder, best)
         except (OSError, ValueError) as error:  # TensorStore reports errors of the disk as ValueError.
+            if isinstance(error, TimeoutError) and jax.process_count() > 1:  # Another process is gone.
+                raise
             raise InputError(
                 f"{self._folder}: the checkpoint of step {step} could not be written ({_reason(error)}); "
                 "fix that, then --resume"

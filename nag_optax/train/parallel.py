@@ -134,7 +134,7 @@ def joined(spec: Spec) -> Iterator[None]:
         except (Diverged, Interrupted):  # So ends every process.
             jax.distributed.shutdown()
             raise
-        except (ValueError, RuntimeError):  # What a collective raises, if that is sooner.
+        except (ValueError, RuntimeError, TimeoutError):  # Of a collective or a save, if that is sooner.
             os.write(2, traceback.format_exc().encode())
             os._exit(1)
         jax.distributed.shutdown()

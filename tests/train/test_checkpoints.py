@@ -246,6 +246,20 @@ def test_a_full_disk_is_said_before_orbax_meets_it(checkpoints, monkeypatch):
     assert checkpoints.steps() == [40, 30, 20]
 
 
+def test_a_process_that_is_gone_is_no_fault_of_the_disk(checkpoints, monkeypatch):
+    """Orbax's barrier raises what a slow disk may raise too."""
+
+    def waits(*args):
+        raise TimeoutError("too long")
+
+    monkeypatch.setattr(ocp, "save_checkpointables", waits)
+    with pytest.raises(InputError, match=r"could not be written \(too long\)"):
+        checkpoints.save(50, state(50.0), {})
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(TimeoutError):
+        checkpoints.save(50, state(50.0), {})
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="could not be written"):
