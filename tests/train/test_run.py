@@ -389,6 +389,16 @@ def test_a_final_loss_that_is_not_finite_is_no_result(tmp_path, console, monkeyp
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path, console, monkeypatch):
+    def evaluate(loop, state, split, look):
+        return Metrics(math.inf if split is loop.dataset.validation else 0.5, 0.9)
+
+    monkeypatch.setattr(Loop, "evaluate", evaluate)
+    options = dataclasses.replace(SMALL, num_epochs=1, validation=0.2, run_dir=tmp_path / "run")
+    with pytest.raises(Diverged, match="not finite at step .*no checkpoint was written yet"):
+        train(options, console)
+
+
 @pytest.mark.parametrize(
     ("loss", "text"),
     [
