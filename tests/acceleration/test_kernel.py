@@ -252,7 +252,7 @@ class TestErrors:
     def test_gradient_for_a_none_parameter(self):
         optimizer = accelerate(0.9)
         state = optimizer.init({"a": jnp.ones(2), "b": None})
-        with pytest.raises(ValueError, match=r"update \['b'\] is an array, but the parameters have None there"):
+        with pytest.raises(ValueError, match=r"update \['b'\] is an array, but the parameters have None"):
             optimizer.update({"a": jnp.ones(2), "b": jnp.ones(2)}, state)
 
     @pytest.mark.parametrize("shape", [(3, 1), (1, 3), (), (4,), (1,)])
