@@ -201,7 +201,7 @@ def stored_options(options: _Options, kind: type[Folder] = RunFolder) -> _Option
 
 
 def as_begun(options: _Options, kind: type[Folder] = RunFolder) -> _Options:
-    """The options with the batch size of what they resume, which may be less than the default."""
+    """The options, with the batch size of the run that they resume: a small dataset may have lowered it."""
     if options.resume and options.batch_size is None:
         with suppress(InputError):  # Folder.check will say so.
             return dataclasses.replace(options, batch_size=stored_options(options, kind).batch_size)
