@@ -39,11 +39,8 @@ def results(block, norm, x, train=True):
 def test_values_and_gradients_are_those_of_flax(size, train):
     x = jnp.asarray(np.random.default_rng(0).normal(1.0, 2.0, (4, *size, 3)), jnp.float32)
     ours, theirs = (results(block, layer(), x, train) for block in (normalised_and_pooled, by_flax))
-    np.testing.assert_array_equal(ours[0], theirs[0])
-    for a, b in zip(ours[1], theirs[1], strict=True):
-        np.testing.assert_array_equal(a, b)
-    for a, b in zip(ours[2], theirs[2], strict=True):
-        # Sums of at most 4·8·8 numbers, each rounded.
+    for a, b in zip([ours[0], *ours[1], *ours[2]], [theirs[0], *theirs[1], *theirs[2]], strict=True):
+        # Sums of at most 4·9·7 numbers, each rounded.
         np.testing.assert_allclose(a, b, rtol=0, atol=256 * 2.0**-23 * float(jnp.abs(b).max()))
 
 
@@ -52,9 +49,7 @@ def test_bfloat16_is_normalised_in_float32():
     numbers = np.random.default_rng(0).permuted(np.tile(np.arange(144) / 16, (3, 1)), axis=1)
     x = jnp.asarray(numbers.T.reshape(4, 6, 6, 3), jnp.bfloat16)
     ours, theirs = (results(block, layer(), x) for block in (normalised_and_pooled, by_flax))
-    assert ours[0].dtype == theirs[0].dtype
-    np.testing.assert_array_equal(ours[0], theirs[0])
-    for a, b in zip(ours[2], theirs[2], strict=True):
+    for a, b in zip([ours[0], *ours[2]], [theirs[0], *theirs[2]], strict=True):
         assert a.dtype == b.dtype
         # bfloat16 rounds the output and its gradient.
         np.testing.assert_allclose(

@@ -2,8 +2,8 @@
 
 Together they need a few passes over the large array. A scale keeps the order of numbers or reverses it, so
 the largest of four normalised numbers comes from the largest or the smallest of the four. Therefore only a
-quarter of the array is normalised, and the values are equal in every bit. XLA's own gradient of the three
-takes three times as long on a CPU.
+quarter of the array is normalised, with the same arithmetic. XLA's own gradient of the three takes three
+times as long on a CPU.
 """
 
 from functools import partial, reduce
