@@ -45,7 +45,8 @@ LOSS_COLUMNS = (
 )
 
 LEGEND = """\
-bytes a parameter: size of the state. bytes a number: the size of what takes four bytes in float32.
+bytes a parameter: the state of one parameter takes so many bytes.
+bytes a number: a number of the state that takes four bytes in float32 takes so many here.
 moved: bytes a parameter that the compiled step reads and writes, by XLA's cost analysis. temporary: bytes a \
 parameter that a call allocates beside its arguments. kernels: operations that a call starts.
 ms a step: median and quartiles over the rounds of one run in which both states take turns.
