@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import reduce
 from typing import Any
 
 import jax
@@ -38,16 +39,23 @@ def freeze(
     return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
 
 
+class _Fixed(nnx.BatchNorm):
+    """A batch normalisation that takes the running statistics whatever it is told."""
+
+    def __call__(self, x: Any, use_running_average: bool | None = None, **options: Any) -> Any:
+        del use_running_average
+        return super().__call__(x, True, **options)
+
+
 def fix_statistics(model: nnx.Module, mask: Any) -> None:
-    """Makes a fixed function of each batch normalisation with no parameter to train.
+    """Makes a fixed function of each batch normalisation whose parameters are all frozen.
 
     It normalises with the running statistics while training too, and these stay."""
-    for name, frozen in mask.items():
-        module = getattr(model, name)
+    for path, module in nnx.iter_graph(model):
         if isinstance(module, nnx.BatchNorm):
-            module.use_running_average = module.use_running_average or all(jax.tree.leaves(frozen))
-        elif isinstance(module, nnx.Module):
-            fix_statistics(module, frozen)
+            frozen = jax.tree.leaves(reduce(lambda tree, key: tree.get(key, {}), path, mask))
+            if frozen and all(frozen):
+                module.use_running_average, module.__class__ = True, _Fixed
 
 
 def _names(pattern: str, path: str) -> bool:

@@ -97,10 +97,15 @@ def _inputs(kernel: np.ndarray, units: int, keep: np.ndarray) -> np.ndarray:
 def module_at(tree: Any, path: str) -> Any:
     """The part of a tree of modules at a path such as `block0/conv1`, or {} where there is none."""
     for name in path.split("/"):
-        tree = tree.get(name, {})
+        tree = tree.get(_key(name), {})
     return tree
 
 
 def _put(tree: Any, path: str, module: Any) -> None:
     above, _, name = path.rpartition("/")
-    (module_at(tree, above) if above else tree)[name] = module
+    (module_at(tree, above) if above else tree)[_key(name)] = module
+
+
+def _key(name: str) -> str | int:
+    """The key of a module: in a list it is a number."""
+    return int(name) if name.isdecimal() else name

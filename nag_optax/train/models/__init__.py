@@ -1,5 +1,6 @@
 """The models of the trainer, one a file; what else it can do with each stands in the registry."""
 
+import jax
 from flax import nnx
 
 from nag_optax.train.errors import InputError
@@ -25,4 +26,7 @@ def make_model(
             f"these are {image_shape[0]} x {image_shape[1]}"
         )
     given = {"widths": widths or row.widths} if row.widths else {}
-    return load_factory(row.make, "--model")(image_shape, num_classes, rngs=nnx.Rngs(params=seed), **given)
+    model = load_factory(row.make, "--model")(image_shape, num_classes, rngs=nnx.Rngs(seed), **given)
+    # A dropout that draws for itself has a key. Files and wires take its plain numbers.
+    nnx.update(model, jax.tree.map(jax.random.key_data, nnx.state(model, nnx.RngKey)))
+    return model

@@ -1,0 +1,48 @@
+"""A model of one's own in Flax's usual form: lists of layers, and a dropout that draws for itself."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from nag_optax.train import registry
+from nag_optax.train.checkpoints import Checkpoints
+from nag_optax.train.rows import HiddenLayer, Model
+from tests.train.test_loop import make_loop, numbers
+from tests.train.test_pruning import units_of
+
+LAYER = HiddenLayer("layers/0", "norms/0", "layers/1")
+
+
+class Net(nnx.Module):
+    def __init__(self, image_shape: Any, num_classes: int, *, widths: tuple[int], rngs: nnx.Rngs):
+        sizes = [(int(np.prod(image_shape)), *widths), (*widths, 8)]
+        self.layers = nnx.List([nnx.Linear(*size, rngs=rngs) for size in sizes])
+        self.norms = nnx.List([nnx.BatchNorm(outputs, rngs=rngs) for _, outputs in sizes])
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.head = nnx.Linear(8, num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array, *, train: bool, rngs: Any = None) -> jax.Array:
+        x = images.reshape(len(images), -1)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = nnx.relu(norm(layer(x), use_running_average=not train))
+        return self.head(self.dropout(x, deterministic=not train))
+
+
+def test_it_is_pruned_and_frozen_and_its_draws_go_on_from_a_checkpoint(monkeypatch, tmp_path):
+    monkeypatch.setitem(registry.MODELS, "own", Model(Net, hidden_layers=(LAYER,), widths=(12,)))
+    loop = make_loop(model="own", optimizer="sgd", prune="group_l2=1e3", freeze=("layers/1", "norms/1"))
+    state = loop.run_chunk(loop.init(), 2)
+    Checkpoints(tmp_path).save(2, state, {})
+    restored = Checkpoints(tmp_path).restore(loop.init(), print)
+    assert restored is not None and int(state.model_state["dropout"]["rngs"]["count"]) == 2
+    pruned: Any = loop.pruned(state)
+    trained, fixed = (norm["mean"] for norm in state.model_state["norms"].values())
+    assert trained.any() and not fixed.any()
+    assert (units_of(state.params, LAYER) == 0).all() and pruned.zero_units["layers/0"].all()
+    assert pruned.model.layers[0].kernel.shape[1] == 1  # One unit stays where all are zero.
+
+    on, again = (numbers(loop.run_chunk(s, 2)) for s in (state, restored.state))
+    for name, value in on.items():
+        np.testing.assert_array_equal(again[name], value, err_msg=name)
