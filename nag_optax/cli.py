@@ -1,6 +1,7 @@
 """The command `nag-optax`. It imports inside its functions: --help is fast, and Ctrl-C is heard at once."""
 
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -28,6 +29,8 @@ _FOLDERS = {
 
 def main() -> None:
     """Entry point of the command line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # Names of files may be of any bytes.
     code = run(sys.argv[1:])
     jax = sys.modules.get("jax")
     if code and jax is not None and jax.distributed.is_initialized():

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nag_optax.cli import _cache_folder, _keep_programs, parse, parse_over, run
+from nag_optax.cli import _cache_folder, _keep_programs, main, parse, parse_over, run
 from nag_optax.compare.spec import CompareOptions
 from nag_optax.train.options import EvaluateOptions, Options, PredictOptions
 from nag_optax.train.registry import OPTIMIZERS, RECIPES
@@ -175,6 +175,16 @@ def test_version_and_a_missing_extra(capsys, monkeypatch):
     monkeypatch.setattr("nag_optax.cli._installed", lambda name: name != "flax")
     assert run(["train"]) == 2
     assert "needs flax: install the extra" in capsys.readouterr().err
+
+
+def test_a_name_of_a_file_that_is_no_text_can_be_printed(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="utf-8"))
+    monkeypatch.setattr("sys.argv", ["nag-optax", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    print(os.fsdecode(b"caf\xe9"), flush=True)
+    assert written.getvalue().endswith(b"caf\xe9\n")
 
 
 @pytest.mark.parametrize("command", ["train", "compare"])

@@ -1,6 +1,7 @@
 """`nag-optax predict`: the probabilities of each class for pictures and arrays, as a CSV."""
 
 import csv
+import glob
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -50,7 +51,9 @@ def _files(path: Path, tell: Callable[[str], None]) -> list[Path]:
     """The file, or the pictures below the folder, in the order of their names."""
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.rglob("[!.]*") if file.is_file())
+    # As in training, links are followed, and nothing hidden is taken.
+    names = glob.iglob("**", root_dir=path, recursive=True)
+    files = sorted(file for file in map(path.joinpath, names) if file.is_file())
     found = [file for file in files if file.suffix.lower() in SUFFIXES]
     if not found:
         raise InputError(f"{path}: holds no pictures; they end in {', '.join(SUFFIXES)}")
@@ -111,7 +114,7 @@ def _opened(path: Path | None) -> Iterator[IO[str]]:
         return
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", newline="") as stream:
+        with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
             yield stream
         os.replace(partial, path)
     except OSError as error:

@@ -1,6 +1,7 @@
 """Pictures in folders: how they are found, decoded and split, and which folders are refused."""
 
 import io
+import os
 import threading
 import time
 from functools import partial
@@ -223,6 +224,15 @@ def test_no_test_picture_is_an_error_unless_only_training_is_asked_for(tmp_path)
         load_dataset(spec_of(tmp_path / "set"))
     alone = load_dataset(spec_of(tmp_path / "set", train_only=True))
     assert len(alone.train.labels) == 4 and len(alone.test.labels) == 0
+
+
+def test_names_may_be_of_any_bytes(tmp_path):
+    names = [f"{name}/{i:02}.png" for name in ("cat", os.fsdecode(b"caf\xe9")) for i in range(10)]
+    for name in names:
+        picture(tmp_path / name)
+    dataset = load_dataset(spec_of(tmp_path))
+    assert dataset.class_names[0].encode(errors="surrogateescape") == b"caf\xe9"
+    assert len(dataset.test.labels) == sum(map(in_test_part, names)) > 0
 
 
 def test_other_files_are_passed_over_and_links_followed(pictures, tmp_path):

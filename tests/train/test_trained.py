@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -135,13 +136,31 @@ def test_what_cannot_be_predicted_is_refused(finished_run, tmp_path, name, conte
 
 
 def test_files_of_a_folder_that_are_no_pictures_are_counted(finished_run, tmp_path, capsys):
-    for name in ("a.png", "b.heic", "deep/c.gif", "deep/._d.png"):
-        (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (8, 8)).save(tmp_path / "new" / name, format="PNG")
-    predict(PredictOptions(finished_run, (tmp_path / "new",)))
+    new, link = tmp_path / "new", tmp_path / "new" / "link"
+    for name in (
+        "new/a.png",
+        "new/b.heic",
+        "new/deep/c.gif",
+        "new/deep/._d.png",
+        "new/.cache/e.png",
+        "f.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name, format="PNG")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "f.png").rename(tmp_path / "elsewhere" / "f.png")
+    link.symlink_to(tmp_path / "elsewhere")
+    predict(PredictOptions(finished_run, (new,)))
     out, said = capsys.readouterr()
-    assert [line.partition(",")[0] for line in out.splitlines()] == ["name", f"{tmp_path}/new/a.png"]
+    names = [line.partition(",")[0] for line in out.splitlines()]
+    assert names == ["name", f"{new}/a.png", f"{link}/f.png"]
     assert said.startswith(f"2 files are left out, {tmp_path}/new/b.heic first; pictures end in .jpg, .jpeg,")
+
+
+def test_a_name_that_is_no_text_is_written_as_it_is(finished_run, tmp_path):
+    Image.new("L", (8, 8)).save(path := tmp_path / os.fsdecode(b"caf\xe9.png"))
+    predict(PredictOptions(finished_run, (path,), tmp_path / "out.csv"))
+    assert os.fsencode(path) in (tmp_path / "out.csv").read_bytes()
 
 
 def test_nothing_is_printed_before_the_first_result(finished_run, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The files of --data-dir, and the parts of a dataset that a source does not have: test and validation."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def content_of(path: Path) -> bytes:
 
 def in_test_part(name: str) -> bool:
     """Whether a hash puts the name into the test part, one sixth. Other pictures may come and go."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % 6 == 0
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) % 6 == 0
 
 
 def split_off(split: Split, count: int) -> tuple[Split, Split]:
