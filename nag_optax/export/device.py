@@ -10,6 +10,7 @@ since the last save. The same command takes them again, and comes to the same nu
 """
 
 import argparse
+import csv
 import json
 import os
 import sys
@@ -217,14 +218,17 @@ def _train(device: Device, options: argparse.Namespace) -> None:
 def _predict(device: Device, options: argparse.Namespace) -> None:
     names = device.manifest["notes"]["class_names"]
     rows = device.predict(read_data(options.data, ["images"])["images"])
-    print(",".join(["class", *names]))
-    for row in rows:
-        print(",".join([names[row.argmax()], *(f"{p:.6g}" for p in row)]))
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(["class", *names])
+    table.writerows([names[row.argmax()], *(f"{p:.6g}" for p in row)] for row in rows)
 
 
 def _evaluate(device: Device, options: argparse.Namespace) -> None:
     data = read_data(options.data, ["images", "labels"])
-    right = device.predict(data["images"]).argmax(1) == data["labels"]
+    found, labels = device.predict(data["images"]).argmax(1), data["labels"]
+    if labels.shape != found.shape:  # NumPy would compare each with all.
+        raise ValueError(f"labels: must be one for each of {len(found)} images; is {list(labels.shape)}")
+    right = found == labels
     print(f"accuracy {right.mean():.4f} of {len(right)} images")
 
 

@@ -17,6 +17,8 @@ from nag_optax.train.errors import InputError, reason
 
 VARIABLE = "NAG_OPTAX_TOKEN"
 """The environment variable that holds the token if no file is named."""
+SHORTEST_TOKEN = 16
+"""Characters of a token."""
 _REPLY_SECONDS = 600.0
 """A round of DiLoCo may wait for its slowest worker."""
 
@@ -168,6 +170,6 @@ def read_token(token: str | Path | None) -> bytes:
             token = token.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--token-file {token}: cannot be read ({reason(error)})") from None
-    if len(token.strip()) < 16:
+    if len(token.strip()) < SHORTEST_TOKEN:
         raise InputError("--token-file: holds no token of a server")
     return token.strip().encode()

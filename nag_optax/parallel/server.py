@@ -20,7 +20,9 @@ import numpy as np
 from rich.table import Table
 
 from nag_optax.parallel import payload, wire
+from nag_optax.parallel.client import SHORTEST_TOKEN
 from nag_optax.parallel.served import Served, receive
+from nag_optax.train.errors import InputError
 
 MOST_CONNECTIONS = 256
 REFUSALS = 10
@@ -294,10 +296,11 @@ class _Listener(socketserver.ThreadingTCPServer):
 
 def token_of(path: Path) -> bytes:
     """The token in this file, which only its owner can read. The first start makes it."""
-    try:
+    with suppress(FileExistsError):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes().strip()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32) + "\n")
-    return path.read_bytes().strip()
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+    token = path.read_bytes().strip()
+    if len(token) < SHORTEST_TOKEN:  # A kill before the line was written leaves an empty file.
+        raise InputError(f"{path}: holds no token; remove it, and the next start makes one")
+    return token

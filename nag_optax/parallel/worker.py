@@ -110,7 +110,11 @@ class _Work:
         return True
 
     def _made(self, server: Client) -> "WorkerLoop":
-        spec = resolve(Options(**server.config, run_dir=Path()))
+        try:
+            spec = resolve(Options(**server.config, run_dir=Path()))
+        except TypeError as error:
+            where = f"--address {self._options.address}"
+            raise InputError(f"{where}: the server is of another version ({reason(error)})") from None
         if self._options.data_dir is not None:
             spec = dataclasses.replace(spec, data_dir=self._options.data_dir)
         spec = dataclasses.replace(spec, device=self._options.device, resident="yes")

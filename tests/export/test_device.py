@@ -1,5 +1,6 @@
 """A device with NumPy and the IREE runtime alone trains as JAX does, survives kills and names mistakes."""
 
+import csv
 import json
 import re
 import shutil
@@ -161,6 +162,11 @@ WRONG = {
         "train y.npz --steps 1",
         "the arrays hold 3 and 2 examples",
     ),
+    "labels in a column": (
+        lambda f: np.savez("y.npz", images=np.ones((3, 8, 8)), labels=np.ones((3, 1), int)),
+        "evaluate y.npz",
+        "labels: must be one for each of 3 images; is [3, 1]",
+    ),
     "damaged state": (
         lambda f: Path("s.npz").write_bytes((f / "state.npz").read_bytes()[:-30]),
         "--state s.npz predict x.npy",
@@ -208,6 +214,14 @@ def test_probabilities_are_those_of_the_run(exported: Path, run_dir: Path, data:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "class,0,1,2,3,4" and len(lines) == 902
     assert lines[1].split(",")[0] == str(found[0].argmax())
+
+
+def test_a_class_with_a_comma_is_one_column(exported: Path, data: Path, tmp_path: Path, capsys):
+    folder, names = copied(exported, tmp_path), ["a, b", 'the "best"', "c", "d", "e"]
+    changed(folder / "manifest.json", lambda manifest: manifest["notes"].update(class_names=names))
+    device.main(["--folder", str(folder), "predict", str(data)])
+    head, *rows = csv.reader(capsys.readouterr().out.splitlines())
+    assert head == ["class", *names] and {row[0] for row in rows} <= set(names)
 
 
 BFLOAT16 = """

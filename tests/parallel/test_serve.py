@@ -4,6 +4,7 @@ import dataclasses
 import json
 import socket
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -166,6 +167,15 @@ def test_a_worker_gives_up_after_its_patience(tmp_path, monkeypatch):
     monkeypatch.setenv("NAG_OPTAX_TOKEN", "0" * 64)
     with pytest.raises(InputError, match=r"127.0.0.1:1: no server answers \(Connection refused\)"):
         work(WorkOptions("127.0.0.1:1", patience=0.0), Console(quiet=True))
+
+
+def test_a_server_of_another_version_is_named(monkeypatch):
+    from nag_optax.parallel import worker
+
+    server = SimpleNamespace(config={"model": "mlp", "of_later": 1})
+    loop = worker._Work(WorkOptions("host:1"), Console(quiet=True), [])
+    with pytest.raises(InputError, match="--address host:1: the server is of another version .*'of_later'"):
+        loop._made(server)  # pyright: ignore[reportArgumentType]
 
 
 def test_data_of_another_shape_are_refused(tmp_path):

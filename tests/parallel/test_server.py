@@ -131,3 +131,6 @@ def test_the_token_is_made_once_and_for_its_owner_alone(tmp_path):
     token = token_of(tmp_path / "token")
     assert len(token) == 64 and token == token_of(tmp_path / "token") != token_of(tmp_path / "other")
     assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
+    (tmp_path / "token").write_text("")  # As a kill before the first line leaves it.
+    with pytest.raises(InputError, match="token: holds no token; remove it, and the next start makes one"):
+        token_of(tmp_path / "token")
