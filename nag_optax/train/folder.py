@@ -201,10 +201,15 @@ def stored_options(options: _Options, kind: type[Folder] = RunFolder) -> _Option
 
 
 def as_begun(options: _Options, kind: type[Folder] = RunFolder) -> _Options:
-    """The options, with the batch size of the run that they resume: a small dataset may have lowered it."""
-    if options.resume and options.batch_size is None:
+    """The options, with batch size and warm-up of the run that they resume.
+
+    Their defaults depend on the number of images, which may be small, and of epochs, which may grow.
+    """
+    left = [name for name in ("batch_size", "warmup_epochs") if getattr(options, name, name) is None]
+    if options.resume and left:
         with suppress(InputError):  # Folder.check will say so.
-            return dataclasses.replace(options, batch_size=stored_options(options, kind).batch_size)
+            stored = stored_options(options, kind)
+            return dataclasses.replace(options, **{name: getattr(stored, name) for name in left})
     return options
 
 

@@ -45,6 +45,8 @@ class Arrivals:
 
     def take_in(self, loop: Loop, dataset: Dataset, epoch: int, say: Callable[[str], None]) -> None:
         """Gives the loop the pictures of an epoch, from the record or from the folder as it is now."""
+        if epoch == 1:
+            self._forget_unreadable(dataset)
         if len(self._lines) < epoch:
             self._lines.append(self._arrived(dataset, say))
         self._folder.write(PICTURES, "".join(json.dumps(line) + "\n" for line in self._lines))
@@ -61,11 +63,19 @@ class Arrivals:
         labels = np.concatenate([labels, np.array(new, np.int32)])
         loop.grow(Split(images, labels), (latest, len(self._lines[latest])))
 
+    def _forget_unreadable(self, dataset: Dataset) -> None:
+        """Takes the files out that --skip-unreadable left out: the next epoch looks at them again."""
+        parts = (split.images for split in (dataset.train, dataset.validation, dataset.test) if split)
+        used = {os.fsdecode(name) for images in parts for name in images.names}
+        names = {name for name, _ in self._lines[0] if Path(name).parent.name in dataset.class_names}
+        self._passed_over |= names - used  # They are counted already.
+        self._lines[0] = [file for file in self._lines[0] if file[0] not in names - used]
+
     def _arrived(self, dataset: Dataset, say: Callable[[str], None]) -> list[tuple[str, int]]:
         """The files of the run's classes that no epoch has seen yet, and that can be used."""
         known = {name for line in self._lines for name, _ in line}
         classes = {Path(name).parent.name for name, _ in self._lines[0]}
-        held_out = not has_test_part(self._root)
+        held_out = len(dataset.test.labels) and not has_test_part(self._root)
         found = []
         for name, files in pictures_in(self._root / self._below):
             if name in dataset.class_names:

@@ -213,6 +213,7 @@ def test_without_a_test_part_a_hash_of_the_name_holds_one_sixth_out(tmp_path, be
     assert 4 <= sum(held_out) <= 16  # 10 is expected, with a deviation of 2.9.
     np.testing.assert_array_equal(dataset.test.images.ravel(), np.flatnonzero(held_out))
     np.testing.assert_array_equal(dataset.train.images.ravel(), np.flatnonzero(np.invert(held_out)))
+    assert len(load_dataset(spec_of(tmp_path, train_only=True)).train.labels) == 60
     # Fixed for all time: another split would make another exam.
     assert np.flatnonzero(held_out).tolist() == [2, 13, 27, 35, 37, 41, 55]
 

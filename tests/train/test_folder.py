@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nag_optax.train.errors import InputError
-from nag_optax.train.folder import METRICS, SUMMARY, RunFolder, stored_options
+from nag_optax.train.folder import METRICS, SUMMARY, RunFolder, as_begun, stored_options
 from nag_optax.train.options import Options
 from nag_optax.train.spec import resolve
 
@@ -21,6 +21,12 @@ def test_resume_takes_the_options_of_the_folder(finished_run):
     options = Options(run_dir=finished_run, resume=True)
     stored = stored_options(options)
     assert (stored.model, stored.num_epochs, stored.batch_size) == ("mlp", 3, 64)
+
+
+def test_a_longer_run_keeps_the_warm_up_that_it_began_with(finished_run):
+    longer = as_begun(Options(model="mlp", batch_size=64, num_epochs=50, run_dir=finished_run, resume=True))
+    assert longer.warmup_epochs == 0.3 and resolve(Options(model="mlp", num_epochs=50)).warmup_epochs == 1
+    RunFolder(resolve(longer)).check()
 
 
 def test_resume_finds_the_default_folder(tmp_path, monkeypatch):

@@ -143,6 +143,28 @@ def test_what_cannot_be_used_is_passed_over_with_a_warning(pictures, tmp_path, c
     assert lines[2] == ["train/cat/broken.png"]  # Once it is whole.
 
 
+def test_a_picture_that_is_half_copied_when_the_run_begins_is_taken_in_later(
+    pictures, tmp_path, console, monkeypatch
+):
+    shutil.rmtree(pictures / "test")
+    half, bad = (pictures / "train" / "cat" / name for name in ("half.png", "bad.png"))
+    write_picture(half, 72)
+    whole = half.read_bytes()
+    half.write_bytes(whole[:60])
+    bad.write_text("hello")
+    options = options_of(
+        pictures, follow=True, skip_unreadable=True, train_only=True, num_epochs=2, run_dir=tmp_path / "run"
+    )
+    with monkeypatch.context() as patched:
+        at_steps(patched, step2=lambda: half.write_bytes(whole))
+        train(options, console)
+    assert [len(line) for line in record(tmp_path / "run")] == [21, 1]
+    assert output(console).count("bad.png") == 1  # It was named at the beginning.
+    bad.unlink()
+    train(dataclasses.replace(options, resume=True, num_epochs=3), console)
+    assert [len(line) for line in record(tmp_path / "run")] == [21, 1, 0]
+
+
 def test_it_goes_with_pictures_that_are_streamed(pictures):
     assert resolve(options_of(pictures, follow=True, resident="auto")).resident == "no"
     with pytest.raises(InputError, match="--follow: cannot be combined with --resident yes"):

@@ -59,6 +59,7 @@ def test_the_validation_part_is_fixed_and_no_image_of_it_is_trained_on():
     assert len(dataset.validation.labels) == round(0.25 * 1437) == 1437 - len(dataset.train.labels)
     assert train_images | held_out == every and not train_images & held_out
     assert images(validation=0.25, seed=1)[1] == [train_images, held_out]
+    assert len(images(validation=0.9999)[0].train.labels) == 1
     assert dataset.digest == whole.digest
     np.testing.assert_allclose(dataset.mean, dataset.train.images.mean((0, 1, 2)), rtol=1e-6)
 

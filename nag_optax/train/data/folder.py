@@ -44,7 +44,7 @@ def load(request: Request) -> Splits:
                 f"{root}: {below} and {test_part} must hold folders of the same classes; "
                 f"one of them lacks {', '.join(sorted(differ)[:5])}"
             )
-    else:
+    elif not request.train_only:
         held_out = [in_test_part(file.name[len(below) :].lstrip("/")) for file in train]
         test = [file for file, out in zip(train, held_out, strict=True) if out]
         train = [file for file, out in zip(train, held_out, strict=True) if not out]

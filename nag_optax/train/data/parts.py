@@ -34,10 +34,10 @@ def in_test_part(name: str) -> bool:
 
 
 def split_off(split: Split, count: int) -> tuple[Split, Split]:
-    """The rest of a split, and a part of at least one image.
+    """The rest of a split, and a part of `count` images. Both have at least one.
 
     The part depends on the two numbers of images alone: no seed of a run chooses its own exam.
     """
     chosen = np.zeros(len(split.labels), bool)
-    chosen[np.random.default_rng(0).permutation(len(chosen))[: max(1, count)]] = True
+    chosen[np.random.default_rng(0).permutation(len(chosen))[: min(max(1, count), len(chosen) - 1)]] = True
     return split.take(~chosen), split.take(chosen)
