@@ -224,6 +224,8 @@ class PredictOptions:
     """Pictures, folders of pictures, and .npy files of images on the scale of the training images."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Write the CSV there, completely or not at all; by default it is printed."""
+    skip_unreadable: bool = False
+    """Leave out the pictures that cannot be decoded, and say how many."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to predict; auto takes the best that JAX finds."""
 

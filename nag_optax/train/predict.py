@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from nag_optax.train.data.arrays import as_float32, read_numpy
-from nag_optax.train.data.folder import left_out
+from nag_optax.train.data.folder import left_out, not_decoded
 from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
 from nag_optax.train.errors import InputError, collected_signals, reason
 from nag_optax.train.options import PredictOptions
@@ -35,16 +35,22 @@ def predict(options: PredictOptions) -> None:
             raise InputError("PATH is missing: name pictures, folders of them, or .npy files")
         with busy(console, "reading the model"):
             trained = load(options.run_dir, device=options.device, say=partial(say, console))
+        left = [] if options.skip_unreadable else None
         watched_files = watched(console, files, len(files), "classifying files")
         with _opened(options.output) as stream:
             rows = csv.writer(stream, lineterminator="\n")
             header = ["name", "class", *trained.class_names]
-            for names, images in _pieces(watched_files, trained):
+            for names, images in _pieces(watched_files, trained, left):
                 if header:  # Not before there is a result.
                     rows.writerow(header)
                     header = None
                 for name, row in zip(names, trained.predict(images), strict=True):
                     rows.writerow([name, trained.class_names[row.argmax()], *(f"{p:.6g}" for p in row)])
+        if left:
+            say(
+                console,
+                f"{len(left)} of {len(files)} files cannot be decoded and are left out, {left[0]} first",
+            )
 
 
 def _files(path: Path, tell: Callable[[str], None]) -> list[Path]:
@@ -62,8 +68,10 @@ def _files(path: Path, tell: Callable[[str], None]) -> list[Path]:
     return found
 
 
-def _pieces(files: Iterable[Path], trained: Trained) -> Iterator[tuple[list[str], np.ndarray]]:
-    """The names of images, and the images, a few hundred at a time."""
+def _pieces(
+    files: Iterable[Path], trained: Trained, left: list[Path] | None
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """The names of images, and the images, a few hundred at a time. For `left` see `_pictures`."""
     for are_arrays, some in groupby(files, lambda file: file.suffix.lower() == ".npy"):
         if are_arrays:
             for file in some:
@@ -72,24 +80,36 @@ def _pieces(files: Iterable[Path], trained: Trained) -> Iterator[tuple[list[str]
                     piece = images[start : start + _AT_ONCE]
                     yield [f"{file}[{start + i}]" for i in range(len(piece))], piece
         else:
-            pictures = ((str(file), _picture(file, trained.image_shape)) for file in some)
+            pictures = _pictures(some, trained.image_shape, left)
             while piece := list(islice(pictures, _AT_ONCE)):
                 yield [name for name, _ in piece], np.stack([picture for _, picture in piece])
 
 
-def _picture(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """One picture, (height, width, channels), as training decodes it."""
+def _pictures(
+    files: Iterable[Path], shape: tuple[int, int, int], left: list[Path] | None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and pictures, (height, width, channels), as training decodes them.
+
+    A file that cannot be decoded goes to `left`, or is an error if that is None.
+    """
     height, width, channels = shape
-    pixels = decode(path, height if height == width else None)
-    if isinstance(pixels, Undecodable):
-        raise InputError(f"{path}: cannot be read as a picture ({pixels}); name pictures, or .npy files")
-    if pixels.shape[:2] != (height, width):
-        raise InputError(
-            f"{path}: has {pixels.shape[1]} x {pixels.shape[0]} pixels; the run takes {width} x {height}"
-        )
-    if channels == 1 < pixels.shape[2]:
-        return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-    return np.broadcast_to(pixels, shape)
+    for path in files:
+        pixels = decode(path, height if height == width else None)
+        if isinstance(pixels, Undecodable):
+            if left is None:
+                raise InputError(
+                    f"{path}: cannot be read as a picture ({pixels}); name pictures, or .npy files; "
+                    "--skip-unreadable leaves others out"
+                )
+            left.append(path)
+            continue
+        if pixels.shape[:2] != (height, width):
+            raise InputError(
+                f"{path}: has {pixels.shape[1]} x {pixels.shape[0]} pixels; the run takes {width} x {height}"
+            )
+        if channels == 1 < pixels.shape[2]:
+            pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+        yield str(path), np.broadcast_to(pixels, shape)
 
 
 def _read_images(path: Path, trained: Trained) -> np.ndarray:

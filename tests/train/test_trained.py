@@ -157,6 +157,16 @@ def test_files_of_a_folder_that_are_no_pictures_are_counted(finished_run, tmp_pa
     assert said.startswith(f"2 files are left out, {tmp_path}/new/b.heic first; pictures end in .jpg, .jpeg,")
 
 
+def test_pictures_that_cannot_be_decoded_are_left_out_if_asked_for(finished_run, tmp_path, capsys):
+    for name in ("a", "c"):
+        Image.new("L", (8, 8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").touch()
+    predict(PredictOptions(finished_run, (tmp_path,), skip_unreadable=True))
+    out, said = capsys.readouterr()
+    assert [line.partition(",")[0] for line in out.splitlines()[1:]] == [f"{tmp_path}/{x}.png" for x in "ac"]
+    assert said == f"1 of 3 pictures cannot be decoded and are left out, {tmp_path}/b.png first\n"
+
+
 def test_a_name_that_is_no_text_is_written_as_it_is(finished_run, tmp_path):
     Image.new("L", (8, 8)).save(path := tmp_path / os.fsdecode(b"caf\xe9.png"))
     predict(PredictOptions(finished_run, (path,), tmp_path / "out.csv"))

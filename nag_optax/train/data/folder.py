@@ -84,6 +84,11 @@ def left_out(others: Sequence[str | Path]) -> str:
     return f"{files} left out, {others[0]} first; pictures end in {', '.join(SUFFIXES)}"
 
 
+def not_decoded(count: int, total: int, first: Path) -> str:
+    """A line on the pictures that --skip-unreadable leaves out."""
+    return f"{count} of {total} pictures cannot be decoded and are left out, {first} first"
+
+
 def _files(root: Path, below: str, others: list[str]) -> Iterator[_File]:
     """The pictures of each class in the order of their names. The paths of other files go to `others`."""
     folder = root / below
@@ -156,10 +161,7 @@ def _images(request: Request, root: Path, files: list[_File]) -> tuple[Pictures,
             if keep:
                 pixels[row] = picture
     if not readable.all():
-        request.say(
-            f"{(~readable).sum()} of {len(paths)} pictures cannot be decoded and are left out, "
-            f"{paths[int(readable.argmin())]} first"
-        )
+        request.say(not_decoded((~readable).sum(), len(paths), paths[int(readable.argmin())]))
     names, sizes = [os.fsencode(file.name) for file in files], [file.size for file in files]
     shape = (height, width, channels)
     return Pictures(root, np.array(names), np.array(sizes), shape, size, pixels if keep else None), readable
