@@ -47,10 +47,7 @@ def predict(options: PredictOptions) -> None:
                 for name, row in zip(names, trained.predict(images), strict=True):
                     rows.writerow([name, trained.class_names[row.argmax()], *(f"{p:.6g}" for p in row)])
         if left:
-            say(
-                console,
-                f"{len(left)} of {len(files)} files cannot be decoded and are left out, {left[0]} first",
-            )
+            say(console, not_decoded(len(left), len(files), left[0]))
 
 
 def _files(path: Path, tell: Callable[[str], None]) -> list[Path]:
