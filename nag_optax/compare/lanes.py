@@ -213,7 +213,8 @@ class LaneRunner:
         return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
     def _make_model(self, seed: int) -> nnx.Module:
-        return make_model(self._model, self._dataset.image_shape, self._dataset.num_classes, seed)
+        shape, classes = self._dataset.image_shape, self._dataset.num_classes
+        return make_model(self._model, shape, classes, seed, sample=self._dataset.sample)
 
 
 def _begin(make_optimizer: MakeOptimizer, params: Any, rest: Any, rate: jax.Array) -> TrainState:

@@ -39,7 +39,7 @@ class Contender(NamedTuple):
 
 def variant(name: str, label: str, make: Make, **fields: Any) -> Contender:
     """An optimizer that takes the place of one in the table, with its fields where none are given."""
-    row = OPTIMIZERS[name]._replace(label=label, make=make, options={}, takes_model=False, **fields)
+    row = OPTIMIZERS[name]._replace(label=label, make=make, options={}, of_run=(), **fields)
     return Contender(row)
 
 

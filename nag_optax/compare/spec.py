@@ -4,7 +4,7 @@ import dataclasses
 from ctypes import c_float
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -68,12 +68,9 @@ class CompareOptions:
     auto: each optimizer has a grid of its own, which grows while its edge is best."""
     schedule: Annotated[
         ScheduleName | None,
-        tyro.conf.arg(
-            metavar="{constant,cosine,linear}",
-            help_behavior_hint="(default: by dataset and model; constant for a problem)",
-        ),
+        one_of(get_args(ScheduleName), hint="(default: by dataset and model; constant for a problem)"),
     ] = None
-    """How the learning rate decays, to 0 at the end."""
+    """How the learning rate decays, as in nag-optax train."""
     num_epochs: IntInTable = None
     """Passes over the training data, at least 1."""
     batch_size: IntInTable = None

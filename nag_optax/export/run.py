@@ -98,7 +98,7 @@ def programs_of(
     state = TrainState(zero, params, nnx.to_pure_dict(rest), opt_state, zero.astype(jnp.float32), zero)
     # The sums over an epoch are constant zeros, so that after a step they hold one batch.
     constant: list[Any] = [False, frozen, _fixed_statistics(model, state.model_state), False, True, True]
-    how = How(0.0, spec.label_smoothing, spec.precision != "float32")
+    how = How(0.0, spec.label_smoothing, spec.precision.startswith("bfloat16"))
 
     def train(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
         standardised, labels = statistics.standardise(batch["images"]), batch["labels"]

@@ -91,7 +91,7 @@ class Serving(NamedTuple):
     ray_address: str | None
 
 
-_REFUSED_BY_ALL = ("prune", "ema", "shard_optimizer", "restart", "coordinator", "follow")
+_REFUSED_BY_ALL = ("preset", "prune", "ema", "shard_optimizer", "restart", "coordinator", "follow")
 _REFUSED_BY_DANA = ("weight_decay", "smoothing", "adaptive_step", "low_memory", "inner")
 
 
@@ -112,22 +112,27 @@ def training(options: ServeOptions) -> Options:
         raise _mistake("resident", "no", "a worker must keep its images on the device")
     if options.num_devices != 1:
         raise _mistake("num_devices", options.num_devices, "a server uses one device")
+    if given_or(options.evaluate_every, 1) != 1:
+        raise _mistake(
+            "evaluate_every", options.evaluate_every, "a server is evaluated after each epoch"
+        )
     if options.precision == "bfloat16-parameters":
         raise _mistake("precision", options.precision, "a server keeps float32 parameters")
+    optimizer = given_or(options.optimizer, "nag")
     if method == "dana":
-        if options.optimizer != "nag" or options.momentum_schedule != "constant":
+        if optimizer != "nag" or options.momentum_schedule != "constant":
             raise InputError(
-                f"--optimizer {options.optimizer} --momentum-schedule {options.momentum_schedule}: "
+                f"--optimizer {optimizer} --momentum-schedule {options.momentum_schedule}: "
                 "--method dana is nag with a constant momentum; for others, take --method delayed or diloco"
             )
-    elif options.optimizer != "snoo":  # As a run that is resumed has it.
-        if optimizer_row(options.optimizer).goes_around:
+    elif optimizer != "snoo":  # As a run that is resumed has it.
+        if optimizer_row(optimizer).goes_around:
             raise _mistake(
                 "optimizer",
-                options.optimizer,
+                optimizer,
                 f"--method {method} is itself around an optimizer; name the one inside",
             )
-        given |= {"optimizer": "snoo", "inner": options.optimizer}
+        given |= {"optimizer": "snoo", "inner": optimizer}
     return Options(**given)
 
 

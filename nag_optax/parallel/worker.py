@@ -143,16 +143,18 @@ class WorkerLoop(Loop):
         self._opt_state: Any = fresh.opt_state if local_steps else ()
         plan = self._plan(self._shardings(fresh))
 
-        def gradient(params: Any, model_state: Any, train: Any, statistics: Any, rows: Any, key: Any):
+        def gradient(
+            params: Any, model_state: Any, train: Any, statistics: Any, epoch: Any, rows: Any, key: Any
+        ):
             images = train.images[rows]
             if plan.augment is not None:
-                images = plan.augment(augmentation_key(key, "image"), images)
+                images = plan.augment(augmentation_key(key, "image"), images, epoch)
             images, labels = statistics.standardise(images), train.labels[rows]
             return gradients(plan.graphdef, params, model_state, images, labels, key, plan.how)
 
-        def one(params: Any, model_state: Any, train: Any, statistics: Any, rows: Any, key: Any):
+        def one(params: Any, model_state: Any, train: Any, statistics: Any, epoch: Any, rows: Any, key: Any):
             (loss, (correct, model_state)), grads = gradient(
-                params, model_state, train, statistics, rows[0], key
+                params, model_state, train, statistics, epoch, rows[0], key
             )
             grads = jax.tree.map(lambda g, f: jnp.zeros_like(g) if f else g, grads, self._frozen)
             if spec.clip_norm is not None:
@@ -160,12 +162,19 @@ class WorkerLoop(Loop):
             return grads, model_state, loss, correct / rows.size
 
         def several(
-            params: Any, model_state: Any, opt_state: Any, train: Any, statistics: Any, rows: Any, key: Any
+            params: Any,
+            model_state: Any,
+            opt_state: Any,
+            train: Any,
+            statistics: Any,
+            epoch: Any,
+            rows: Any,
+            key: Any,
         ):
             def body(carry: Any, i: jax.Array) -> Any:
                 params, model_state, opt_state = carry
                 (loss, (correct, model_state)), grads = gradient(
-                    params, model_state, train, statistics, rows[i], jax.random.fold_in(key, i)
+                    params, model_state, train, statistics, epoch, rows[i], jax.random.fold_in(key, i)
                 )
                 updates, opt_state = self._optimizer.update(grads, opt_state, params, value=loss)
                 return (optax.apply_updates(params, updates), model_state, opt_state), (loss, correct)
@@ -190,8 +199,9 @@ class WorkerLoop(Loop):
         rows = np.stack([self._rows(self._taken + i) for i in range(count)])
         seed = jax.random.fold_in(jax.random.key(self._spec.seed), self._worker)
         key = jax.random.fold_in(seed, self._taken)
+        epoch = jnp.int32(self._taken // self.steps_per_epoch)
         self._taken += count
-        inputs = self._train, self.dataset.statistics, rows, key
+        inputs = self._train, self.dataset.statistics, epoch, rows, key
         if not self._local_steps:
             found = self._one(server.params, server.model_state, *inputs)
         else:

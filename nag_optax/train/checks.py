@@ -58,6 +58,7 @@ RULES = {
     "validation": Rule(lambda value: 0 <= value < 1, "a number in [0, 1)"),
     "target_accuracy": Rule(lambda value: 0 < value <= 1, "a number in (0, 1]"),
     "patience": whole(1),
+    "evaluate_every": whole(1),
 }
 
 

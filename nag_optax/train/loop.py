@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.train.data import Dataset, Statistics
-from nag_optax.train.data.augment import AUGMENTATIONS, augmentation_key
+from nag_optax.train.data.augment import AUGMENTATIONS, Augment, augmentation_key
 from nag_optax.train.data.pictures import Pictures
 from nag_optax.train.data.stream import Stream, default_workers, epoch_order, grown_order, part_of_batches
 from nag_optax.train.errors import InputError
@@ -63,7 +63,8 @@ class Loop:
         self.batch_size = spec.batch_size
         # The last batch of an epoch is filled up from the epoch's first examples.
         self.steps_per_epoch = -(-self.num_examples // self.batch_size)
-        model = make_model(spec.model, dataset.image_shape, dataset.num_classes, spec.seed)
+        shape, classes = dataset.image_shape, dataset.num_classes
+        model = make_model(spec.model, shape, classes, spec.seed, sample=dataset.sample)
         params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
         self._frozen = frozen_mask(spec.freeze, params)
         fix_statistics(model, self._frozen)
@@ -74,7 +75,8 @@ class Loop:
         self._schedule = make_schedule(spec, self.steps_per_epoch)
         self._optimizer = make_optimizer(spec, self.steps_per_epoch)
         self._train = None if dataset.streamed else self._everywhere(dataset.train)
-        self._order: tuple[int, jax.Array] | None = None
+        self._on_cpu = devices[0].platform == "cpu"
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int32))
         self._stream: Stream | None = None
         self._source = dataset.train
         self._order_of: Callable[[int], np.ndarray] = partial(
@@ -109,21 +111,29 @@ class Loop:
         return put(state, self._shardings(state))
 
     def run_chunk(self, state: TrainState, num_steps: int) -> TrainState:
-        """Takes `num_steps` steps within one epoch; the state passed in is given up."""
+        """Takes `num_steps` steps; the state passed in is given up."""
         step = int(state.step)
         if self.dataset.streamed:
             for i in range(num_steps):
                 state = self._run(state, 1, self._streamed(step + i))
             return state
-        epoch = step // self.steps_per_epoch
-        if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, self._epoch_order(epoch))
-        return self._run(state, num_steps, (self._order[1], self._train))
+        rows = [self._batch_rows(step + i) for i in range(num_steps)]
+        return self._run(state, num_steps, (self._everywhere(np.stack(rows)), self._train))
 
-    def chunk_lengths(self, start: int) -> list[int]:
-        """The lengths of the chunks of an epoch from its step `start` on."""
-        at_once = 1 if self.dataset.streamed else self._spec.model_row.steps_per_report
-        return chunk_lengths(start, self.steps_per_epoch, at_once)
+    def stretch(self, step: int) -> range:
+        """The steps from one evaluation to the next, this one among them."""
+        length = self._spec.evaluate_every * self.steps_per_epoch
+        begin = step // length * length
+        return range(begin, min(begin + length, self._spec.num_epochs * self.steps_per_epoch))
+
+    def chunk_lengths(self, step: int) -> list[int]:
+        """The lengths of the chunks from a step to the end of its epoch; a stretch may also be one chunk."""
+        stretch, row = self.stretch(step), self._spec.model_row
+        at_once = None if self._on_cpu else row.steps_on_accelerator
+        at_once = 1 if self.dataset.streamed else given_or(at_once, row.steps_per_report)
+        if len(stretch) <= at_once:
+            return [stretch.stop - step]
+        return chunk_lengths(step % self.steps_per_epoch, self.steps_per_epoch, at_once)
 
     def grow(self, train: Split, latest: tuple[int, int]) -> None:
         """From here on these are the training images. An epoch keeps its number of steps.
@@ -226,21 +236,25 @@ class Loop:
 
     def _plan(self, shardings: TrainState) -> "_Plan":
         spec = self._spec
+        bfloat16 = spec.precision.startswith("bfloat16") or (spec.precision == "auto" and not self._on_cpu)
         return _Plan(
             self._graphdef,
             self._optimizer,
             spec.seed,
             self.steps_per_epoch,
-            self.batch_size,
             self.dataset.streamed,
             self._sharded,
             shardings,
             AUGMENTATIONS.get(spec.augment),
-            How(spec.mixup, spec.label_smoothing, spec.precision != "float32", spec.accumulate),
+            How(spec.mixup, spec.label_smoothing, bfloat16, spec.accumulate),
         )
 
-    def _epoch_order(self, epoch: int) -> jax.Array:
-        return self._everywhere(self._order_of(epoch))
+    def _batch_rows(self, step: int) -> np.ndarray:
+        """The examples in the batch of a step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            self._order = epoch, self._order_of(epoch)
+        return self._order[1][place * self.batch_size :][: self.batch_size]
 
     def _everywhere(self, tree: Any) -> Any:
         """Puts the whole of the arrays on every device."""
@@ -254,41 +268,40 @@ class _Plan(NamedTuple):
     optimizer: optax.GradientTransformationExtraArgs
     seed: int
     steps_per_epoch: int
-    batch_size: int
     streamed: bool
-    """Whether the data are one batch, in place of an epoch's order and all images."""
+    """Whether the data are one batch, in place of the rows of each step and all images."""
     sharding: NamedSharding
     """The sharding of a batch."""
     shardings: TrainState
     """The shardings of the state."""
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None
+    augment: Augment | None
     how: How
 
 
 def _chunk(plan: _Plan, num_steps: int, state: TrainState, data: Any, statistics: Statistics) -> TrainState:
-    def batch_of(step: jax.Array) -> Split:
-        if plan.streamed:
-            return data
-        order, train = data
-        first = step % plan.steps_per_epoch * plan.batch_size
-        indices = jax.lax.dynamic_slice(order, (first,), (plan.batch_size,))
-        indices = jax.lax.with_sharding_constraint(indices, plan.sharding)
-        return train.take(indices)
+    rows, train = (None, data) if plan.streamed else data
 
-    def body(state: TrainState, _: None) -> tuple[TrainState, None]:
-        (images, labels), key = batch_of(state.step), step_key(plan.seed, state.step)
+    def batch_of(rows: jax.Array | None) -> Split:
+        if rows is None:
+            return train
+        return train.take(jax.lax.with_sharding_constraint(rows, plan.sharding))
+
+    def body(state: TrainState, rows: jax.Array | None) -> tuple[TrainState, None]:
+        images, labels = batch_of(rows)
+        epoch, place = jnp.divmod(state.step, plan.steps_per_epoch)
+        key = step_key(plan.seed, state.step)
         if plan.augment is not None:
-            images = plan.augment(augmentation_key(key, "image"), images)
+            images = plan.augment(augmentation_key(key, "image"), images, epoch)
         images = statistics.standardise(images)
+        # Sums are those of one epoch.
+        state = state._replace(
+            loss_sum=jnp.where(place == 0, 0.0, state.loss_sum),
+            correct=jnp.where(place == 0, 0, state.correct),
+        )
         state = train_step(plan.graphdef, plan.optimizer, state, images, labels, key, plan.how)
         return jax.lax.with_sharding_constraint(state, plan.shardings), None
 
-    # Sums are those of one epoch.
-    fresh = state.step % plan.steps_per_epoch == 0
-    state = state._replace(
-        loss_sum=jnp.where(fresh, 0.0, state.loss_sum), correct=jnp.where(fresh, 0, state.correct)
-    )
-    return jax.lax.scan(body, state, None, length=num_steps)[0]
+    return jax.lax.scan(body, state, rows, length=num_steps)[0]
 
 
 def chunk_lengths(start: int, steps_per_epoch: int, target: int) -> list[int]:

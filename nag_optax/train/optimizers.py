@@ -120,7 +120,7 @@ Prox = Callable[..., Any]
 
 
 def make_schedule(spec: Spec, steps_per_epoch: int) -> optax.Schedule:
-    """The learning rate by step: it rises linearly over the warm-up, then decays to 0 at the end."""
+    """The learning rate by step: it rises linearly over the warm-up, then decays to the end."""
     peak = spec.learning_rate
     total = spec.num_epochs * steps_per_epoch
     warmup = min(round(spec.warmup_epochs * steps_per_epoch), total - 1)
@@ -128,17 +128,20 @@ def make_schedule(spec: Spec, steps_per_epoch: int) -> optax.Schedule:
     if warmup == 0:
         return decay
     # From peak/(warmup + 1), so that the first step is not wasted on a rate of 0.
-    rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
+    begin = peak * (0.2 if spec.schedule == "triangle" else 1 / (warmup + 1))
+    rise = optax.linear_schedule(begin, peak, warmup)
     return optax.join_schedules([rise, decay], [warmup])
 
 
 def decay_schedule(name: str, num_steps: int, peak: float = 1.0) -> optax.Schedule:
-    """A decay from the peak to 0 in that many steps, or a constant."""
+    """A decay from the peak to 0 in that many steps, for "triangle" to 7 % of it; or a constant."""
     match name:
         case "cosine":
             return optax.cosine_decay_schedule(peak, num_steps)
         case "linear":
             return optax.linear_schedule(peak, 0.0, num_steps)
+        case "triangle":
+            return optax.linear_schedule(peak, 0.07 * peak, num_steps)
         case _:
             return optax.constant_schedule(peak)
 
@@ -166,6 +169,7 @@ def make_optimizer(
             make_schedule(spec, steps_per_epoch),
             spec.optimizer_options,
             model=model,
+            num_steps=spec.num_epochs * steps_per_epoch,
             prox=prox,
         )
     )
@@ -188,16 +192,15 @@ def core(
     learning_rate: optax.Schedule,
     options: dict[str, Any],
     *,
-    model: Model | None = None,
     prox: Prox | None = None,
+    **of_run: Any,
 ) -> optax.GradientTransformation:
-    """The optimizer of a row."""
+    """The optimizer of a row, which may take what is known `of_run`: `model` and `num_steps`."""
     options = dict(options)
     if row.goes_around:
         inner = optimizer_row(options.pop("inner"))
-        return load_factory(row.make)(core(inner, learning_rate, options, model=model))
-    if row.takes_model:
-        options["model"] = model
+        return load_factory(row.make)(core(inner, learning_rate, options, **of_run))
+    options |= {name: of_run[name] for name in row.of_run}
     if prox is None or row.pruned is None:
         return load_factory(row.make, "--optimizer")(learning_rate, **options)
     del options["weight_decay"]

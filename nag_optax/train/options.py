@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from nag_optax.train.registry import DATASETS, MODELS, OPTIMIZERS, defaults_of, inner_names, takers
+from nag_optax.train.registry import DATASETS, MODELS, OPTIMIZERS, PRESETS, defaults_of, inner_names, takers
 
 TABLE = "(default: by dataset and model)"
 
@@ -23,10 +23,10 @@ Patterns = Annotated[
     tyro.conf.arg(metavar="PATTERN", help_behavior_hint="(default: none)"),
 ]
 
-ScheduleName = Literal["constant", "cosine", "linear"]
+ScheduleName = Literal["constant", "cosine", "linear", "triangle"]
 RestartName = Literal["gradient", "speed", "value"]
-AugmentName = Literal["none", "crop-flip", "resized-crop"]
-PrecisionName = Literal["float32", "bfloat16", "bfloat16-parameters"]
+AugmentName = Literal["none", "crop-flip", "alternating-flip", "resized-crop"]
+PrecisionName = Literal["float32", "bfloat16", "bfloat16-parameters", "auto"]
 
 
 def one_of(names: Iterable[str], *, hint: str | None = None, help: str | None = None) -> Any:
@@ -34,10 +34,10 @@ def one_of(names: Iterable[str], *, hint: str | None = None, help: str | None = 
     return tyro.conf.arg(metavar="{" + ",".join(names) + "}", help=help, help_behavior_hint=hint)
 
 
-def described(rows: Mapping[str, Any], own: str) -> str:
+def described(rows: Mapping[str, Any], own: str | None = None) -> str:
     """These rows of the registry for --help, and the name of a user's own."""
     lines = [f"{name}: {row.about}." for name, row in rows.items()]
-    return "\n".join([*lines, f"Your own: {own}."])
+    return "\n".join(lines if own is None else [*lines, f"Your own: {own}."])
 
 
 def given_or(value: Any, default: Any) -> Any:
@@ -48,9 +48,20 @@ def given_or(value: Any, default: Any) -> Any:
 class Options:
     """Train a Flax model on images, and keep everything about the run in one folder."""
 
-    # None stands for a default that `resolve` fills in, by dataset, model and optimizer.
+    # None stands for a default that `resolve` fills in, by preset, dataset, model and optimizer.
 
-    dataset: Annotated[str, one_of(DATASETS, help=described(DATASETS, "package.module:function"))] = "digits"
+    preset: Annotated[
+        str | None,
+        one_of(
+            PRESETS,
+            help="Options that belong together, as defaults: what you give counts.\n" + described(PRESETS),
+            hint="(default: none)",
+        ),
+    ] = None
+    dataset: Annotated[
+        str | None,
+        one_of(DATASETS, help=described(DATASETS, "package.module:function"), hint="(default: digits)"),
+    ] = None
     data_dir: OptionalPath = None
     """Folder of the images, or file of the arrays, for a --dataset that is not built in."""
     skip_unreadable: bool = False
@@ -82,7 +93,7 @@ class Options:
     """Keep the parameters of these paths, such as conv1/kernel, norm1 or conv*,norm*. May be repeated.
     A frozen batch normalisation keeps its statistics too, and normalises with them."""
 
-    optimizer: Annotated[str, one_of(OPTIMIZERS)] = "nag"
+    optimizer: Annotated[str | None, one_of(OPTIMIZERS, hint="(default: nag)")] = None
     """sgd, momentum, adam and adamw come from Optax, the others from this package.
     snoo, ema_nesterov and gpa go around another optimizer, --inner."""
     inner: Annotated[str | None, one_of(inner_names(), hint="(default: adamw)")] = None
@@ -99,12 +110,12 @@ class Options:
             f"For {', '.join(takers('momentum_schedule'))}."
         ),
     ] = "constant"
-    schedule: Annotated[
-        ScheduleName | None, tyro.conf.arg(metavar="{constant,cosine,linear}", help_behavior_hint=TABLE)
-    ] = None
-    """How the learning rate decays, to 0 at the end."""
+    schedule: Annotated[ScheduleName | None, one_of(get_args(ScheduleName), hint=TABLE)] = None
+    """How the learning rate decays, to 0 at the end.
+    triangle: it rises from a fifth of its peak, and decays linearly to 7 % of it."""
     warmup_epochs: FloatInTable = None
-    """Epochs in which the learning rate rises linearly to its peak; by default at most a tenth of all."""
+    """Epochs in which the learning rate rises linearly to its peak.
+    By default it is at most a tenth of all, and 23 % of them for triangle."""
     weight_decay: Annotated[
         Float,
         tyro.conf.arg(
@@ -147,16 +158,20 @@ class Options:
     seed: int = 0
     """Seed of the initialisation, the order of the data, dropout and augmentation; at least 0."""
 
-    augment: AugmentName = "none"
+    augment: Annotated[AugmentName | None, one_of(get_args(AugmentName), hint="(default: none)")] = None
     """crop-flip: move images by up to an eighth of the side, and mirror half of them.
+    alternating-flip: move them by up to a sixteenth, and mirror each of them in every other epoch.
     resized-crop: take a random part of each image, resize it, and mirror half of them."""
     mixup: float = 0.0
     """Train on mixtures of two images, with shares drawn from Beta(A, A). A is at least 0; 0 turns it off."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[Float, tyro.conf.arg(help_behavior_hint="(default: 0.0)")] = None
     """The part of each label that is spread over all classes, in [0, 1)."""
-    precision: PrecisionName = "float32"
+    precision: Annotated[PrecisionName | None, one_of(get_args(PrecisionName), hint="(default: float32)")] = (
+        None
+    )
     """bfloat16: compute in bfloat16, with float32 parameters.
     bfloat16-parameters: keep the parameters in bfloat16 too, rounded stochastically.
+    auto: bfloat16 on a GPU or TPU, float32 on a CPU.
     Evaluation is in float32."""
     low_memory: bool = False
     """Keep the optimizer's state in one byte a number."""
@@ -190,6 +205,9 @@ class Options:
     validation: float = 0.0
     """Hold out this share of the training images, in [0, 1), and evaluate it after each epoch.
     The checkpoint with the best accuracy on it is kept, and nag-optax evaluate takes that one."""
+    evaluate_every: Annotated[Int, tyro.conf.arg(help_behavior_hint="(default: 1)")] = None
+    """Evaluate after every so many epochs, at least 1, and after the last one.
+    The lines of the run's metrics are those of these epochs."""
     target_accuracy: Float = None
     """Stop at this accuracy on the --validation images, in (0, 1]."""
     patience: Int = None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from nag_optax.train.errors import InputError
-from nag_optax.train.rows import Factory, HiddenLayer, Model, Optimizer, Recipe, Source, Style
+from nag_optax.train.rows import Factory, HiddenLayer, Model, Optimizer, Preset, Recipe, Source, Style
 
 _Row = TypeVar("_Row", Model, Source, Optimizer)
 
@@ -60,6 +60,13 @@ MODELS = {
         widths=(768,) * 6,
         embeddings=("patch",),
         steps_per_report=5,
+    ),
+    "airbench": Model(
+        "nag_optax.train.models.airbench:Airbench",
+        "the fast network for CIFAR-10, six convolutions of 64 to 256 behind whitened patches",
+        smallest_image=13,  # The third block has images of 3 pixels a side.
+        steps_on_accelerator=500,
+        prepare="nag_optax.train.models.airbench:whiten",
     ),
 }
 
@@ -195,7 +202,7 @@ OPTIMIZERS = {
         0.001,
         _searched(0.003, 0.01, 0.001),
         {**_MOMENTUM, "momentum": 0.95, "weight_decay": 0.0},
-        takes_model=True,
+        of_run=("model",),
     ),
     "snoo": Optimizer(
         "nag_optax:snoo",
@@ -221,6 +228,35 @@ OPTIMIZERS = {
         _searched(0.01, 0.003, 0.003),
         {"inner": "adamw"},
     ),
+}
+
+TUNED = {
+    "nag-lookahead": Optimizer(
+        "nag_optax.train.models.airbench:nag_with_lookahead",
+        "NAG in Lookahead",
+        learning_rate=1.5,
+        options={"momentum": 0.85, "weight_decay": 0.0153 / 11.5},
+        of_run=("num_steps",),
+    ),
+}
+"""Optimizers of a preset, which are tuned for it alone and not compared with others."""
+
+PRESETS = {
+    "airbench": Preset(
+        "the fast training on CIFAR-10 of arXiv:2404.00498, in one compiled program on a GPU",
+        {
+            "dataset": "cifar10",
+            "model": "airbench",
+            "optimizer": "nag-lookahead",
+            "schedule": "triangle",
+            "num_epochs": 10,
+            "batch_size": 1024,
+            "augment": "alternating-flip",
+            "label_smoothing": 0.2,
+            "precision": "auto",
+            "evaluate_every": 10,
+        },
+    )
 }
 
 
@@ -261,7 +297,13 @@ def dataset_row(name: str) -> Source:
 
 def optimizer_row(name: str) -> Optimizer:
     """The row of an optimizer, also of a user's own; see `model_row`."""
-    return Optimizer(name, name) if ":" in name else _row("--optimizer", OPTIMIZERS, name)
+    return Optimizer(name, name) if ":" in name else _row("--optimizer", OPTIMIZERS | TUNED, name)
+
+
+def preset_row(name: str) -> Preset:
+    if name not in PRESETS:
+        raise InputError(f"--preset {name}: must be one of {', '.join(PRESETS)}")
+    return PRESETS[name]
 
 
 def _row(option: str, rows: Mapping[str, _Row], name: str) -> _Row:
@@ -292,13 +334,14 @@ def default_learning_rate(optimizer: Optimizer, inner: str | None, dataset: str,
     return optimizer.searched.get((dataset, model), optimizer.learning_rate)
 
 
+def takes(optimizer: Optimizer, option: str) -> bool:
+    """Whether an option goes with the optimizer itself."""
+    return option in optimizer.options or (option == "prune" and optimizer.pruned is not None)
+
+
 def takers(option: str) -> tuple[str, ...]:
     """The optimizers that an option goes with, without those around another one."""
-    return tuple(
-        name
-        for name, row in OPTIMIZERS.items()
-        if option in row.options or (option == "prune" and row.pruned is not None)
-    )
+    return tuple(name for name, row in OPTIMIZERS.items() if takes(row, option))
 
 
 def defaults_of(option: str) -> str:

@@ -76,7 +76,10 @@ class Model(NamedTuple):
         head: the name of the module that is made anew for other classes.
         embeddings: the modules that Muon leaves to AdamW, as it does the head.
         steps_per_report: the steps in one compiled scan, between two looks at the progress.
+        steps_on_accelerator: the same where there is one; None for as many as on a CPU.
         in_lanes: whether a CPU trains several of them faster in one program than one after the other.
+        prepare: takes the fresh module and some standardised training images, (N, height, width, channels),
+            and changes the module, which begins with what they show.
     """
 
     make: Factory
@@ -87,7 +90,9 @@ class Model(NamedTuple):
     head: str = "head"
     embeddings: tuple[str, ...] = ()
     steps_per_report: int = 1
+    steps_on_accelerator: int | None = None
     in_lanes: bool = False
+    prepare: Factory | None = None
 
 
 class Source(NamedTuple):
@@ -128,7 +133,7 @@ class Optimizer(NamedTuple):
         options: the names of its options, with their defaults.
         pruned: the factory for --prune, which takes a prox in place of weight decay and gives exact zeros.
         scale_free: whether the rate is the length of a step, whatever the gradient's.
-        takes_model: whether `make` also takes the `Model`.
+        of_run: what of the run `make` takes too, by name: `model`, the `Model`, or `num_steps`.
     """
 
     make: Factory
@@ -139,12 +144,19 @@ class Optimizer(NamedTuple):
     options: dict[str, Any] = {}
     pruned: Factory | None = None
     scale_free: bool = True
-    takes_model: bool = False
+    of_run: tuple[str, ...] = ()
 
     @property
     def goes_around(self) -> bool:
         """Whether it goes around another optimizer, to which all other options belong."""
         return "inner" in self.options
+
+
+class Preset(NamedTuple):
+    """Options that belong together, by the names of the fields of `Options`; and a few words for --help."""
+
+    about: str
+    options: dict[str, Any]
 
 
 class Recipe(NamedTuple):

@@ -26,7 +26,7 @@ from nag_optax.train.options import Options
 from nag_optax.train.parallel import check_alike, devices_of_all, joined, largest
 from nag_optax.train.progress import RunProgress, busy, say, summary_table
 from nag_optax.train.rows import Split
-from nag_optax.train.spec import Spec, fit_batch, resolve
+from nag_optax.train.spec import Spec, fit_batch, preset_in_words, resolve
 from nag_optax.train.step import TrainState
 from nag_optax.train.transfer import Weights, check_same_data, facts_of, standardised_as, starting_weights
 
@@ -73,6 +73,8 @@ def train(
         where = f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}"
         if spec.coordinator is not None:
             where += f" in {jax.process_count()} processes"
+        if spec.preset is not None:
+            say(console, f"--preset {spec.preset}: {preset_in_words(spec)}")
         say(console, dataset.sizes)
         rate = f"learning rate {spec.learning_rate:g}"
         how_long = f"{steps:,} step{'s' * (steps > 1)} of {spec.batch_size} images"
@@ -120,10 +122,11 @@ class _Run:
         events = event_file(self.folder.path, begin) if writes_events else nullcontext()
         progress = RunProgress(self.console, self.spec.num_epochs, loop.steps_per_epoch, begin, loop.beside)
         with progress as self.progress, events as self.add_event:
-            if len(self.rows) < begin // loop.steps_per_epoch:
-                self.end_epoch(state, len(self.rows) + 1)
-            while (step := int(state.step)) < total and not self.stopped():
-                state = self.epoch(state, step // loop.steps_per_epoch + 1)
+            if self.evaluated * loop.steps_per_epoch < begin == loop.stretch(begin - 1).stop:
+                self.log(state)
+                self.save(state)
+            while int(state.step) < total and not self.stopped():
+                state = self.advance(state)
         return self.finish(state)
 
     def begin(self) -> TrainState:
@@ -135,9 +138,9 @@ class _Run:
         done = step // length
         self.rows = [row for row in self.folder.rows() if row["epoch"] <= done]
         # A signal during the evaluation leaves one to be made.
-        if done - len(self.rows) > (step % length == 0 < step):
+        if step and self.evaluated * length < self.loop.stretch(step - 1).start:
             raise InputError(
-                f"{path / METRICS}: holds {len(self.rows)} of the {done} epochs of the "
+                f"{path / METRICS}: holds {self.evaluated} of the {done} epochs of the "
                 "checkpoint; bring the file back, or start again with --overwrite"
             )
         if step > self.spec.num_epochs * length:
@@ -160,12 +163,17 @@ class _Run:
         self.say(f"resuming {path} from step {step}")
         return restored.state
 
-    def epoch(self, state: TrainState, epoch: int) -> TrainState:
-        loop = self.loop
-        begin = (epoch - 1) * loop.steps_per_epoch
+    @property
+    def evaluated(self) -> int:
+        """The number of epochs before the latest evaluation."""
+        return self.rows[-1]["epoch"] if self.rows else 0
+
+    def advance(self, state: TrainState) -> TrainState:
+        """Trains to the end of the epoch, or to the next evaluation if that is one chunk, and saves."""
+        loop, begin = self.loop, int(state.step)
         if self.arrivals is not None:
-            self.arrivals.take_in(loop, self.dataset, epoch, self.progress.say)
-        for length in loop.chunk_lengths(int(state.step) - begin):
+            self.arrivals.take_in(loop, self.dataset, begin // loop.steps_per_epoch + 1, self.progress.say)
+        for length in loop.chunk_lengths(begin):
             self.look(state)
             compiled, started, due = loop.compile_seconds, time.perf_counter(), int(state.step) + length
             try:
@@ -179,18 +187,20 @@ class _Run:
             self.epoch_seconds += time.perf_counter() - started - compiling
             if (step := int(state.step)) < due:
                 self.look(state)  # A loop that waits for others gives up after a signal.
-            mean_loss = float(state.loss_sum) / ((step - begin) * loop.batch_size)
+            epoch, place = divmod(step - 1, loop.steps_per_epoch)
+            mean_loss = float(state.loss_sum) / ((place + 1) * loop.batch_size)
             self.check_finite(math.isfinite(mean_loss), state)
-            self.progress.step_to(step, epoch, mean_loss)
-        self.end_epoch(state, epoch)
+            self.progress.step_to(step, epoch + 1, mean_loss)
+        if int(state.step) == loop.stretch(begin).stop:
+            self.log(state)
+        self.save(state)
         return state
 
-    def end_epoch(self, state: TrainState, epoch: int) -> None:
-        self.log(state, epoch)
-        self.save(state)
-
-    def log(self, state: TrainState, epoch: int) -> None:
+    def log(self, state: TrainState) -> None:
+        """Evaluates, and adds a row on the epoch that ends here. Its times are means since the row before."""
+        epoch = int(state.step) // self.loop.steps_per_epoch
         seen = self.loop.steps_per_epoch * self.loop.batch_size
+        seconds = self.epoch_seconds / (epoch - self.evaluated)
         norm = self.loop.gradient_norm(state)
         row = {
             "epoch": epoch,
@@ -201,8 +211,8 @@ class _Run:
             **self.measured(state, "test", self.test),
             "learning_rate": self.loop.learning_rate(state),
             "gradient_norm": norm if math.isfinite(norm) else None,  # JSON knows no infinity.
-            "seconds": self.epoch_seconds,
-            "images_per_second": seen / self.epoch_seconds,
+            "seconds": seconds,
+            "images_per_second": seen / seconds,
             "waiting_seconds": self.waited + self.loop.waited,
         }
         self.rows.append(row)
@@ -266,7 +276,7 @@ class _Run:
         summary = {
             **self.measured(state, "train", self.dataset.train),
             **self.measured(state, "test", self.test),
-            "epochs": len(rows),
+            "epochs": self.evaluated,
             "steps": int(state.step),
             "wall_seconds": self.wall_seconds(),
             "seconds_per_epoch": seconds,
@@ -277,10 +287,10 @@ class _Run:
         if (best := best_row(rows)) is not None:
             summary |= {name: rows[-1][name] for name in ("validation_accuracy", "validation_loss")}
             summary |= {"best_epoch": best["epoch"], "best_validation_accuracy": best["validation_accuracy"]}
-            early = len(rows) < spec.num_epochs
+            early = self.evaluated < spec.num_epochs
             summary["stopped"] = self.stopped() if early else None
             if early:
-                self.say(f"stopped after epoch {len(rows)}: {summary['stopped']}")
+                self.say(f"stopped after epoch {self.evaluated}: {summary['stopped']}")
         if spec.init_from is not None:
             summary["init_from"] = str(spec.init_from)
         if spec.freeze:

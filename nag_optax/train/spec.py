@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from nag_optax.train.checks import RULES, check, flag, prune_strength, shown
 from nag_optax.train.errors import InputError, reason
-from nag_optax.train.options import Options, ScheduleName, given_or
+from nag_optax.train.options import AugmentName, Options, PrecisionName, ScheduleName, given_or
 from nag_optax.train.registry import (
     DATASETS,
     all_options,
@@ -19,8 +19,10 @@ from nag_optax.train.registry import (
     inner_names,
     model_row,
     optimizer_row,
+    preset_row,
     recipe,
     takers,
+    takes,
 )
 from nag_optax.train.rows import Model, Optimizer
 
@@ -28,6 +30,12 @@ _Config = TypeVar("_Config")
 
 # A field that the configuration of this kind has, and that of the other has not.
 _MARKS = {"run": "optimizer", "comparison": "optimizers"}
+
+# The defaults of options that a preset may set, where it does not.
+_PLAIN = {
+    **{"dataset": "digits", "optimizer": "nag", "augment": "none", "label_smoothing": 0.0},
+    **{"precision": "float32", "evaluate_every": 1},
+}
 
 # What a command says, and a configuration does not.
 _NOT_KEPT = ("run_dir", "resume", "overwrite", "dry_run", "coordinator", "num_processes", "process_id")
@@ -86,13 +94,19 @@ class Spec(Stored, Options):
         | {"tensorboard", "resident", "data_workers"}
     )
 
+    dataset: str = field()
     model: str = field()
+    optimizer: str = field()
     learning_rate: float = field()
     schedule: ScheduleName = field()
     warmup_epochs: float = field()
     weight_decay: float = field()
     num_epochs: int = field()
     batch_size: int = field()
+    augment: AugmentName = field()
+    label_smoothing: float = field()
+    precision: PrecisionName = field()
+    evaluate_every: int = field()
     run_dir: Path = field()
     default_batch: bool = field(default=False, compare=False)
     """Whether nobody named the batch size."""
@@ -125,8 +139,12 @@ class Spec(Stored, Options):
 
 def resolve(options: Options) -> Spec:
     """Fills in every default and checks every value. An InputError says what is allowed."""
+    preset = {} if options.preset is None else preset_row(options.preset).options
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    filled = _PLAIN | preset | given
+    options = Options(**filled)
     check(options)
-    dataset, optimizer, inner = options.dataset, options.optimizer, options.inner
+    dataset, optimizer, inner = filled["dataset"], filled["optimizer"], options.inner
     model = options.model or dataset_row(dataset).model
     model_row(model)  # Names it if it is none.
     table, row = recipe(dataset, model), optimizer_row(optimizer)
@@ -136,6 +154,8 @@ def resolve(options: Options) -> Spec:
         )
     defaults = all_options(row, inner)
     num_epochs = given_or(options.num_epochs, table.num_epochs)
+    schedule = given_or(options.schedule, table.schedule)
+    warmup = 0.23 * num_epochs if schedule == "triangle" else min(table.warmup_epochs, num_epochs / 10)
     usual = default_learning_rate(row, inner, dataset, model)
     resolved: dict[str, Any] = {
         "data_dir": None if options.data_dir is None else Path(options.data_dir),
@@ -145,20 +165,26 @@ def resolve(options: Options) -> Spec:
         "learning_rate": given_or(options.learning_rate, usual),
         "momentum": given_or(options.momentum, defaults.get("momentum")),
         "weight_decay": given_or(options.weight_decay, defaults.get("weight_decay", 0.0)),
-        "schedule": given_or(options.schedule, table.schedule),
-        "warmup_epochs": given_or(options.warmup_epochs, min(table.warmup_epochs, num_epochs / 10)),
+        "schedule": schedule,
+        "warmup_epochs": given_or(options.warmup_epochs, warmup),
         "num_epochs": num_epochs,
         "batch_size": given_or(options.batch_size, table.batch_size),
         "init_from": None if options.init_from is None else Path(options.init_from).resolve(),
         "freeze": tuple(part.strip() for pattern in options.freeze for part in pattern.split(",")),
         "run_dir": Path(options.run_dir or f"runs/{dataset}-{model}-{optimizer}-{options.seed}"),
-        "default_batch": options.batch_size is None,
+        "default_batch": "batch_size" not in given,
     }
     spec = Spec(**vars(options) | resolved)
     for complaint in _complaints(spec):
         raise InputError(complaint)
     check_batch(spec, spec.num_processes or 1)
     return spec
+
+
+def preset_in_words(spec: Spec) -> str:
+    """The options that the preset is about, as they are in this run."""
+    names = preset_row(spec.preset or "").options
+    return " ".join(f"{flag(name)} {shown(getattr(spec, name))}" for name in names)
 
 
 def load_spec(path: Path) -> Spec:
@@ -180,7 +206,7 @@ def _complaints(spec: Spec) -> Iterator[str]:
     }
     for name in (name for name, is_given in given.items() if is_given):
         whose = "inner" if spec.inner is not None and name not in ("inner", "prune") else "optimizer"
-        if (chosen := getattr(spec, whose)) not in takers(name):
+        if not takes(optimizer_row(chosen := getattr(spec, whose)), name):
             others = " or ".join(takers(name))
             yield (
                 f"{flag(name)} {getattr(spec, name)}: --{whose} {chosen} has none; "

@@ -76,8 +76,8 @@ def stored_run(folder: Path, devices: list[Device], say: Callable[[str], None]) 
         shape = tuple(facts["image_shape"])
         # Only the shapes of the data matter to the shape of a state.
         split = Split(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
-        nothing = np.zeros(shape[2], np.float32)
-        loop = Loop(spec, Dataset(split, split, tuple(facts["classes"]), nothing, nothing, ""), devices)
+        zeros, ones = np.zeros(shape[2], np.float32), np.ones(shape[2], np.float32)
+        loop = Loop(spec, Dataset(split, split, tuple(facts["classes"]), zeros, ones, ""), devices)
         if (restored := checkpoints.restore(loop.init(), say, best=True)) is not None:
             return StoredRun(spec, facts, loop, restored.state)
     raise InputError(f"{folder}: holds no complete checkpoint; train it with nag-optax train")

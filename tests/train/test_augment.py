@@ -16,7 +16,7 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize(("size", "width", "most"), [(7, 6, 0), (8, 9, 1), (16, 17, 2)])
 def test_crop_flip_moves_by_an_eighth_at_most_over_a_reflected_border_and_mirrors_half(size, width, most):
     images = np.random.default_rng(0).integers(0, 256, (900, size, width, 2)).astype(np.uint8)
-    out = np.asarray(crop_flip(KEY, jnp.asarray(images)))
+    out = np.asarray(crop_flip(KEY, jnp.asarray(images), 0))
     assert out.dtype == np.uint8 and out.shape == images.shape
     padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="reflect")
     seen = np.zeros(900, int)
@@ -35,7 +35,7 @@ def test_crop_flip_moves_by_an_eighth_at_most_over_a_reflected_border_and_mirror
 def test_resized_crop_samples_a_rectangle_of_the_drawn_area_and_ratio(height, width, least):
     """An image of its own coordinates shows where each pixel was taken from."""
     coordinates = np.indices((height, width)).transpose(1, 2, 0).astype(np.uint8)
-    out = np.asarray(resized_crop(KEY, jnp.asarray(np.tile(coordinates, (600, 1, 1, 1)))), np.float64)
+    out = np.asarray(resized_crop(KEY, jnp.asarray(np.tile(coordinates, (600, 1, 1, 1))), 0), np.float64)
     assert out.shape == (600, height, width, 2)
     # In the middle no sample is beyond the border, and the coordinates are straight lines.
     i, j = height // 2, width // 2

@@ -106,11 +106,11 @@ def test_a_step_is_the_one_written_out_by_hand():
 
 def test_every_example_is_seen_in_every_epoch_in_another_order():
     loop = make_loop()
-    first, second = (np.asarray(loop._epoch_order(epoch)) for epoch in (0, 1))
+    first, second = (np.asarray(loop._order_of(epoch)) for epoch in (0, 1))
     assert loop.steps_per_epoch == 23 and len(first) == 23 * 64
     assert sorted(first[:1437]) == list(range(1437)) and not np.array_equal(first, second)
-    np.testing.assert_array_equal(first, make_loop()._epoch_order(0))
-    assert not np.array_equal(first, make_loop(seed=1)._epoch_order(0))
+    np.testing.assert_array_equal(first, make_loop()._order_of(0))
+    assert not np.array_equal(first, make_loop(seed=1)._order_of(0))
 
 
 def test_chunks_do_not_change_the_numbers_beyond_rounding_and_sums_begin_with_the_epoch():

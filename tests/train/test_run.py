@@ -188,6 +188,69 @@ def test_a_signal_within_an_epoch_saves_and_the_resumed_run_is_bit_equal(
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.fixture
+def rarely(monkeypatch: pytest.MonkeyPatch) -> Options:
+    """Evaluated after the epochs 2, 4 and 5; an epoch has chunks of five steps."""
+    monkeypatch.setitem(MODELS, "mlp", MODELS["mlp"]._replace(steps_per_report=5))
+    return dataclasses.replace(SMALL, num_epochs=5, evaluate_every=2)
+
+
+def test_rare_evaluations_have_the_rows_of_their_epochs_and_each_epoch_is_saved(
+    rarely, tmp_path, console, monkeypatch
+):
+    always = dataclasses.replace(rarely, evaluate_every=1, run_dir=tmp_path / "always")
+    whole = dataclasses.replace(rarely, run_dir=tmp_path / "whole")
+    assert train(whole, console)["epochs"] == train(always, console)["epochs"] == 5
+    rows, expected = rows_of(whole.run_dir), rows_of(always.run_dir)
+    assert [without_times(row) for row in rows] == [without_times(expected[i]) for i in (1, 3, 4)]
+    assert all(row["images_per_second"] == pytest.approx(23 * 64 / row["seconds"]) for row in rows)
+
+    broken = dataclasses.replace(rarely, run_dir=tmp_path / "broken")
+    Signals(monkeypatch, after=13, number=signal.SIGTERM)  # in the third epoch
+    with pytest.raises(Interrupted):
+        train(broken, console)
+    assert Checkpoints(tmp_path / "broken" / "checkpoints").steps()[:2] == [61, 46]
+    assert [row["epoch"] for row in rows_of(broken.run_dir)] == [2]
+    (broken.run_dir / "metrics.jsonl").rename(tmp_path / "rows")
+    with pytest.raises(InputError, match="metrics.jsonl: holds 0 of the 2 epochs"):
+        train(dataclasses.replace(broken, resume=True), console)
+    (tmp_path / "rows").rename(broken.run_dir / "metrics.jsonl")
+    train(dataclasses.replace(broken, resume=True), console)
+    assert_same_run(broken.run_dir, whole.run_dir)
+
+
+def test_a_signal_while_it_is_evaluated_leaves_the_evaluation_to_be_made(
+    rarely, tmp_path, console, monkeypatch
+):
+    options = dataclasses.replace(rarely, num_epochs=2, run_dir=tmp_path / "run")
+    evaluate = Loop.evaluate
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            Loop, "evaluate", lambda *args: os.kill(os.getpid(), signal.SIGINT) or evaluate(*args)
+        )
+        with pytest.raises(Interrupted, match="at step 46"):
+            train(options, console)
+    assert not (options.run_dir / "metrics.jsonl").exists()
+    train(dataclasses.replace(options, resume=True), console)
+    assert [row["epoch"] for row in rows_of(options.run_dir)] == [2]
+
+
+def test_epochs_between_evaluations_are_one_program_where_a_chunk_holds_them(tmp_path, console, monkeypatch):
+    lengths, run_chunk = [], Loop.run_chunk
+    monkeypatch.setattr(
+        Loop, "run_chunk", lambda loop, state, n: lengths.append(n) or run_chunk(loop, state, n)
+    )
+    rare = dataclasses.replace(SMALL, evaluate_every=2, run_dir=tmp_path / "rare")
+    train(rare, console)
+    assert lengths == [46, 23]
+    train(dataclasses.replace(SMALL, run_dir=tmp_path / "usual"), console)
+    first, second = ({row["epoch"]: row for row in rows_of(tmp_path / name)} for name in ("rare", "usual"))
+    assert list(first) == [2, 3]
+    for epoch, row in first.items():  # The sums are those of the last epoch.
+        assert row["train_loss"] == pytest.approx(second[epoch]["train_loss"], rel=1e-4)
+        assert row["test_loss"] == pytest.approx(second[epoch]["test_loss"], rel=1e-4)
+
+
 def test_a_run_that_lost_its_newest_checkpoint_is_bit_equal_again(finished_run, tmp_path, console):
     shutil.copytree(finished_run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "69" / "state")

@@ -76,7 +76,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"learning_rate": 0.0}, "--learning-rate 0.0: must be"),
     ({"weight_decay": -1.0}, "--weight-decay -1.0: must be"),
     ({"smoothing": 1.0}, "--smoothing 1.0: must be"),
-    ({"augment": "flip"}, "--augment flip: must be one of none, crop-flip, resized-crop"),
+    ({"augment": "flip"}, "--augment flip: must be one of none, crop-flip, alternating-flip, resized-crop"),
     ({"precision": "float16"}, "--precision float16: must be one of float32, bfloat16, bfloat16-parameters"),
     ({"mixup": -0.1}, "--mixup -0.1: must be a finite float32 of at least 0"),
     ({"mixup": float("inf")}, "--mixup inf: must be"),

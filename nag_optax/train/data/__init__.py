@@ -76,6 +76,12 @@ class Dataset(NamedTuple):
     def statistics(self) -> Statistics:
         return Statistics(self.mean, self.std)
 
+    def sample(self) -> np.ndarray:
+        """Some standardised training images of two million pixels in all, always the same ones."""
+        images, (height, width, _) = self.train.images, self.image_shape
+        rows = sample(len(images), max(1, 2**21 // (height * width)))
+        return np.asarray(self.statistics.standardise(jnp.asarray(images[rows])))
+
 
 def load_dataset(
     spec: Spec,

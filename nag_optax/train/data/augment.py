@@ -1,6 +1,7 @@
 """Augmentation inside the compiled step: pure functions of a key and a batch (B, height, width, channels)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ SMALL = 64
 """An image of at most so many pixels a side is small. A crop of it keeps a quarter of its area at least."""
 
 
-def crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+def crop_flip(key: jax.Array, images: jax.Array, epoch: jax.typing.ArrayLike) -> jax.Array:
     """Each image moved by up to an eighth of its side, and mirrored left to right every other time.
 
     ```
@@ -21,17 +22,27 @@ def crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     Source: He, Zhang, Ren, Sun, *Deep residual learning for image recognition*, CVPR 2016, section 4.2;
     reflection as in Jordan, *94% on CIFAR-10 in 3.29 seconds on a single GPU*, 2024.
     """
+    del epoch
     flip_key, *move_keys = jax.random.split(key, 3)
-    rows, columns = (
-        _moved(key, len(images), size) for key, size in zip(move_keys, images.shape[1:3], strict=True)
-    )
-    flipped = jax.random.bernoulli(flip_key, shape=(len(images), 1))
-    columns = jnp.where(flipped, columns[:, ::-1], columns)
-    # One gather, by image: on a mesh each device reads its own images alone.
-    return jax.vmap(lambda image, row, column: image[row[:, None], column])(images, rows, columns)
+    return _cropped(images, move_keys, 8, jax.random.bernoulli(flip_key, shape=(len(images),)))
 
 
-def resized_crop(key: jax.Array, images: jax.Array) -> jax.Array:
+def alternating_flip(key: jax.Array, images: jax.Array, epoch: jax.typing.ArrayLike) -> jax.Array:
+    """Each image moved by up to a sixteenth of its side, and mirrored left to right in every other epoch.
+
+    Half of the images begin with the epoch 0, the others with the epoch 1. A hash of its pixels tells which.
+    So an image is never seen twice in a row from the same side, as it often is where a coin decides.
+
+    Source: Jordan, *94% on CIFAR-10 in 3.29 seconds on a single GPU*, 2024, section 3.6.
+    """
+    pixels = jax.lax.bitcast_convert_type(images.astype(jnp.float32), jnp.uint32)
+    # Whole numbers: their sum has no rounding that could differ from program to program.
+    sums = jnp.sum(pixels, (1, 2, 3), dtype=jnp.uint32)
+    first = jax.vmap(lambda total: jax.random.bits(jax.random.key(total)) % 2)(sums)
+    return _cropped(images, jax.random.split(key), 16, (first + jnp.asarray(epoch, jnp.uint32)) % 2 == 0)
+
+
+def resized_crop(key: jax.Array, images: jax.Array, epoch: jax.typing.ArrayLike) -> jax.Array:
     """A rectangle of each image, resized to the image's size, and mirrored every other time.
 
     The rectangle has a share of the area uniform in [0.08, 1], in [0.25, 1] for images of at most 64
@@ -39,6 +50,7 @@ def resized_crop(key: jax.Array, images: jax.Array) -> jax.Array:
 
     Source: Szegedy and others, *Going deeper with convolutions*, CVPR 2015, section 6.
     """
+    del epoch
     shape = images.shape[1:]
     size = jnp.array(shape[:2], jnp.float32)
     least = 0.25 if max(shape[:2]) <= SMALL else 0.08
@@ -58,8 +70,12 @@ def resized_crop(key: jax.Array, images: jax.Array) -> jax.Array:
     return jax.vmap(of_one)(jax.random.split(key, len(images)), images)
 
 
-AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+Augment = Callable[[jax.Array, jax.Array, jax.typing.ArrayLike], jax.Array]
+"""Takes the key of a step, its images and its epoch, counted from 0."""
+
+AUGMENTATIONS: dict[str, Augment] = {
     "crop-flip": crop_flip,
+    "alternating-flip": alternating_flip,
     "resized-crop": resized_crop,
 }
 
@@ -87,9 +103,19 @@ def augmentation_key(step_key: jax.Array, purpose: str) -> jax.Array:
     return jax.random.fold_in(step_key, 2**31 - 1 - ("image", "mixup").index(purpose))
 
 
-def _moved(key: jax.Array, count: int, size: int) -> jax.Array:
+def _cropped(images: jax.Array, keys: Any, share: int, flipped: jax.Array) -> jax.Array:
+    """Each image moved by at most a share of its side, over a reflected border; those `flipped`, mirrored."""
+    rows, columns = (
+        _moved(key, len(images), size, size // share)
+        for key, size in zip(keys, images.shape[1:3], strict=True)
+    )
+    columns = jnp.where(flipped[:, None], columns[:, ::-1], columns)
+    # One gather, by image: on a mesh each device reads its own images alone.
+    return jax.vmap(lambda image, row, column: image[row[:, None], column])(images, rows, columns)
+
+
+def _moved(key: jax.Array, count: int, size: int, most: int) -> jax.Array:
     """(count, size): the rows, or columns, of each image that take the places 0, 1, …"""
-    most = size // 8
     moves = jax.random.randint(key, (count, 1), -most, most + 1)
     place = jnp.abs(jnp.arange(size) + moves)
     return size - 1 - jnp.abs(size - 1 - place)

@@ -1,6 +1,9 @@
 """The models of the trainer, one a file; what else it can do with each stands in the registry."""
 
+from collections.abc import Callable
+
 import jax
+import numpy as np
 from flax import nnx
 
 from nag_optax.train.errors import InputError
@@ -14,10 +17,12 @@ def make_model(
     num_classes: int,
     seed: int,
     widths: tuple[int, ...] | None = None,
+    sample: Callable[[], np.ndarray] | None = None,
 ) -> nnx.Module:
-    """A freshly initialised model. Its parameters are a function of the seed alone.
+    """A freshly initialised model. Its parameters are a function of the seed and, for some, of a `sample`.
 
-    `widths` are the units of each hidden layer; None takes those of the registry.
+    `widths` are the units of each hidden layer; None takes those of the registry. `sample` gives some
+    standardised training images. Without it, a model that begins with what they show has its shapes alone.
     """
     row = model_row(name)
     if min(image_shape[:2]) < row.smallest_image:
@@ -29,4 +34,6 @@ def make_model(
     model = load_factory(row.make, "--model")(image_shape, num_classes, rngs=nnx.Rngs(seed), **given)
     # A dropout that draws for itself has a key. Files and wires take its plain numbers.
     nnx.update(model, jax.tree.map(jax.random.key_data, nnx.state(model, nnx.RngKey)))
+    if row.prepare is not None and sample is not None:
+        load_factory(row.prepare)(model, sample())
     return model

@@ -23,8 +23,13 @@ _CACHE = 2**20
 """Bytes of an array that stays in the cache of a core."""
 
 
-def convolution(channels: int, units: int, size: int, stride: int = 1, *, rngs: nnx.Rngs) -> nnx.Conv:
-    """A convolution of odd size without a bias; the output has 1/stride of the pixels a side, rounded up."""
+def convolution(
+    channels: int, units: int, size: int, stride: int = 1, *, rngs: nnx.Rngs, **options: Any
+) -> nnx.Conv:
+    """A convolution of odd size without a bias; the output has 1/stride of the pixels a side, rounded up.
+
+    The other `options` are those of `nnx.Conv`.
+    """
     pad = size // 2
     return nnx.Conv(
         channels,
@@ -36,6 +41,7 @@ def convolution(channels: int, units: int, size: int, stride: int = 1, *, rngs: 
         use_bias=False,
         conv_general_dilated=conv_general_dilated,
         rngs=rngs,
+        **options,
     )
 
 
