@@ -113,9 +113,7 @@ def training(options: ServeOptions) -> Options:
     if options.num_devices != 1:
         raise _mistake("num_devices", options.num_devices, "a server uses one device")
     if given_or(options.evaluate_every, 1) != 1:
-        raise _mistake(
-            "evaluate_every", options.evaluate_every, "a server is evaluated after each epoch"
-        )
+        raise _mistake("evaluate_every", options.evaluate_every, "a server is evaluated after each epoch")
     if options.precision == "bfloat16-parameters":
         raise _mistake("precision", options.precision, "a server keeps float32 parameters")
     optimizer = given_or(options.optimizer, "nag")

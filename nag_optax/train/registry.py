@@ -245,16 +245,10 @@ PRESETS = {
     "airbench": Preset(
         "the fast training on CIFAR-10 of arXiv:2404.00498, in one compiled program on a GPU",
         {
-            "dataset": "cifar10",
-            "model": "airbench",
-            "optimizer": "nag-lookahead",
-            "schedule": "triangle",
-            "num_epochs": 10,
-            "batch_size": 1024,
-            "augment": "alternating-flip",
-            "label_smoothing": 0.2,
-            "precision": "auto",
-            "evaluate_every": 10,
+            **{"dataset": "cifar10", "model": "airbench", "optimizer": "nag-lookahead"},
+            **{"schedule": "triangle", "num_epochs": 10, "batch_size": 1024},
+            **{"augment": "alternating-flip", "label_smoothing": 0.2},
+            **{"precision": "auto", "evaluate_every": 10},
         },
     )
 }

@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nag_optax.train.data.augment import augmentation_key, crop_flip, mixed, mixing_share, resized_crop
+from nag_optax.train.data.augment import (
+    alternating_flip,
+    augmentation_key,
+    crop_flip,
+    mixed,
+    mixing_share,
+    resized_crop,
+)
 from tests.helpers import exhaustive
 
 KEY = jax.random.key(0)
@@ -29,6 +36,36 @@ def test_crop_flip_moves_by_an_eighth_at_most_over_a_reflected_border_and_mirror
     assert (seen == 1).all()  # Each image is one of its own windows.
     mean = 900 / len(counts)
     assert np.abs(np.array(counts) - mean).max() < 4.5 * np.sqrt(mean)  # A Poisson count, 4.5 deviations.
+
+
+def test_alternating_flip_moves_by_a_sixteenth_and_shows_every_image_from_both_sides_in_turn():
+    images = np.random.default_rng(0).integers(0, 256, (400, 16, 33, 2)).astype(np.uint8)
+    images[1] = images[0]
+
+    def windows(epoch: int, key: jax.Array, images: np.ndarray) -> np.ndarray:
+        """(N, 3, 5, 2): which of its own windows, mirrored or not, each image is."""
+        out = np.asarray(alternating_flip(key, jnp.asarray(images), epoch))
+        assert out.dtype == images.dtype
+        padded = np.pad(images, ((0, 0), (1, 1), (2, 2), (0, 0)), mode="reflect")
+        found = np.zeros((len(images), 3, 5, 2), bool)
+        for top, left, flip in itertools.product(range(3), range(5), (0, 1)):
+            window = padded[:, top : top + 16, left : left + 33]
+            found[:, top, left, flip] = (out == (window[:, :, ::-1] if flip else window)).all((1, 2, 3))
+        assert (found.sum((1, 2, 3)) == 1).all()
+        return found
+
+    keys = jax.random.split(KEY, 3)
+    first, second, third = (windows(i, key, images) for i, key in enumerate(keys))
+    sides = [found.any((1, 2)).argmax(1) for found in (first, second, third)]
+    np.testing.assert_array_equal(sides[0], 1 - sides[1])
+    np.testing.assert_array_equal(sides[0], sides[2])
+    assert sides[0][0] == sides[0][1]  # It depends on the image alone,
+    np.testing.assert_array_equal(windows(0, keys[2], images[::-1])[::-1].any((1, 2)).argmax(1), sides[0])
+    assert 150 < sides[0].sum() < 250  # 200 ± 5 deviations of √100
+    places = first.sum((0, 3))
+    assert np.abs(places - 400 / 15).max() < 4.5 * np.sqrt(400 / 15)  # A Poisson count, 4.5 deviations.
+    floats = images.astype(np.float32) / 255
+    np.testing.assert_array_equal(*(windows(i, KEY, floats).any((1, 2)).argmax(1) for i in (1, 3)))
 
 
 @pytest.mark.parametrize(("height", "width", "least"), [(24, 65, 0.08), exhaustive(24, 32, 0.25)])
