@@ -158,6 +158,34 @@ def test_the_precision_is_that_of_every_convolution():
     assert program.count("Precision.HIGHEST, Precision.HIGHEST") == convolutions >= 5
 
 
+@pytest.mark.parametrize(("channels", "units", "kinds"), [(64, 64, 2), (256, 256, 3), (64, 32, 0)])
+@pytest.mark.parametrize("size", [(6, 4), (5, 7)])
+def test_many_channels_take_winograd_s_algorithm(channels, units, kinds, size, parts, monkeypatch):
+    monkeypatch.setattr(convolution, "_LARGE", 1)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(8, *size, channels)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, channels, units)), jnp.float32)
+    step = gradients(conv_general_dilated, (1, 1), "SAME")
+    expected = gradients(lax.conv_general_dilated, (1, 1), "SAME")(x, kernel)
+    for a, b in zip(step(x, kernel), expected, strict=True):
+        # The cosine of a sum of 9·channels products; then one of products with them.
+        length = 9 * channels + max(9 * units, 8 * size[0] * size[1])
+        np.testing.assert_allclose(a, b, rtol=0, atol=length * 2.0**-24 * float(jnp.abs(b).max()))
+    # The value, then the gradients of x and of the kernel; what is left on a CPU is a convolution.
+    text = str(step.lower(x, kernel).compile().as_text())
+    assert jax.default_backend() != "cpu" or text.count(" convolution(") == 3 - kinds
+
+
+@pytest.mark.parametrize(("dtype", "large"), [(jnp.float32, 2**19), (jnp.bfloat16, 1)])
+def test_small_work_and_bfloat16_stay_convolutions(dtype, large, monkeypatch):
+    monkeypatch.setattr(convolution, "_LARGE", large)
+    x, kernel = jnp.ones((8, 4, 4, 64), dtype), jnp.ones((3, 3, 64, 64), dtype)
+    program = jax.make_jaxpr(
+        lambda *args: conv_general_dilated(*args, (1, 1), "SAME", dimension_numbers=LAYOUT)
+    )
+    assert "dot_general" not in str(program(x, kernel))
+
+
 @pytest.mark.parametrize(("size", "stride", "padding"), [(3, 1, "SAME"), (3, 2, ((1, 1), (1, 1)))])
 def test_products_are_the_convolution_and_its_gradients(size, stride, padding):
     rng = np.random.default_rng(0)

@@ -6,9 +6,11 @@ in that form to begin with, it is fast in both places. Three things more make it
 reads the whole of the output's gradient for each few of its own numbers, so it is the sum of those of
 parts of the batch that fit the cache. The sum is a loop, because XLA would compute what comes before the
 convolution anew for each part, in the order of its transposed copy. A convolution of stride 2 has no such
-form, but it is a sum of four of stride 1, one for the even and the odd rows and columns.
+form, but it is a sum of four of stride 1, one for the even and the odd rows and columns. 3×3 convolutions
+of many channels are computed by Winograd's algorithm, see `winograd`.
 """
 
+from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -18,9 +20,13 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from nag_optax.train.models import winograd
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _CACHE = 2**20
 """Bytes of an array that stays in the cache of a core."""
+_LARGE = 2**19
+"""Below so many numbers, a convolution takes less time than the compilation of a faster one."""
 
 
 def convolution(
@@ -129,11 +135,19 @@ def _conv(x: jax.Array, kernel: jax.Array, how: _How) -> jax.Array:
     )
 
 
-_convolution = jax.custom_vjp(_conv, nondiff_argnums=(2,))
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolution(x: jax.Array, kernel: jax.Array, how: _How) -> jax.Array:
+    if _takes_winograd(x, kernel, how, 64):
+
+        def on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return _by_winograd(x, winograd.of_kernel(kernel), how)
+
+        return lax.platform_dependent(x, kernel, cpu=on_cpu, default=partial(_conv, how=how))
+    return _conv(x, kernel, how)
 
 
 def _forward(x: jax.Array, kernel: jax.Array, how: _How):
-    return _conv(x, kernel, how), (x, kernel)
+    return _convolution(x, kernel, how), (x, kernel)
 
 
 def _backward(how: _How, residuals: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -154,6 +168,8 @@ def _grad_x(x: jax.Array, kernel: jax.Array, g: jax.Array, how: _How) -> jax.Arr
         full = tuple((k - 1 - a, k - 1 - b) for k, (a, b) in zip(kernel.shape, padding, strict=False))
         return _conv(g, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), _How((1, 1), full, how.precision))
 
+    if _takes_winograd(g, kernel, how, 64):
+        return _by_winograd(g, winograd.flipped(winograd.of_kernel(kernel)), how)
     if how.strides == (1, 1):
         return of_stride_1(kernel, how.padding)
     # Output i is Σ_t x[s·i + t]·kernel[t]: with t = s·j + r, a convolution of x[r::s] for each r.
@@ -176,25 +192,67 @@ def _grad_x(x: jax.Array, kernel: jax.Array, g: jax.Array, how: _How) -> jax.Arr
 
 def _grad_kernel(x: jax.Array, kernel: jax.Array, g: jax.Array, how: _How) -> jax.Array:
     """A convolution in which channels take the place of the batch, and the batch that of the channels."""
+    if _takes_winograd(x, kernel, how, 256):
+        part = partial(winograd.gradients_of_matrices, precision=how.precision)
+        return winograd.to_kernel(_sum_over_parts(part, x, g))
     strides = how.strides
     if kernel.shape[:2] == (1, 1):
         x, strides = x[:, :: strides[0], :: strides[1]], (1, 1)
     sizes = zip(how.padding, kernel.shape, g.shape[1:], strides, x.shape[1:], strict=False)
     padding = tuple((low, k + (out - 1) * s - size - low) for (low, _), k, out, s, size in sizes)
-    count = _num_parts(len(g), max(x.nbytes, g.nbytes))
-    # Every count-th image: a batch that is split over devices is split in each part too.
-    xs, gs = (a.reshape(-1, count, *a.shape[1:]) for a in (x, g))
     whole = _How((1, 1), padding, how.precision, dilation=strides)
 
-    def add_part(i: Any, total: jax.Array) -> jax.Array:
-        x, g = (lax.dynamic_index_in_dim(a, i, 1, keepdims=False) for a in (xs, gs))
-        return total + _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), whole)
+    def of_part(x: jax.Array, g: jax.Array) -> jax.Array:
+        return _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), whole)
 
-    shape = kernel.shape[2], *kernel.shape[:2], kernel.shape[3]
-    return lax.fori_loop(0, count, add_part, jnp.zeros(shape, g.dtype)).transpose(1, 2, 0, 3)
+    return _sum_over_parts(of_part, x, g).transpose(1, 2, 0, 3)
+
+
+def _takes_winograd(x: jax.Array, kernel: jax.Array, how: _How, channels: int) -> bool:
+    """Whether Winograd's products pay on a CPU: with so many channels, and no small batch of small images."""
+    return (
+        kernel.shape[:2] == (3, 3)
+        and how.strides == (1, 1)
+        and min(kernel.shape[2:]) >= channels
+        and x.size >= _LARGE
+        and x.dtype == kernel.dtype == jnp.float32  # In bfloat16 the sums would lose too much.
+    )
+
+
+def _by_winograd(x: jax.Array, matrices: winograd.Grid, how: _How) -> jax.Array:
+    count = _num_parts(len(x), x.nbytes)
+    xs = _parts(x, count)
+
+    def write_part(i: Any, y: jax.Array) -> jax.Array:
+        part = winograd.convolved(_part(xs, i), matrices, how.precision)
+        return lax.dynamic_update_index_in_dim(y, part, i, 1)
+
+    y = jnp.zeros((*xs.shape[:-1], matrices[0][0].shape[1]), x.dtype)
+    return lax.fori_loop(0, count, write_part, y).reshape(*x.shape[:3], -1)
+
+
+def _sum_over_parts(function: Callable[[jax.Array, jax.Array], Any], x: jax.Array, g: jax.Array) -> Any:
+    """The sum of a function over parts of the batch."""
+    count = _num_parts(len(g), max(x.nbytes, g.nbytes))
+    xs, gs = _parts(x, count), _parts(g, count)
+
+    def add_part(i: Any, total: Any) -> Any:
+        return jax.tree.map(jnp.add, total, function(_part(xs, i), _part(gs, i)))
+
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(function, _part(xs, 0), _part(gs, 0)))
+    return lax.fori_loop(0, count, add_part, zeros)
 
 
 def _num_parts(batch: int, num_bytes: int) -> int:
     """The least number of equal parts that fit the cache and have 4 images at least."""
     counts = [n for n in range(1, batch // 4 + 1) if batch % n == 0] or [1]
     return next((n for n in counts if num_bytes <= n * _CACHE), counts[-1])
+
+
+def _parts(x: jax.Array, count: int) -> jax.Array:
+    """Parts of the batch along axis 1. A batch that is split over devices is split in each part too."""
+    return x.reshape(-1, count, *x.shape[1:])
+
+
+def _part(parts: jax.Array, i: Any) -> jax.Array:
+    return lax.dynamic_index_in_dim(parts, i, 1, keepdims=False)
