@@ -15,7 +15,7 @@ import numpy as np
 
 from nag_optax.train.data import Dataset
 from nag_optax.train.data.folder import has_test_part, pictures_in
-from nag_optax.train.data.parts import in_test_part
+from nag_optax.train.data.parts import in_test_part, readable
 from nag_optax.train.data.pictures import Pictures
 from nag_optax.train.errors import InputError, reason
 from nag_optax.train.folder import PICTURES, RunFolder
@@ -48,7 +48,8 @@ class Arrivals:
         if epoch == 1:
             self._forget_unreadable(dataset)
         if len(self._lines) < epoch:
-            self._lines.append(self._arrived(dataset, say))
+            with readable():
+                self._lines.append(self._arrived(dataset, say))
         self._folder.write(PICTURES, "".join(json.dumps(line) + "\n" for line in self._lines))
         arrived = [file for line in self._lines[1:epoch] for file in line]
         if len(arrived) == self._num_known:

@@ -294,6 +294,19 @@ FAULTS = {
 }
 
 
+def test_a_folder_that_may_not_be_read_is_named(pictures, monkeypatch):
+    scan = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(InputError, match=r"train/dog: cannot be read \(Permission denied\)$"):
+        load_dataset(spec_of(pictures))
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_a_folder_is_said_in_one_line(pictures, fault):
     apply, message = FAULTS[fault]

@@ -161,8 +161,15 @@ def test_a_picture_that_is_half_copied_when_the_run_begins_is_taken_in_later(
     assert [len(line) for line in record(tmp_path / "run")] == [21, 1]
     assert output(console).count("bad.png") == 1  # It was named at the beginning.
     bad.unlink()
-    train(dataclasses.replace(options, resume=True, num_epochs=3), console)
-    assert [len(line) for line in record(tmp_path / "run")] == [21, 1, 0]
+    longer = dataclasses.replace(options, resume=True, num_epochs=4)
+    lost = f"{pictures / 'train'}: cannot be read \\(No such file or directory\\)$"
+    with monkeypatch.context() as patched, pytest.raises(InputError, match=lost):
+        # At the end of an epoch, as where a drive is unplugged.
+        patched.setattr(Loop, "gradient_norm", lambda *_: float(bool(pictures.rename(tmp_path / "away"))))
+        train(longer, console)
+    (tmp_path / "away").rename(pictures)
+    train(longer, console)
+    assert [len(line) for line in record(tmp_path / "run")] == [21, 1, 0, 0]
 
 
 def test_it_goes_with_pictures_that_are_streamed(pictures):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from nag_optax.train.data.parts import split_off
+from nag_optax.train.data.parts import readable, split_off
 from nag_optax.train.data.pictures import Pictures, sample
 from nag_optax.train.errors import InputError
 from nag_optax.train.parallel import Device, stays_resident
@@ -106,7 +106,8 @@ def load_dataset(
         labels=labels,
         **of_the_run,
     )
-    train, test, names = _checked(load(request), spec)
+    with readable():
+        train, test, names = _checked(load(request), spec)
     if train.images.shape[1:] != test.images.shape[1:]:
         raise InputError(
             f"{source_of(spec)}: test images are {test.images.shape[1:]}, "

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nag_optax.train.data.parts import in_test_part
-from nag_optax.train.errors import InputError, reason
+from nag_optax.train.data.parts import in_test_part, readable
+from nag_optax.train.errors import InputError
 from nag_optax.train.rows import Request, Split, Splits
 
 _KEYS = (
@@ -63,11 +63,9 @@ def _split(path: Path, arrays: dict[str, np.ndarray], images_key: str, labels_ke
 def read_numpy(path: Path, otherwise: str) -> Any:
     """The array of a .npy file, or those of an .npz file by their names; else an error says `otherwise`."""
     try:
-        with path.open("rb") as file:
+        with readable(), path.open("rb") as file:
             content = np.load(file, allow_pickle=False)
             return content if isinstance(content, np.ndarray) else dict(content)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({reason(error)})") from None
     except (ValueError, EOFError, zlib.error, zipfile.BadZipFile):  # NumPy's own text is of pickles.
         raise InputError(otherwise) from None
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,21 @@ def existing_folder(request: Request, content: str) -> Path:
     return folder
 
 
+@contextmanager
+def readable() -> Iterator[None]:
+    """An InputError names the file or folder that the system does not give."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise InputError(f"{error.filename}: cannot be read ({reason(error)})") from None
+
+
 def content_of(path: Path) -> bytes:
     """The bytes of a file."""
-    try:
+    with readable():
         return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({reason(error)})") from None
 
 
 def in_test_part(name: str) -> bool:
