@@ -20,7 +20,7 @@ from nag_optax.export.program import Program, trace
 from nag_optax.export.stored import save
 from nag_optax.train.checks import check, flag, shown
 from nag_optax.train.data import Statistics
-from nag_optax.train.errors import InputError, reason
+from nag_optax.train.errors import InputError, collected_signals, interrupted, reason
 from nag_optax.train.freezing import fix_statistics, frozen_mask
 from nag_optax.train.models.convolution import by_products
 from nag_optax.train.optimizers import make_optimizer
@@ -39,6 +39,7 @@ def export_run(options: ExportOptions, console: Console | None = None) -> Path:
 
     Raises:
         InputError: if an option is wrong, the folder holds no run, or the extra `export` is missing.
+        Interrupted: after SIGINT or SIGTERM; nothing is written then.
     """
     console = console or Console()
     _check(options)
@@ -47,23 +48,34 @@ def export_run(options: ExportOptions, console: Console | None = None) -> Path:
         raise InputError(f"--output {folder}: exists already; name a new folder")
 
     told = partial(say, console)
-    run = stored_run(options.run_dir, find_devices("cpu", 1), told)
-    programs = programs_of(run, options)
-    files, notes = {}, {"class_names": run.facts["class_names"], "target": options.target}
-    if options.target != "stablehlo":
-        from nag_optax.export.iree import compiled
+    with collected_signals() as interrupts:
 
-        told(f"compiling for {options.target} with IREE")
-        notes["iree"] = importlib.metadata.version("iree-base-compiler")
+        def look() -> None:
+            if interrupts:
+                raise interrupted(interrupts, "; nothing was written")
+
+        run = stored_run(options.run_dir, find_devices("cpu", 1), told)
+        look()
+        programs = programs_of(run, options)
+        files, notes = {}, {"class_names": run.facts["class_names"], "target": options.target}
+        if options.target != "stablehlo":
+            from nag_optax.export.iree import compiled
+
+            told(f"compiling for {options.target} with IREE")
+            notes["iree"] = importlib.metadata.version("iree-base-compiler")
+            try:
+                for name, program in programs.items():
+                    look()
+                    files[f"{name}.vmfb"] = compiled(program, options.target)
+            except ValueError as error:
+                look()  # A terminal's Ctrl-C ends IREE's process too.
+                raise InputError(f"--what {options.what} --target {options.target}: {error}") from None
+            files["device.py"] = Path(device.__file__).read_bytes()
+        look()
         try:
-            files = {f"{name}.vmfb": compiled(program, options.target) for name, program in programs.items()}
-        except ValueError as error:
-            raise InputError(f"--what {options.what} --target {options.target}: {error}") from None
-        files["device.py"] = Path(device.__file__).read_bytes()
-    try:
-        save(folder, programs, files=files, notes=notes)
-    except OSError as error:
-        raise InputError(f"--output {folder}: cannot be written ({reason(error)})") from None
+            save(folder, programs, files=files, notes=notes)
+        except OSError as error:
+            raise InputError(f"--output {folder}: cannot be written ({reason(error)})") from None
     state = sum(array.nbytes for array in programs[next(iter(programs))].initial)
     told(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}; {state:,} bytes of state")
     return folder

@@ -1,6 +1,8 @@
 """`nag-optax export`: what a run becomes, and what is frozen in it."""
 
 import dataclasses
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,24 @@ def test_a_mistake_is_named(change: dict[str, Any], line: str, run_dir: Path, tm
     with pytest.raises(InputError) as caught:
         export_run(dataclasses.replace(options, **change), quiet())
     assert line in str(caught.value) and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["goes on", "dies too"])
+def test_a_signal_while_iree_compiles_ends_the_export(dies: bool, run_dir: Path, tmp_path: Path, monkeypatch):
+    """Whether it was for this process alone, or for that of IREE too."""
+    from nag_optax.export import iree
+    from nag_optax.train.errors import Interrupted
+
+    def compiled(*_: Any) -> bytes:
+        os.kill(os.getpid(), signal.SIGINT)
+        if dies:
+            raise ValueError("IREE cannot compile the program")
+        return b""
+
+    monkeypatch.setattr(iree, "compiled", compiled)
+    with pytest.raises(Interrupted, match="^stopped by SIGINT; nothing was written$"):
+        export_run(ExportOptions(run_dir, output=tmp_path / "new"), quiet())
+    assert not (tmp_path / "new").exists()
 
 
 def test_iree_names_what_it_cannot_compile():
