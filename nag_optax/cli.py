@@ -54,6 +54,8 @@ def run(arguments: list[str]) -> int:
         return _fail(f"stopped at once{kept}", 130)
     except BrokenPipeError:
         return 1
+    except OSError as error:  # Such as a full disk below a log or a CSV that the shell writes.
+        return _fail(str(error), 1)
 
 
 def _run(arguments: list[str], interrupts: list[int]) -> int:

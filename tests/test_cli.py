@@ -408,6 +408,17 @@ def test_stopped_at_once_names_resume_where_there_is_one(command, line, monkeypa
     assert capsys.readouterr().err == f"nag-optax: {line}\n"
 
 
+def test_an_output_that_cannot_be_written_is_one_line(monkeypatch, capsys):
+    """As `nag-optax predict … > classes.csv` on a disk that is full."""
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nag_optax.cli._run", fail)
+    assert run(["predict"]) == 1
+    assert capsys.readouterr().err == "nag-optax: [Errno 28] No space left on device\n"
+
+
 @pytest.mark.exhaustive
 def test_files_too_large_for_the_disk_are_one_line(tmp_path):
     """A limit on file size stands for a disk that fills up while a checkpoint is written."""
