@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks import (
+    airbench,
     batch_statistics,
     characters,
     cifar,
@@ -264,6 +265,19 @@ def of_cifar(result: dict[str, Any]) -> Section:
     )
 
 
+def of_airbench(result: dict[str, Any]) -> Section:
+    options = " ".join(
+        f"--{name} {result[name.replace('-', '_')]}"
+        for name in ("num-epochs", "batch-size", "image-size", "train", "test", "seeds")
+    )
+    return Section(
+        "The fast network for CIFAR-10 beside PyTorch",
+        [f"python -m benchmarks.airbench --data-dir DIR {options} --json FILE"],
+        [report.markdown_table(airbench.COLUMNS, [airbench.rows(result)], text=(0,))],
+        [airbench.facts(result), *airbench.LEGEND],
+    )
+
+
 def of_staleness(result: dict[str, Any]) -> Section:
     figure = (
         "![Training loss against the number of workers: DANA-Zero's rises least; with SGD and a shared "
@@ -324,6 +338,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Section]] = {
     "tuning": of_tuning,
     "characters": of_characters,
     "cifar": of_cifar,
+    "airbench": of_airbench,
     "nadam": of_nadam,
     "schedules": of_schedules,
     "staleness": of_staleness,

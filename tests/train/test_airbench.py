@@ -210,6 +210,7 @@ def test_the_command_trains_a_whitened_network_which_its_folder_gives_back(pictu
     assert np.abs(model.whitening.kernel[...]).max() > 1.5  # The identity has 1.
     assert np.abs(trained.model.whitening.bias[...]).max() > 0
     assert trained.predict(np.asarray(dataset.test.images)).shape == (4, 2)
+    assert cli.run(["export", str(folder), "--target", "stablehlo"]) == 0  # which takes any number of images
 
 
 def test_a_restored_state_of_the_preset_goes_on_equal_to_the_bit(pictures, tmp_path, monkeypatch):
