@@ -58,11 +58,11 @@ class Contender(NamedTuple):
 def contenders(model: str) -> dict[str, Contender]:
     import optax
 
-    from nag_optax.compare.search import contender_of
-    from nag_optax.train.registry import MODELS
+    from nag_optax.train.optimizers import core
+    from nag_optax.train.registry import MODELS, OPTIMIZERS
 
     def of_trainer(name: str) -> Make:
-        return contender_of(name, MODELS[model]).optimizer
+        return lambda rate: core(OPTIMIZERS[name], rate, model=MODELS[model])
 
     sgd = 0.2 if model == "resnet18" else 0.0125
     return {
@@ -80,7 +80,7 @@ def measured(spec: Any, dataset: Any, contender: Contender) -> dict[str, Any]:
     from benchmarks.nadam import searched
     from benchmarks.pictures import Runs
     from nag_optax import eval_params
-    from nag_optax.compare.on_data import hold_out
+    from nag_optax.compare.images import hold_out
 
     search = Runs(spec, hold_out(dataset), contender.make)
 

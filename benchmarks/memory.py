@@ -151,9 +151,11 @@ def losses(options: argparse.Namespace) -> list[dict[str, Any]]:
     from benchmarks import report
     from nag_optax import low_memory
     from nag_optax.compare.lanes import Lane, LaneRunner
-    from nag_optax.compare.search import contender_of, variant
+    from nag_optax.compare.spec import CONTENDERS
     from nag_optax.train.data import load_dataset
+    from nag_optax.train.optimizers import core
     from nag_optax.train.options import Options
+    from nag_optax.train.rows import Optimizer
     from nag_optax.train.spec import resolve
 
     entries = []
@@ -171,14 +173,17 @@ def losses(options: argparse.Namespace) -> list[dict[str, Any]]:
         runner = LaneRunner(spec, load_dataset(spec), jax.devices()[0])
         entry: dict[str, Any] = {"dataset": dataset, "model": model, "num_epochs": runner.num_epochs}
         for name in options.optimizers:
-            wide = contender_of(name, spec.model_row)
-            narrow = variant(name, f"{name} {NARROW}", lambda rate: low_memory(wide.optimizer(rate)))  # noqa: B023
-            rate = wide.row.searched[dataset, model]
+            wide = CONTENDERS[name]
+            narrow = Optimizer(
+                lambda rate: low_memory(core(wide, rate, model=spec.model_row)),  # noqa: B023
+                f"{name} {NARROW}",
+            )
+            rate = wide.searched[dataset, model]
             lanes = [Lane(rate, seed) for seed in range(options.seeds)]
             found: dict[str, Any] = {"learning_rate": rate}
-            for state, contender in zip(STATES, (wide, narrow), strict=True):
+            for state, row in zip(STATES, (wide, narrow), strict=True):
                 with report.progress(f"{dataset} {model}, {name}, {state}", runner.num_chunks) as advance:
-                    results = runner.run(contender, lanes, lambda _: advance())  # noqa: B023
+                    results = runner.run(row, lanes, lambda _: advance())  # noqa: B023
                 found[state] = [result.final_train.loss for result in results if result.final_train]
             entry.setdefault("optimizers", {})[name] = found
         entries.append(entry)

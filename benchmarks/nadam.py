@@ -73,12 +73,12 @@ def images(dataset: str, model: str, num_epochs: int) -> Callable[..., Callable[
     """The trainer's model and defaults, a fixed sixth of the training images held out."""
 
     def prepare(task: Task, data_dir: Path | None) -> Callable[[str, Make], Run]:
+        from nag_optax.compare.images import hold_out
         from nag_optax.compare.lanes import Lane, LaneRunner
-        from nag_optax.compare.on_data import hold_out
-        from nag_optax.compare.search import variant
         from nag_optax.train.data import load_dataset
         from nag_optax.train.options import Options
         from nag_optax.train.parallel import find_devices
+        from nag_optax.train.rows import Optimizer
         from nag_optax.train.spec import resolve
 
         options: Any = {"dataset": dataset, "model": model, "num_epochs": num_epochs, "data_dir": data_dir}
@@ -87,7 +87,7 @@ def images(dataset: str, model: str, num_epochs: int) -> Callable[..., Callable[
         runner = LaneRunner(spec, hold_out(load_dataset(spec)), device, curves=False)
 
         def runs(name: str, make: Make) -> Run:
-            contender = variant("adamw", name, make)
+            contender = Optimizer(make, name)
 
             def run(rate: float) -> list[float]:
                 lanes = [Lane(rate, seed) for seed in range(task.seeds)]
@@ -132,7 +132,7 @@ def searched(run: Run, centre: float) -> dict[str, Any]:
     """Trials by rising learning rate, and the position of the best."""
     import math
 
-    from nag_optax.compare.search import doubling_rung, search
+    from nag_optax.compare.comparison import doubling_rung, search
 
     def trials(rates: Sequence[float]) -> list[dict[str, Any]]:
         return [{"learning_rate": rate, "validation_loss": [float(x) for x in run(rate)]} for rate in rates]

@@ -72,12 +72,12 @@ def optimizers(momentum: float) -> dict[str, Make]:
 def measure(options: argparse.Namespace, advance: Callable[[], None]) -> list[dict[str, Any]]:
     """Test losses of each pair, (seeds, epochs)."""
     from benchmarks.nadam import searched
+    from nag_optax.compare.images import hold_out
     from nag_optax.compare.lanes import Lane, LaneRunner
-    from nag_optax.compare.on_data import hold_out
-    from nag_optax.compare.search import variant
     from nag_optax.train.data import load_dataset
     from nag_optax.train.options import Options
     from nag_optax.train.parallel import find_devices
+    from nag_optax.train.rows import Optimizer
     from nag_optax.train.spec import resolve
 
     found = []
@@ -98,7 +98,7 @@ def measure(options: argparse.Namespace, advance: Callable[[], None]) -> list[di
 
         def runs(runner: LaneRunner, label: str, make: Make, rate: float) -> Sequence[Any]:
             lanes = [Lane(rate, seed) for seed in range(SEEDS)]
-            return runner.run(variant("nag", label, make), lanes, lambda share: None)
+            return runner.run(Optimizer(make, label), lanes, lambda share: None)
 
         for pair in (pair for pair in PAIRS if pair.decay == decay):
             made = optimizers(pair.momentum)

@@ -21,7 +21,7 @@ _CARRY_OUT = {
 }
 _FOLDERS = {
     "train": "nag_optax.train.folder:RunFolder",
-    "compare": "nag_optax.compare.report:ComparisonFolder",
+    "compare": "nag_optax.compare.spec:ComparisonFolder",
     "serve": "nag_optax.parallel.options:ServedFolder",
 }
 """Of the commands that --resume."""

@@ -129,7 +129,7 @@ def test_the_command_line_page_has_every_option_and_optimizer():
 def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tmp_path):
     """Each page has a folder of its own, where a command finds the files of the commands above it."""
     from nag_optax.cli import parse
-    from nag_optax.compare.report import ComparisonFolder
+    from nag_optax.compare.spec import ComparisonFolder
     from nag_optax.parallel.options import ServedFolder, WorkOptions
     from nag_optax.train.folder import RunFolder
     from nag_optax.train.options import EvaluateOptions, ExportOptions, PredictOptions

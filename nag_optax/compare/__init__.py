@@ -39,10 +39,10 @@ def compare(options: "CompareOptions", console: "Console | None" = None) -> dict
     import jax
     from rich.console import Console
 
-    from nag_optax.compare.on_data import OnData
-    from nag_optax.compare.on_problem import OnProblem
-    from nag_optax.compare.report import ComparisonFolder
-    from nag_optax.compare.spec import DataSpec, resolve
+    from nag_optax.compare.comparison import Comparison
+    from nag_optax.compare.images import Images
+    from nag_optax.compare.problems import Descents
+    from nag_optax.compare.spec import ComparisonFolder, DataSpec, resolve
     from nag_optax.train.errors import collected_signals
     from nag_optax.train.folder import as_begun
     from nag_optax.train.parallel import find_devices
@@ -54,8 +54,9 @@ def compare(options: "CompareOptions", console: "Console | None" = None) -> dict
         device = find_devices(spec.device, 1)[0]
         folder = ComparisonFolder(spec)
         folder.check()
+        console = console or Console()
         with jax.default_device(device):
-            kind = OnData if isinstance(spec, DataSpec) else OnProblem
-            comparison = kind(spec, folder, device, console or Console(), interrupts)
+            subject = Images(spec, device, console) if isinstance(spec, DataSpec) else Descents(spec)
+            folder.spec = subject.spec
             with folder.claimed():
-                return comparison.carry_out()
+                return Comparison(subject, folder, device, console, interrupts).carry_out()

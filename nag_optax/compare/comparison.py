@@ -1,203 +1,225 @@
-"""A comparison: it searches, keeps each optimizer's result in its folder, and reports."""
+"""A comparison: it searches each optimizer's learning rate, keeps the result in its folder, and reports.
 
+The grid of a search is small, and grows while the best rate is at its edge.
+"""
+
+import math
 import shlex
 import textwrap
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol
 
 from rich.console import Console
 
 from nag_optax.compare import report
-from nag_optax.compare.report import (
+from nag_optax.compare.report import markdown_table, plain, to_json
+from nag_optax.compare.spec import (
     COMPARISON,
+    CONTENDERS,
     FIGURE,
+    RESULTS,
     TABLE,
     ComparisonFolder,
-    markdown_table,
-    plain,
-    to_json,
 )
-from nag_optax.compare.search import Contender, Trial, contender_of, judged, search
-from nag_optax.compare.spec import ComparisonSpec
 from nag_optax.train.environment import environment_of, headline
 from nag_optax.train.errors import InputError, interrupted
 from nag_optax.train.parallel import Device
 from nag_optax.train.progress import LiveBar, say
-from nag_optax.train.rows import Model
+from nag_optax.train.rows import Optimizer
 
-
-class CompareProgress(LiveBar):
-    """Use as a context manager around the comparison."""
-
-    def __init__(self, console: Console, num_runs: int):
-        super().__init__(console, "runs", total=num_runs)
-        self._total, self._done = num_runs, 0.0
-
-    def describe(self, text: str) -> None:
-        self.update(self.task, description=text)
-
-    def add_runs(self, count: int) -> None:
-        """The search goes on, with more runs than it began with."""
-        self._total += count
-        self.update(self.task, total=self._total)
-
-    def count_runs(self, runs: float) -> None:
-        # Rounded: shares of a run that add up to 3 may end a rounding below it.
-        self._done = round(self._done + runs, 6)
-        self.update(self.task, completed=self._done)
-
-
-_Spec = TypeVar("_Spec", bound=ComparisonSpec)
 _VERSIONS = ("nag_optax", "jax", "jaxlib", "optax", "flax")
 
 
-class Comparison(ABC, Generic[_Spec]):
-    """The shared part of comparisons on data and on a problem: search, progress, report."""
+class Subject(Protocol):
+    """What the optimizers are compared on: images, or a function of two variables."""
 
+    spec: Any
+    """The comparison, where the data may have lowered the batch size."""
     title: str
     explanation: str
     """How to read the table."""
     facts: dict[str, Any]
     """The content of `comparison.json` beside the optimizers."""
-    runs_a_rate: int
-    """Runs at one learning rate."""
-    grid_size: int
-    """Learning rates to begin with."""
-    runs_at_best = 0
-    """Further runs at the best of them."""
-    data: str | None = None
+    data: str | None
     """Digest of the training data, kept with each result."""
-    source = ""
+    source: str
     """The option that chose them, and its value."""
-    model: Model | None = None
-    """The model that every optimizer trains."""
-    target: float | None = None
-    """Test accuracy to which steps are counted."""
 
-    def __init__(
-        self, spec: _Spec, folder: ComparisonFolder, device: Device, console: Console, interrupts: list[int]
-    ):
-        self.spec, self.folder, self.device = spec, folder, device
-        self.console, self.interrupts = console, interrupts
+    def result(self, row: Optimizer, advance: Callable[[float], None]) -> dict[str, Any]:
+        """A `Search`, and more about its best. `advance` hears of shares of the work, and may raise."""
+        ...
 
-    def carry_out(self) -> dict[str, Any]:
-        spec = self.spec
-        stored = {name: self.folder.result(name) for name in spec.optimizers} if spec.resume else {}
-        self._results = {name: result for name, result in stored.items() if result is not None}
-        if other := [name for name, result in self._results.items() if result.get("data") != self.data]:
-            raise InputError(
-                f"{self.source}: has other training data than those of "
-                f"{', '.join(other)} in {self.folder.path}"
-            )
-        if spec.resume:
-            self.folder.write_config()
-        missing = [name for name in spec.optimizers if name not in self._results]
-        if self._results:
-            say(self.console, f"kept in {self.folder.path}: {', '.join(self._results)}")
-        if spec.learning_rates != "auto":
-            self.grid_size = len(spec.learning_rates)
-        num_runs = len(missing) * (self.grid_size * self.runs_a_rate + self.runs_at_best)
-        with CompareProgress(self.console, num_runs) as self.progress:
-            for position, name in enumerate(missing, 1):
-                self.check_interrupts()
-                self.progress.describe(f"{name} ({position}/{len(missing)})")
-                started = time.perf_counter()
-                result = self._results[name] = plain(self._result(name))
-                self.folder.write_result(name, result)
-                seconds = time.perf_counter() - started
-                ending = result["note"] if result["best"] is None else self.ending(result)
-                self.progress.say(f"{result['label']:<20} {ending}  {seconds:6.1f} s")
-            ordered = [self._results[name] for name in spec.optimizers]
-            self.measure(ordered)
-        return self._report(ordered)
+    def measure(self, results: list[dict[str, Any]], look: Callable[[], None]) -> None:
+        """Adds what is measured for all optimizers together. `look` is called now and then, and may raise."""
 
-    @abstractmethod
-    def run(self, contender: Contender, learning_rates: Sequence[float]) -> list[Trial]:
-        """A trial for each learning rate."""
-
-    @abstractmethod
-    def score(self, trial: Trial) -> Any:
-        """The score, which is smallest at the best learning rate; None if the trial diverged."""
-
-    @abstractmethod
-    def rung(self, contender: Contender) -> Callable[[int], float]:
-        """The ladder of learning rates, around the middle of the grid."""
-
-    @abstractmethod
     def ending(self, result: dict[str, Any]) -> str:
         """The result of an optimizer that did not diverge, for the progress."""
+        ...
 
-    @abstractmethod
     def draw(self, results: list[dict[str, Any]], path: Path) -> None:
         """Writes the figure."""
 
-    def at_best(self, contender: Contender, best: Trial | None) -> dict[str, Any]:
-        """Facts of an optimizer beside its trials, once the best of them is known."""
-        return {}
 
-    def measure(self, results: list[dict[str, Any]]) -> None:
-        """Adds what is measured for all optimizers together."""
+class Comparison:
+    """A comparison under way."""
 
-    def check_interrupts(self) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        folder: ComparisonFolder,
+        device: Device,
+        console: Console,
+        interrupts: list[int],
+    ):
+        self._subject, self._folder, self._device = subject, folder, device
+        self._console, self._interrupts = console, interrupts
+        self._results: dict[str, dict[str, Any]] = {}
+
+    def carry_out(self) -> dict[str, Any]:
+        """Finds what is missing, and returns the content of `comparison.json`."""
+        names, results, subject = self._subject.spec.optimizers, self._results, self._subject
+        if subject.spec.resume:
+            self._take_up()
+        with LiveBar(self._console, "optimizers", total=len(names)) as self._bar:
+            for name in names:
+                if name in results:
+                    continue
+                self._look()
+                self._bar.update(self._bar.task, description=name, completed=len(results))
+                started, row = time.perf_counter(), CONTENDERS[name]
+                about = {"name": name, "label": row.label, "data": subject.data}
+                result = results[name] = plain(about | subject.result(row, self._advance))
+                self._folder.write(f"{RESULTS}/{name}.json", to_json(result))
+                seconds = time.perf_counter() - started
+                ending = result["note"] if result["best"] is None else subject.ending(result)
+                self._bar.say(f"{row.label:<20} {ending}  {seconds:6.1f} s")
+            self._bar.update(self._bar.task, description="timing single runs", completed=len(names))
+            ordered = [results[name] for name in names]
+            subject.measure(ordered, self._look)
+        return self._report(ordered)
+
+    def _take_up(self) -> None:
+        """Takes up the results in the folder."""
+        folder, subject = self._folder, self._subject
+        stored = {name: folder.read(f"{RESULTS}/{name}.json") for name in subject.spec.optimizers}
+        self._results.update((name, result) for name, result in stored.items() if result is not None)
+        if other := [name for name, r in self._results.items() if r.get("data") != subject.data]:
+            names = ", ".join(other)
+            raise InputError(
+                f"{subject.source}: has other training data than those of {names} in {folder.path}"
+            )
+        folder.write_config()
+        if self._results:
+            say(self._console, f"kept in {folder.path}: {', '.join(self._results)}")
+
+    def _advance(self, share: float) -> None:
+        """Moves the bar by a share of an optimizer, and never beyond it: a search that grows takes longer."""
+        (task,) = self._bar.tasks
+        completed = min(task.completed + share, len(self._results) + 0.99)
+        self._bar.update(task.id, completed=completed)
+        self._look()
+
+    def _look(self) -> None:
         """Ends the comparison between two chunks of work if a signal came."""
-        if not self.interrupts:
+        if not self._interrupts:
             return
-        finished = [name for name in self.spec.optimizers if name in self._results]
+        finished = [name for name in self._subject.spec.optimizers if name in self._results]
         kept = f"finished and kept: {', '.join(finished)}" if finished else "no optimizer was finished"
-        resume = f"nag-optax compare --resume --run-dir {shlex.quote(str(self.folder.path))}"
-        raise interrupted(self.interrupts, f"; {kept}; continue with: {resume}")
-
-    def _result(self, name: str) -> dict[str, Any]:
-        contender = contender_of(name, self.model)
-        planned = self.grid_size
-
-        def run(learning_rates: Sequence[float]) -> list[Trial]:
-            nonlocal planned
-            planned -= len(learning_rates)
-            if planned < 0:
-                self.progress.add_runs(-planned * self.runs_a_rate)
-                planned = 0
-            return self.run(contender, learning_rates)
-
-        rates = self.spec.learning_rates
-        if rates == "auto":
-            found = search(run, self.score, self.rung(contender), self.grid_size // 2)
-        else:
-            found = judged(run(sorted(rates)), self.score)
-        return {
-            "name": name,
-            "label": contender.row.label,
-            "best": found.best,
-            "note": found.note,
-            "data": self.data,
-            **self.at_best(contender, None if found.best is None else found.trials[found.best]),
-            "trials": found.trials,
-        }
+        resume = f"nag-optax compare --resume --run-dir {shlex.quote(str(self._folder.path))}"
+        raise interrupted(self._interrupts, f"; {kept}; continue with: {resume}")
 
     def _report(self, results: list[dict[str, Any]]) -> dict[str, Any]:
-        folder = self.folder
-        environment = environment_of(*_VERSIONS)
-        if self.device.platform != "cpu":
-            environment["machine"]["device"] = self.device.device_kind
-        config = self.spec.to_dict()
-        comparison = plain({"config": config, **environment, **self.facts, "optimizers": results})
+        folder, subject = self._folder, self._subject
+        environment = environment_of(*_VERSIONS, device=self._device)
+        config = subject.spec.to_dict()
+        comparison = plain({"config": config, **environment, **subject.facts, "optimizers": results})
         folder.write(COMPARISON, to_json(comparison))
         with folder.writing():
-            self.draw(results, folder.path / FIGURE)
-        notes = report.notes(results)
+            subject.draw(results, folder.path / FIGURE)
+        table, notes = report.rows(config["target"], results), report.notes(results)
         listed = "".join(f"- {note}\n" for note in notes) + "\n" * bool(notes)
         folder.write(
             TABLE,
-            f"# {self.title}\n\n{markdown_table(*report.rows(self.target, results))}\n"
-            f"{textwrap.fill(self.explanation, 100)}\n\n{listed}"
+            f"# {subject.title}\n\n{markdown_table(*table)}\n"
+            f"{textwrap.fill(subject.explanation, 100)}\n\n{listed}"
             f"![Curves of every optimizer, and its final value over the learning rate.]({FIGURE})\n\n"
             f"```bash\n{report.command(config)}\n```\n\n{headline(environment)}\n",
         )
-        self.console.print(report.rich_table(self.title, self.target, results))
+        self._console.print(report.rich_table(subject.title, *table))
         for note in notes:
-            say(self.console, note)
-        say(self.console, f"saved in {folder.path}: {COMPARISON}, {TABLE}, {FIGURE}")
+            say(self._console, note)
+        say(self._console, f"saved in {folder.path}: {COMPARISON}, {TABLE}, {FIGURE}")
         return comparison
+
+
+Trial = dict[str, Any]
+"""The result of one learning rate: at least `learning_rate`, and the fields that the score reads."""
+
+_EXTENSION = 4  # more rungs on each side of the grid, at most
+
+
+class Search(NamedTuple):
+    """The position of the best trial, what a reader should know, and the trials by rising learning rate."""
+
+    best: int | None
+    note: str
+    trials: list[Trial]
+
+
+def decade_rung(centre: float) -> Callable[[int], float]:
+    """Learning rates … 0.01, 0.03, 0.1, 0.3, 1 …; rung 0 is the one nearest to the centre."""
+    nearest = round(2 * math.log10(centre))
+
+    def rung(i: int) -> float:
+        decade, half = divmod(nearest + i, 2)
+        return float(f"{3 if half else 1}e{decade}")
+
+    return rung
+
+
+def doubling_rung(centre: float) -> Callable[[int], float]:
+    """Learning rates centre·2^i."""
+    return lambda i: centre * 2.0**i
+
+
+def search(
+    run: Callable[[Sequence[float]], list[Trial]],
+    score: Callable[[Trial], Any],
+    rung: Callable[[int], float],
+    width: int,
+    rates: Literal["auto"] | Sequence[float] = "auto",
+) -> Search:
+    """Tries `width` rungs on each side of rung 0, and more while the best is the outermost; or these rates.
+
+    A score is smallest at the best, and None for a trial that diverged.
+    """
+    if rates != "auto":
+        return judged(run(sorted(rates)), score)
+    low, high = -width, width
+    trials = run([rung(i) for i in range(low, high + 1)])
+    while True:
+        found = judged(trials, score)
+        # Where everything diverges, smaller learning rates may not.
+        if found.best in (0, None) and low > -width - _EXTENSION:
+            low -= 1
+            trials = [*run([rung(low)]), *trials]
+        elif found.best == len(trials) - 1 and high < width + _EXTENSION:
+            high += 1
+            trials = [*trials, *run([rung(high)])]
+        else:
+            return found
+
+
+def judged(trials: list[Trial], score: Callable[[Trial], Any]) -> Search:
+    """The trials, by rising learning rate, with the best of them: the lower rate of two equal ones."""
+    scores = [(value, i) for i, trial in enumerate(trials) if (value := score(trial)) is not None]
+    best = min(scores)[1] if scores else None
+    note = ""
+    if best is None:
+        note = "diverged at every learning rate tried"
+    elif len(trials) > 1 and best in (0, len(trials) - 1):
+        edge = "lowest" if best == 0 else "highest"
+        note = f"best at the {edge} learning rate tried; one beyond it may be better"
+    return Search(best, note, trials)

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nag_optax.compare.problems import Problem
 from nag_optax.compare.report import LEAST_LOSS
-from nag_optax.compare.search import contender_of
-from nag_optax.compare.spec import GAPS
+from nag_optax.compare.spec import CONTENDERS, GAPS
 from nag_optax.plot import style
 from nag_optax.plot.contours import draw_landscape, draw_path, draw_start, landscape, limits_of
 from nag_optax.plot.curves import draw_runs
+
+if TYPE_CHECKING:
+    from nag_optax.compare.problems import Problem
 
 _POINTS = 30  # of a curve, at most
 _LEAST_GAP = 1e-12  # that is drawn
@@ -54,7 +55,7 @@ def draw_data(
     _save(figure, results, path)
 
 
-def draw_problem(problem: Problem, results: Sequence[dict[str, Any]], title: str, path: Path) -> None:
+def draw_problem(problem: "Problem", results: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     """The path of each optimizer over the contours, the gap by step, the steps it takes over the rate."""
     from matplotlib.figure import Figure
 
@@ -76,7 +77,7 @@ def draw_problem(problem: Problem, results: Sequence[dict[str, Any]], title: str
         draw_landscape(axes, ground, problem.solution)
         axes.set_title(result["label"], fontsize=10)
         if path_of_best is not None:
-            draw_path(axes, path_of_best, contender_of(result["name"]).row.style.color)
+            draw_path(axes, path_of_best, CONTENDERS[result["name"]].style.color)
         draw_start(axes, problem.start)
     for axes in grid[len(results) :]:
         axes.set_visible(False)
@@ -107,7 +108,7 @@ def draw_problem(problem: Problem, results: Sequence[dict[str, Any]], title: str
 
 def _runs(axes: Any, x: np.ndarray, runs: np.ndarray, result: dict[str, Any]) -> None:
     """Draws runs (seeds, steps) in the style of their optimizer."""
-    color, dashes, _ = contender_of(result["name"]).row.style
+    color, dashes, _ = CONTENDERS[result["name"]].style
     draw_runs(axes, x, runs, color, ls=dashes, lw=1.6, label=result["label"])
 
 
@@ -130,7 +131,7 @@ def _save(legend_of: Any, results: Sequence[dict[str, Any]], path: Path, figure:
     figure = figure or legend_of
     handles = []
     for result in results:
-        color, dashes, marker = contender_of(result["name"]).row.style
+        color, dashes, marker = CONTENDERS[result["name"]].style
         dot: dict[str, Any] = {"marker": marker, "ms": 4.5, "mew": 0}
         handles.append(Line2D([], [], color=color, ls=dashes, lw=1.6, label=result["label"], **dot))
     legend_of.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
@@ -155,7 +156,7 @@ def draw_sensitivity(
     above = axes.get_xaxis_transform()  # heights from 0 to 1
     found = []
     for result in results:
-        color, dashes, marker = contender_of(result["name"]).row.style
+        color, dashes, marker = CONTENDERS[result["name"]].style
         dot: dict[str, Any] = {"color": color, "marker": marker, "ms": 4.5, "mew": 0}
         points = [(trial["learning_rate"], value(trial)) for trial in result["trials"]]
         kept = [(rate, v) for rate, v in points if v is not None]

@@ -1,4 +1,4 @@
-"""Runs on data: one lane for each (learning rate, seed), many lanes in one compiled program.
+"""Runs on images: one lane for each (learning rate, seed), many lanes in one compiled program.
 
 A lane is the run that `nag-optax train` makes of the same seed: the same initialisation, batches and
 dropout. Its learning rate is a traced number, so one program serves the whole grid. Lanes share
@@ -18,20 +18,18 @@ import optax
 from flax import nnx
 
 from nag_optax.acceleration.evaluation import eval_params
-from nag_optax.compare.search import Contender
 from nag_optax.train.data import Dataset, Statistics
 from nag_optax.train.data.stream import epoch_order
-from nag_optax.train.loop import chunk_lengths
+from nag_optax.train.loop import Loop, Plan, chunk_lengths
 from nag_optax.train.metrics import Metrics, metrics_of, metrics_of_lanes
 from nag_optax.train.models import make_model
-from nag_optax.train.optimizers import make_schedule
+from nag_optax.train.optimizers import core, make_schedule
 from nag_optax.train.parallel import Device, memory_of
-from nag_optax.train.rows import Split
+from nag_optax.train.rows import Model, Optimizer, Split
 from nag_optax.train.spec import Spec
-from nag_optax.train.step import TrainState, step_key, train_step
+from nag_optax.train.step import TrainState
 
-MakeOptimizer = Callable[[jax.Array], optax.GradientTransformationExtraArgs]
-_iterate, _iterates = jax.jit(eval_params), jax.jit(jax.vmap(eval_params))
+_iterates = jax.jit(jax.vmap(eval_params))
 
 # An evaluation may take this share of the time of the training steps before it.
 _EVALUATION_SHARE = 0.2
@@ -59,6 +57,14 @@ class LaneResult(NamedTuple):
         return not np.isfinite([*self.loss, *self.test_loss, *end]).all()
 
 
+class _Running(NamedTuple):
+    """Runs under way. Every array has an axis of lanes in front."""
+
+    state: TrainState
+    rate: jax.Array
+    seed: jax.Array
+
+
 class LaneRunner:
     """The compiled programs of one model and dataset, for one optimizer after the other.
 
@@ -67,189 +73,167 @@ class LaneRunner:
     """
 
     def __init__(self, spec: Spec, dataset: Dataset, device: Device, *, curves: bool = True):
-        self._model, self._in_lanes = spec.model, spec.model_row.in_lanes
-        self._dataset, self._device, self._curves = dataset, device, curves
-        self.num_epochs, self._batch_size = spec.num_epochs, spec.batch_size
-        self._num_examples = len(dataset.train.labels)
-        self.steps_per_epoch = -(-self._num_examples // spec.batch_size)
+        self._loop = loop = Loop(spec, dataset, [device])
+        self._model, self._device, self._curves = spec.model_row, device, curves
+        self.num_epochs, self.steps_per_epoch = spec.num_epochs, loop.steps_per_epoch
         unit = dataclasses.replace(spec, learning_rate=1.0)  # Multiplied by the rate of a lane.
         self._unit_schedule = make_schedule(unit, self.steps_per_epoch)
         # A step costs about three forward passes, an evaluation one.
         images = len(dataset.test.labels) / (3 * _EVALUATION_SHARE)
-        self._chunks = chunk_lengths(0, self.steps_per_epoch, max(1, int(images) // self._batch_size))
+        self._chunks = chunk_lengths(0, self.steps_per_epoch, max(1, int(images) // loop.batch_size))
         ends = np.cumsum(self._chunks)
         self.steps = np.concatenate([e * self.steps_per_epoch + ends for e in range(self.num_epochs)])
         self.num_chunks = len(self.steps)
         """Chunks of a run, after each of which `run` reports."""
-        self._graphdef = nnx.graphdef(self._make_model(spec.seed))
-        self._train, self._test = jax.device_put((dataset.train, dataset.test), device)
         self._programs: dict[tuple[str, int], Any] = {}
 
-    def run(
-        self, contender: Contender, lanes: Sequence[Lane], report: Callable[[float], None]
-    ) -> list[LaneResult]:
+    def run(self, row: Optimizer, lanes: Sequence[Lane], report: Callable[[float], None]) -> list[LaneResult]:
         """Trains the lanes, all at once where that is fast and fits; `report` hears of shares of runs."""
-        at_once = self._at_once(contender, len(lanes))
+        at_once = self._at_once(row, len(lanes))
         results = []
         for start in range(0, len(lanes), at_once):
             group = [*lanes[start : start + at_once]]
             # One program for all groups: the last is filled up.
             padded = [*group, *[group[-1]] * (at_once - len(group))]
             share = len(group) / self.num_chunks
-            results += self._run_group(contender, padded, lambda share=share: report(share))[: len(group)]
+            results += self._run_group(row, padded, lambda share=share: report(share))[: len(group)]
         return results
 
-    def stopwatch(self, contender: Contender, lane: Lane) -> Callable[[int], float]:
+    def stopwatch(self, row: Optimizer, lane: Lane) -> Callable[[int], float]:
         """A function that takes steps of one run by itself, and returns the seconds of a step."""
-        lanes, order = [lane], self._orders([lane], 0)
-        holder = [self._chunk(contender, self._begin(contender, lanes), lanes, order, 1)]
+        order = self._orders([lane], 0)
+        running = self._chunk(row, self._begin(row, [lane]), order, 1)
 
         def seconds(num_steps: int) -> float:
-            # Within the first epoch, whose order is at hand.
-            state = holder[0]._replace(step=jnp.zeros_like(holder[0].step))
+            nonlocal running
             started = time.perf_counter()
-            holder[0] = jax.block_until_ready(self._chunk(contender, state, lanes, order, num_steps))
+            running = jax.block_until_ready(self._chunk(row, running, order, num_steps))
             return (time.perf_counter() - started) / num_steps
 
         return seconds
 
-    def _run_group(
-        self, contender: Contender, lanes: list[Lane], report: Callable[[], None]
-    ) -> list[LaneResult]:
-        state = self._begin(contender, lanes)
+    def state_bytes(self, row: Optimizer) -> float:
+        """Bytes of optimizer state for each parameter."""
+        params, _ = self._weights(0)
+        state = jax.eval_shape(core(row, self._unit_schedule, model=self._model).init, params)
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        return size / self._loop.num_parameters
+
+    def _run_group(self, row: Optimizer, lanes: list[Lane], report: Callable[[], None]) -> list[LaneResult]:
+        running, dataset = self._begin(row, lanes), self._loop.dataset
         losses: list[np.ndarray] = []
         looks: list[list[Metrics]] = []
         for epoch in range(self.num_epochs):
             orders = self._orders(lanes, epoch)
             for length in self._chunks:
-                state = self._chunk(contender, state, lanes, orders, length)
-                losses.append(np.atleast_1d(state.loss_sum) / (length * self._batch_size))
+                running = self._chunk(row, running, orders, length)
+                losses.append(np.asarray(running.state.loss_sum) / (length * self._loop.batch_size))
                 if self._curves or len(losses) == self.num_chunks:
-                    looks.append(self._evaluate(state, self._test))
+                    looks.append(self._evaluate(running.state, dataset.test))
                 report()
         loss = np.stack(losses)
         test_loss, test_accuracy = np.moveaxis(np.array(looks), -1, 0)
-        train = self._evaluate(state, self._train) if self._curves else [None] * len(lanes)
+        train = self._evaluate(running.state, dataset.train) if self._curves else [None] * len(lanes)
         return [
             LaneResult(lane, loss[:, i], test_loss[:, i], test_accuracy[:, i], train[i])
             for i, lane in enumerate(lanes)
         ]
 
-    # The state of one lane has no axis of lanes: XLA compiles it as `nag-optax train` does.
-
-    def _begin(self, contender: Contender, lanes: Sequence[Lane]) -> TrainState:
-        models = {lane.seed: self.weights(lane.seed) for lane in lanes}
-        weights = [models[lane.seed] for lane in lanes]
-        params, rest = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
-        rates = jnp.array([lane.learning_rate for lane in lanes], jnp.float32)
-        begin = partial(_begin, partial(_optimizer, contender, self._unit_schedule))
-        state = jax.jit(jax.vmap(begin))(params, rest, rates)
-        state = state if len(lanes) > 1 else jax.tree.map(lambda leaf: leaf[0], state)
-        return jax.device_put(state, self._device)
-
-    def _chunk(
-        self,
-        contender: Contender,
-        state: TrainState,
-        lanes: Sequence[Lane],
-        orders: jax.Array,
-        num_steps: int,
-    ) -> TrainState:
-        inputs = self._inputs(state, lanes, orders, num_steps)
-        return self._program(contender, len(lanes), inputs)(*inputs)
-
-    def _inputs(
-        self, state: TrainState, lanes: Sequence[Lane], orders: jax.Array, num_steps: int
-    ) -> tuple[Any, ...]:
-        """The arguments of a program. It serves chunks of every length, as the number of steps is traced."""
+    def _begin(self, row: Optimizer, lanes: Sequence[Lane]) -> _Running:
+        weights = {lane.seed: self._weights(lane.seed) for lane in lanes}
+        of_lanes = (weights[lane.seed] for lane in lanes)
+        params, rest = jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_lanes)
         rates = jnp.array([lane.learning_rate for lane in lanes], jnp.float32)
         seeds = jnp.array([lane.seed for lane in lanes], jnp.uint32)
-        of_lanes = (rates, seeds, orders) if len(lanes) > 1 else (rates[0], seeds[0], orders[0])
-        return (state, *of_lanes, self._train, self._dataset.statistics, jnp.int32(num_steps))
+        make = self._make_optimizer(row)
+        opt_state = jax.vmap(lambda params, rate: make(rate).init(params))(params, rates)
+        state = jax.vmap(TrainState.fresh)(params, rest, opt_state)
+        return jax.device_put(_Running(state, rates, seeds), self._device)
 
-    def _program(self, contender: Contender, count: int, inputs: tuple[Any, ...]) -> Any:
-        name = contender.row.label, count
+    def _chunk(self, row: Optimizer, running: _Running, orders: jax.Array, num_steps: int) -> _Running:
+        """The runs after these steps. One program serves chunks of every length."""
+        inputs = running, orders, self._loop.resident, self._loop.dataset.statistics, jnp.int32(num_steps)
+        return self._program(row, *inputs)(*inputs)
+
+    def _program(self, row: Optimizer, running: _Running, *inputs: Any) -> Any:
+        name = row.label, len(running.rate)
         if name not in self._programs:
             # JAX keeps the constants of a program, so the runner is not among them.
-            make = partial(_optimizer, contender, self._unit_schedule)
-            steps = partial(_steps, self._graphdef, make, self.steps_per_epoch, self._batch_size)
-            if count > 1:
-                steps = jax.vmap(steps, in_axes=(0, 0, 0, 0, None, None, None))
-            self._programs[name] = jax.jit(steps, donate_argnums=0).lower(*inputs).compile()
+            steps = partial(_steps, self._loop.plan, self._make_optimizer(row))
+            # A single lane has no axis of lanes within: XLA compiles it as `nag-optax train` does.
+            several = len(running.rate) > 1
+            lanes = jax.vmap(steps, (0, 0, None, None, None)) if several else partial(_alone, steps)
+            self._programs[name] = jax.jit(lanes, donate_argnums=0).lower(running, *inputs).compile()
         return self._programs[name]
 
-    def _at_once(self, contender: Contender, count: int) -> int:
+    def _at_once(self, row: Optimizer, count: int) -> int:
         """How many lanes go into one program.
 
         On a CPU the convolutions of several lanes become one grouped convolution, which takes twice
         as long a lane as one run after the other.
         """
-        if not self._in_lanes and self._device.platform == "cpu":
+        if not self._model.in_lanes and self._device.platform == "cpu":
             return 1
         lanes = [Lane(0.0, 0)]
-        inputs = self._inputs(self._begin(contender, lanes), lanes, self._orders(lanes, 0), 0)
-        return min(count, lanes_that_fit(self._program(contender, 1, inputs).memory_analysis(), self._device))
+        self._chunk(row, self._begin(row, lanes), self._orders(lanes, 0), 0)
+        return min(count, lanes_that_fit(self._programs[row.label, 1].memory_analysis(), self._device))
 
     def _evaluate(self, state: TrainState, split: Split) -> list[Metrics]:
         """Loss and accuracy of each lane at the iterate to evaluate."""
-        several = state.step.ndim > 0
-        iterate = _iterates if several else _iterate
-        weights = (iterate(state.opt_state, state.params), state.model_state)
-        inputs = (self._dataset.statistics, split)
-        if several and self._in_lanes:
-            return metrics_of_lanes(self._graphdef, weights, *inputs)
+        weights = (_iterates(state.opt_state, state.params), state.model_state)
+        inputs = (self._loop.dataset.statistics, split)
+        graphdef, count = self._loop.plan.graphdef, len(state.step)
+        if self._model.in_lanes and count > 1:
+            return metrics_of_lanes(graphdef, weights, *inputs)
         # The activations of all lanes of a convolution at once could be too large.
-        lanes = range(len(state.step)) if several else [...]
-        one_by_one = (jax.tree.map(lambda leaf, i=i: leaf[i], weights) for i in lanes)
-        return [metrics_of(self._graphdef, of_lane, *inputs) for of_lane in one_by_one]
+        one_by_one = (jax.tree.map(lambda leaf, i=i: leaf[i], weights) for i in range(count))
+        return [metrics_of(graphdef, of_lane, *inputs) for of_lane in one_by_one]
 
     def _orders(self, lanes: Sequence[Lane], epoch: int) -> jax.Array:
-        orders = [epoch_order(lane.seed, epoch, self._num_examples, self._batch_size) for lane in lanes]
-        return jax.device_put(np.stack(orders), self._device)
+        loop = self._loop
+        orders = [epoch_order(lane.seed, epoch, loop.num_examples, loop.batch_size) for lane in lanes]
+        rows = np.stack(orders).reshape(len(lanes), self.steps_per_epoch, -1)
+        return jax.device_put(rows, self._device)
 
-    def weights(self, seed: int) -> tuple[Any, Any]:
+    def _weights(self, seed: int) -> tuple[Any, Any]:
         """The initial parameters and batch statistics of a seed."""
-        _, params, rest = nnx.split(self._make_model(seed), nnx.Param, ...)
+        dataset = self._loop.dataset
+        shape, classes = dataset.image_shape, dataset.num_classes
+        model = make_model(self._loop.model, shape, classes, seed, sample=dataset.sample)
+        _, params, rest = nnx.split(model, nnx.Param, ...)
         return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
-    def _make_model(self, seed: int) -> nnx.Module:
-        shape, classes = self._dataset.image_shape, self._dataset.num_classes
-        return make_model(self._model, shape, classes, seed, sample=self._dataset.sample)
+    def _make_optimizer(self, row: Optimizer) -> Callable[[Any], optax.GradientTransformationExtraArgs]:
+        return partial(_optimizer, row, self._model, self._unit_schedule)
 
 
-def _begin(make_optimizer: MakeOptimizer, params: Any, rest: Any, rate: jax.Array) -> TrainState:
-    return TrainState.fresh(params, rest, make_optimizer(rate).init(params))
+def _optimizer(
+    row: Optimizer, model: Model, unit_schedule: optax.Schedule, rate: jax.Array
+) -> optax.GradientTransformationExtraArgs:
+    return core(row, lambda count: rate * unit_schedule(count), model=model)
 
 
 def _steps(
-    graphdef: Any,
-    make_optimizer: MakeOptimizer,
-    steps_per_epoch: int,
-    batch_size: int,
-    state: TrainState,
-    rate: jax.Array,
-    seed: jax.Array,
+    plan: Plan,
+    make_optimizer: Callable[[Any], optax.GradientTransformationExtraArgs],
+    lane: _Running,
     order: jax.Array,
     train: Split,
     statistics: Statistics,
     num_steps: jax.Array,
-) -> TrainState:
-    optimizer = make_optimizer(rate)
+) -> _Running:
+    plan = plan._replace(optimizer=make_optimizer(lane.rate), seed=lane.seed)
+    state = lane.state._replace(loss_sum=jnp.zeros_like(lane.state.loss_sum))
 
-    def body(_: jax.Array, state: TrainState) -> TrainState:
-        first = state.step % steps_per_epoch * batch_size
-        images, labels = train.take(jax.lax.dynamic_slice(order, (first,), (batch_size,)))
-        images = statistics.standardise(images)
-        return train_step(graphdef, optimizer, state, images, labels, step_key(seed, state.step))
+    def step(_: jax.Array, state: TrainState) -> TrainState:
+        return plan.step(state, order[state.step % plan.steps_per_epoch], train, statistics)
 
-    state = state._replace(loss_sum=jnp.zeros_like(state.loss_sum))
-    return jax.lax.fori_loop(0, num_steps, body, state)
+    return lane._replace(state=jax.lax.fori_loop(0, num_steps, step, state))
 
 
-def _optimizer(
-    contender: Contender, unit_schedule: optax.Schedule, rate: jax.Array
-) -> optax.GradientTransformationExtraArgs:
-    return contender.optimizer(lambda count: rate * unit_schedule(count))
+def _alone(steps: Callable[..., _Running], running: _Running, orders: jax.Array, *shared: Any) -> _Running:
+    lane, order = jax.tree.map(lambda leaf: leaf[0], (running, orders))
+    return jax.tree.map(lambda leaf: leaf[None], steps(lane, order, *shared))
 
 
 def lanes_that_fit(program: Any, device: Device) -> int:

@@ -1,8 +1,9 @@
-"""Functions of two variables, and many descents on each in one compiled program, in float64."""
+"""The comparison on a function of two variables, with many descents in one compiled program, in float64."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +12,12 @@ import numpy as np
 import optax
 
 from nag_optax.acceleration.evaluation import eval_params
-from nag_optax.compare.search import Contender, Trial
-from nag_optax.compare.spec import GAPS, ProblemName
-from nag_optax.train.optimizers import decay_schedule
+from nag_optax.compare.comparison import Trial, doubling_rung, search
+from nag_optax.compare.figures import draw_problem
+from nag_optax.compare.report import counted
+from nag_optax.compare.spec import GAPS, ProblemName, ProblemSpec
+from nag_optax.train.optimizers import core, decay_schedule
+from nag_optax.train.rows import Optimizer
 
 
 class Problem(NamedTuple):
@@ -28,11 +32,54 @@ class Problem(NamedTuple):
 
     The grid of gradient descent has its centre at 1/L."""
 
-    def learning_rate(self, contender: Contender) -> float:
-        """The centre of a contender's grid: 1/L, or a twentieth of the way if its rate is a length."""
-        if contender.row.scale_free:
+    def learning_rate(self, row: Optimizer) -> float:
+        """The centre of an optimizer's grid: 1/L, or a twentieth of the way if its rate is a length."""
+        if row.scale_free:
             return math.dist(self.start, self.solution) / 20
         return 1 / self.curvature
+
+
+_WIDTH = 3  # rungs of the grid on each side of its centre, to begin with
+
+
+class Descents:
+    """Descends once at each learning rate. The best needs the fewest steps."""
+
+    data: str | None = None
+    source = ""
+
+    def __init__(self, spec: ProblemSpec):
+        problem = self.problem = make_problem(spec.problem)
+        self.spec = spec
+        self.title = f"{problem.title}: {counted(spec.num_steps, 'step')}"
+        self.facts = {"start": problem.start, "solution": problem.solution, "curvature": problem.curvature}
+        self.explanation = (
+            "The columns count the steps after which f(x) − f* stays within that share of f(x₀) − f*. The "
+            f"learning rate is the one that needs the fewest to {GAPS[-1]:g}, or else ends lowest. Gradients "
+            f"are exact, in float64, from x₀ = {problem.start}, and x is the iterate to evaluate."
+        )
+
+    def result(self, row: Optimizer, advance: Callable[[float], None]) -> dict[str, Any]:
+        spec, rung = self.spec, doubling_rung(self.problem.learning_rate(row))
+
+        def trials(rates: Sequence[float]) -> list[Trial]:
+            found = descend(self.problem, row, spec.schedule, spec.num_steps, rates)
+            advance(len(rates) / (2 * _WIDTH + 1))
+            return found
+
+        return search(trials, score, rung, _WIDTH, spec.learning_rates)._asdict()
+
+    def measure(self, results: list[dict[str, Any]], look: Callable[[], None]) -> None:
+        """Nothing more is measured."""
+
+    def ending(self, result: dict[str, Any]) -> str:
+        best = result["trials"][result["best"]]
+        steps = best["steps_to_gap"][f"{GAPS[-1]:g}"]
+        reached = "not reached" if steps is None else f"after {steps} steps"
+        return f"learning rate {best['learning_rate']:<9.3g} gap {GAPS[-1]:g} {reached}"
+
+    def draw(self, results: list[dict[str, Any]], path: Path) -> None:
+        draw_problem(self.problem, results, self.title, path)
 
 
 def make_problem(name: ProblemName) -> Problem:
@@ -40,14 +87,14 @@ def make_problem(name: ProblemName) -> Problem:
 
 
 def descend(
-    problem: Problem, contender: Contender, schedule: str, num_steps: int, learning_rates: Sequence[float]
+    problem: Problem, row: Optimizer, schedule: str, num_steps: int, learning_rates: Sequence[float]
 ) -> list[Trial]:
     """Descends at each learning rate; a trial holds gaps and path (num_steps + 1,) of the iterates."""
 
     def lane(rate: jax.Array) -> tuple[jax.Array, jax.Array]:
         unit = decay_schedule(schedule, num_steps)
         # The parameters are a vector, which no weight decay moves.
-        optimizer = contender.optimizer(lambda count: rate * unit(count))
+        optimizer = core(row, lambda count: rate * unit(count))
         params = jnp.array(problem.start)
 
         def body(carry: tuple[Any, Any], _: None):

@@ -1,4 +1,4 @@
-"""The folder of a comparison: each optimizer's result as soon as it is known, and the table of all."""
+"""The tables of a comparison, its JSON, and the command that makes it again."""
 
 import json
 import math
@@ -6,45 +6,15 @@ import re
 import shlex
 import statistics
 from collections.abc import Container, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from nag_optax.compare.spec import GAPS, CompareOptions, load_spec, resolve
+from nag_optax.compare.spec import GAPS, CompareOptions, resolve
 from nag_optax.train.checks import flag
-from nag_optax.train.folder import Folder
 from nag_optax.train.registry import dataset_row
-
-COMPARISON, TABLE, FIGURE = "comparison.json", "comparison.md", "comparison.png"
-OPTIMIZERS = "optimizers"
-
-
-class ComparisonFolder(Folder):
-    """The files of one comparison."""
-
-    kind = "comparison"
-    resolve = staticmethod(resolve)
-    load = staticmethod(load_spec)
-    files = (COMPARISON, TABLE, FIGURE)
-    folder = OPTIMIZERS
-    entries = r"[\w-]+\.json(\.partial)?"
-
-    def result(self, name: str) -> dict[str, Any] | None:
-        """The result of an optimizer, if it is finished and the file is whole."""
-        with suppress(OSError, ValueError):
-            return json.loads(self._path_of(name).read_text())
-        return None
-
-    def write_result(self, name: str, result: dict[str, Any]) -> None:
-        with self.writing():
-            (self.path / OPTIMIZERS).mkdir(exist_ok=True)
-        self.write(str(self._path_of(name).relative_to(self.path)), to_json(result))
-
-    def _path_of(self, name: str) -> Path:
-        return self.path / OPTIMIZERS / f"{name}.json"
 
 
 def plain(value: Any) -> Any:
@@ -85,9 +55,8 @@ def rows(target: float | None, results: Sequence[dict[str, Any]]) -> tuple[Row, 
     return head, [_problem_row(result) for result in results]
 
 
-def rich_table(title: str, target: float | None, results: Sequence[dict[str, Any]]) -> Table:
+def rich_table(title: str, head: Row, body: Sequence[Row]) -> Table:
     """The same table, for a terminal of 80 columns."""
-    head, body = rows(target, results)
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     shown = [i for i, column in enumerate(head) if column not in ("validation loss", "ms a step")]
     for i in shown:

@@ -1,6 +1,7 @@
 """The options of a comparison and their --help; and the comparison, resolved and checked."""
 
 import dataclasses
+from collections import ChainMap
 from ctypes import c_float
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ import tyro
 
 from nag_optax.train.checks import RULES, Rule, check, flag, is_positive, whole
 from nag_optax.train.errors import InputError
+from nag_optax.train.folder import Folder
 from nag_optax.train.options import (
     Float,
     Int,
@@ -21,16 +23,31 @@ from nag_optax.train.options import (
     one_of,
 )
 from nag_optax.train.registry import DATASETS, MODELS, OPTIMIZERS, dataset_row
+from nag_optax.train.rows import Style
 from nag_optax.train.spec import Spec, Stored, load_stored
 from nag_optax.train.spec import resolve as resolve_run
 
-RESTARTED = "nag-restart"
+CONTENDERS = ChainMap(
+    {
+        "nag-restart": OPTIMIZERS["nag"]._replace(
+            label="NAG with restart",
+            make="nag_optax.train.optimizers:nag_restart",
+            options={},
+            style=Style("#56B4E9", "-", "d"),
+        )
+    },
+    OPTIMIZERS,
+)
+"""The rows of the optimizers of `nag-optax train`, those registered later too, and one more."""
+
 ProblemName = Literal["quadratic", "rosenbrock", "logistic"]
 GAPS = (1e-3, 1e-6)
 """A comparison counts the steps to these shares of the gap at the start."""
 
+COMPARISON, TABLE, FIGURE, RESULTS = "comparison.json", "comparison.md", "comparison.png", "optimizers"
+
 # What goes around another optimizer, or is a variant of one of these, is compared on demand.
-DEFAULT_CONTENDERS = ("sgd", "momentum", "nag", RESTARTED, "adam", "nadamw", "adan", "muon")
+DEFAULT_CONTENDERS = ("sgd", "momentum", "nag", "nag-restart", "adam", "nadamw", "adan", "muon")
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,7 @@ class CompareOptions:
         tuple[str, ...] | None,
         tyro.conf.arg(
             metavar="NAME ...",
-            help=f"Some of {', '.join((*OPTIMIZERS, RESTARTED))}.",
+            help=f"Some of {', '.join(CONTENDERS)}.",
             help_behavior_hint=f"(default: {' '.join(DEFAULT_CONTENDERS)}; muon not with --problem)",
         ),
     ] = None
@@ -109,7 +126,7 @@ _OF_A_RUN = (
 
 
 def _are_contenders(names: tuple[str, ...]) -> bool:
-    return 0 < len(names) == len(set(names)) and set(names) <= {*OPTIMIZERS, RESTARTED}
+    return 0 < len(names) == len(set(names)) and set(names) <= set(CONTENDERS)
 
 
 def _are_rates(rates: Any) -> bool:
@@ -119,7 +136,7 @@ def _are_rates(rates: Any) -> bool:
 
 
 _RULES = RULES | {
-    "optimizers": Rule(_are_contenders, f"different names of {', '.join((*OPTIMIZERS, RESTARTED))}"),
+    "optimizers": Rule(_are_contenders, f"different names of {', '.join(CONTENDERS)}"),
     "learning_rates": Rule(_are_rates, "auto, or different finite float32 numbers above 0"),
     "seeds": whole(1, 100),
     "num_steps": whole(1, 1_000_000),
@@ -176,6 +193,17 @@ def load_spec(path: Path) -> DataSpec | ProblemSpec:
         return resolve(CompareOptions(**fields | lists, run_dir=path.parent))
 
     return load_stored(path, "comparison", make)
+
+
+class ComparisonFolder(Folder):
+    """The files of one comparison, with each optimizer's result as soon as it is known."""
+
+    kind = "comparison"
+    resolve = staticmethod(resolve)
+    load = staticmethod(load_spec)
+    files = (COMPARISON, TABLE, FIGURE)
+    folder = RESULTS
+    entries = r"[\w-]+\.json(\.partial)?"
 
 
 def _on_data(options: CompareOptions) -> DataSpec:

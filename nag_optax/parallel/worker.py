@@ -134,14 +134,14 @@ class WorkerLoop(Loop):
 
     def __init__(self, spec: Spec, dataset: Dataset, devices: list[Device], local_steps: int):
         super().__init__(spec, dataset, devices)
-        if self._train is None:
+        if self.resident is None:
             raise InputError(
                 f"--data-dir {spec.data_dir}: a worker must keep its images on the device; these do not fit"
             )
         self._local_steps = local_steps
         fresh = self.init()
         self._opt_state: Any = fresh.opt_state if local_steps else ()
-        plan = self._plan(self._shardings(fresh))
+        plan = self.plan
 
         def gradient(
             params: Any, model_state: Any, train: Any, statistics: Any, epoch: Any, rows: Any, key: Any
@@ -201,7 +201,7 @@ class WorkerLoop(Loop):
         key = jax.random.fold_in(seed, self._taken)
         epoch = jnp.int32(self._taken // self.steps_per_epoch)
         self._taken += count
-        inputs = self._train, self.dataset.statistics, epoch, rows, key
+        inputs = self.resident, self.dataset.statistics, epoch, rows, key
         if not self._local_steps:
             found = self._one(server.params, server.model_state, *inputs)
         else:

@@ -15,13 +15,17 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def environment_of(*packages: str) -> dict[str, Any]:
-    """Date, machine and the versions of the packages that are installed, for a JSON file."""
+def environment_of(*packages: str, device: Any = None) -> dict[str, Any]:
+    """Date, machine and the versions of the packages that are installed, for a JSON file.
+
+    The device is JAX's default if none is named.
+    """
+    device = device or jax.devices()[0]
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {
-            "backend": jax.default_backend(),
-            "device": _cpu_model() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind,
+            "backend": device.platform,
+            "device": _cpu_model() if device.platform == "cpu" else device.device_kind,
             "cores": num_cores(),
             "system": f"{platform.system()} {platform.machine()}",
         },

@@ -98,8 +98,15 @@ class Folder:
         """Writes the file completely or not at all, whenever the process is killed."""
         with self.writing():
             partial = self.path / f"{name}.partial"
+            partial.parent.mkdir(exist_ok=True)
             partial.write_text(text)
             os.replace(partial, self.path / name)
+
+    def read(self, name: str) -> Any:
+        """The content of a JSON file, or None where it is missing or damaged."""
+        with suppress(OSError, ValueError):
+            return json.loads((self.path / name).read_text())
+        return None
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -156,12 +163,6 @@ class RunFolder(Folder):
     def pictures(self) -> list[list[tuple[str, int]]]:
         """The lines of `pictures.jsonl`, with names and sizes of files."""
         return [[(name, size) for name, size in line] for line in self._lines(PICTURES)]
-
-    def summary(self) -> dict[str, Any] | None:
-        """`summary.json`, if the run has ended."""
-        with suppress(OSError, ValueError):
-            return json.loads((self.path / SUMMARY).read_text())
-        return None
 
     def _lines(self, name: str) -> list[Any]:
         """The objects in the lines of a file, up to a damaged one."""

@@ -74,7 +74,8 @@ class Loop:
         self._dtype = jnp.bfloat16 if spec.bfloat16_parameters else jnp.float32
         self._schedule = make_schedule(spec, self.steps_per_epoch)
         self._optimizer = make_optimizer(spec, self.steps_per_epoch)
-        self._train = None if dataset.streamed else self._everywhere(dataset.train)
+        self.resident = None if dataset.streamed else self._everywhere(dataset.train)
+        """All training images on every device, unless they are streamed."""
         self._on_cpu = devices[0].platform == "cpu"
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int32))
         self._stream: Stream | None = None
@@ -100,6 +101,21 @@ class Loop:
         sizes = jax.tree.map(lambda p, frozen: p.size * frozen, nnx.to_pure_dict(self._params), self._frozen)
         return sum(jax.tree.leaves(sizes))
 
+    @property
+    def plan(self) -> "Plan":
+        """The constants of the steps of this run."""
+        spec = self._spec
+        bfloat16 = spec.precision.startswith("bfloat16") or (spec.precision == "auto" and not self._on_cpu)
+        return Plan(
+            self._graphdef,
+            self._optimizer,
+            spec.seed,
+            self.steps_per_epoch,
+            self._sharded,
+            AUGMENTATIONS.get(spec.augment),
+            How(spec.mixup, spec.label_smoothing, bfloat16, spec.accumulate),
+        )
+
     def init(self, weights: tuple[Any, Any] | None = None) -> TrainState:
         """The state before the first step, of these parameters and batch statistics, or of fresh ones."""
         if weights is None:
@@ -115,10 +131,10 @@ class Loop:
         step = int(state.step)
         if self.dataset.streamed:
             for i in range(num_steps):
-                state = self._run(state, 1, self._streamed(step + i))
+                state = self._run(state, 1, None, self._streamed(step + i))
             return state
         rows = [self._batch_rows(step + i) for i in range(num_steps)]
-        return self._run(state, num_steps, (self._everywhere(np.stack(rows)), self._train))
+        return self._run(state, num_steps, self._everywhere(np.stack(rows)), self.resident)
 
     def stretch(self, step: int) -> range:
         """The steps from one evaluation to the next, this one among them."""
@@ -206,12 +222,12 @@ class Loop:
             return everywhere
         return everywhere._replace(opt_state=split_over(self._mesh, state.opt_state))
 
-    def _run(self, state: TrainState, num_steps: int, data: Any) -> TrainState:
-        inputs = (state, data, self.dataset.statistics)
+    def _run(self, state: TrainState, num_steps: int, *data: Any) -> TrainState:
+        inputs = (state, *data, self.dataset.statistics)
         if num_steps not in self._programs:
             started = time.perf_counter()
             shardings = self._shardings(state)
-            program = partial(_chunk, self._plan(shardings), num_steps)
+            program = partial(_chunk, self.plan, shardings, num_steps)
             jitted = jax.jit(program, donate_argnums=0, out_shardings=shardings)
             self._programs[num_steps] = jitted.lower(*inputs).compile()
             self.compile_seconds += time.perf_counter() - started
@@ -234,21 +250,6 @@ class Loop:
         self.waited += time.perf_counter() - started
         return batch
 
-    def _plan(self, shardings: TrainState) -> "_Plan":
-        spec = self._spec
-        bfloat16 = spec.precision.startswith("bfloat16") or (spec.precision == "auto" and not self._on_cpu)
-        return _Plan(
-            self._graphdef,
-            self._optimizer,
-            spec.seed,
-            self.steps_per_epoch,
-            self.dataset.streamed,
-            self._sharded,
-            shardings,
-            AUGMENTATIONS.get(spec.augment),
-            How(spec.mixup, spec.label_smoothing, bfloat16, spec.accumulate),
-        )
-
     def _batch_rows(self, step: int) -> np.ndarray:
         """The examples in the batch of a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
@@ -261,45 +262,48 @@ class Loop:
         return put(tree, jax.tree.map(lambda _: self._replicated, tree))
 
 
-class _Plan(NamedTuple):
-    """The constants of a chunk's program. JAX keeps them, so the loop is not among them."""
+class Plan(NamedTuple):
+    """The constants of a program that takes steps. JAX keeps them, so the loop is not among them."""
 
     graphdef: Any
     optimizer: optax.GradientTransformationExtraArgs
-    seed: int
+    seed: int | jax.Array
     steps_per_epoch: int
-    streamed: bool
-    """Whether the data are one batch, in place of the rows of each step and all images."""
     sharding: NamedSharding
     """The sharding of a batch."""
-    shardings: TrainState
-    """The shardings of the state."""
     augment: Augment | None
     how: How
 
-
-def _chunk(plan: _Plan, num_steps: int, state: TrainState, data: Any, statistics: Statistics) -> TrainState:
-    rows, train = (None, data) if plan.streamed else data
-
-    def batch_of(rows: jax.Array | None) -> Split:
-        if rows is None:
-            return train
-        return train.take(jax.lax.with_sharding_constraint(rows, plan.sharding))
-
-    def body(state: TrainState, rows: jax.Array | None) -> tuple[TrainState, None]:
-        images, labels = batch_of(rows)
-        epoch, place = jnp.divmod(state.step, plan.steps_per_epoch)
-        key = step_key(plan.seed, state.step)
-        if plan.augment is not None:
-            images = plan.augment(augmentation_key(key, "image"), images, epoch)
+    def step(self, state: TrainState, rows: Any, train: Split, statistics: Statistics) -> TrainState:
+        """The state after one more step, on these rows of all images, or without rows on a whole batch."""
+        if rows is not None:
+            train = train.take(jax.lax.with_sharding_constraint(rows, self.sharding))
+        images, labels = train
+        epoch, place = jnp.divmod(state.step, self.steps_per_epoch)
+        key = step_key(self.seed, state.step)
+        if self.augment is not None:
+            images = self.augment(augmentation_key(key, "image"), images, epoch)
         images = statistics.standardise(images)
         # Sums are those of one epoch.
         state = state._replace(
             loss_sum=jnp.where(place == 0, 0.0, state.loss_sum),
             correct=jnp.where(place == 0, 0, state.correct),
         )
-        state = train_step(plan.graphdef, plan.optimizer, state, images, labels, key, plan.how)
-        return jax.lax.with_sharding_constraint(state, plan.shardings), None
+        return train_step(self.graphdef, self.optimizer, state, images, labels, key, self.how)
+
+
+def _chunk(
+    plan: Plan,
+    shardings: TrainState,
+    num_steps: int,
+    state: TrainState,
+    rows: Any,
+    train: Split,
+    statistics: Statistics,
+) -> TrainState:
+    def body(state: TrainState, rows: Any) -> tuple[TrainState, None]:
+        state = plan.step(state, rows, train, statistics)
+        return jax.lax.with_sharding_constraint(state, shardings), None
 
     return jax.lax.scan(body, state, rows, length=num_steps)[0]
 

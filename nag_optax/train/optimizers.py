@@ -11,7 +11,7 @@ import optax
 import nag_optax
 from nag_optax.train.freezing import freeze
 from nag_optax.train.pruning import units_prox
-from nag_optax.train.registry import optimizer_row
+from nag_optax.train.registry import all_options, optimizer_row
 from nag_optax.train.rows import Model, Optimizer, load_factory
 from nag_optax.train.spec import Spec
 
@@ -190,21 +190,26 @@ def make_optimizer(
 def core(
     row: Optimizer,
     learning_rate: optax.Schedule,
-    options: dict[str, Any],
+    options: dict[str, Any] | None = None,
     *,
     prox: Prox | None = None,
     **of_run: Any,
-) -> optax.GradientTransformation:
-    """The optimizer of a row, which may take what is known `of_run`: `model` and `num_steps`."""
-    options = dict(options)
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of a row, with its own defaults where no options are given.
+
+    It may take what is known `of_run`: `model` and `num_steps`.
+    """
+    options = dict(all_options(row) if options is None else options)
     if row.goes_around:
-        inner = optimizer_row(options.pop("inner"))
-        return load_factory(row.make)(core(inner, learning_rate, options, **of_run))
+        inner = core(optimizer_row(options.pop("inner")), learning_rate, options, **of_run)
+        return optax.with_extra_args_support(load_factory(row.make)(inner))
     options |= {name: of_run[name] for name in row.of_run}
     if prox is None or row.pruned is None:
-        return load_factory(row.make, "--optimizer")(learning_rate, **options)
-    del options["weight_decay"]
-    return load_factory(row.pruned)(learning_rate, prox, **options)
+        made = load_factory(row.make, "--optimizer")(learning_rate, **options)
+    else:
+        del options["weight_decay"]
+        made = load_factory(row.pruned)(learning_rate, prox, **options)
+    return optax.with_extra_args_support(made)
 
 
 def matrices(params: optax.Params) -> Any:
@@ -251,6 +256,10 @@ def muon(rate: optax.Schedule, *, model: Model, **options: Any) -> optax.Gradien
 
 def pruned_sgd(rate: optax.Schedule, prox: Prox) -> optax.GradientTransformation:
     return optax.chain(optax.scale_by_learning_rate(rate), nag_optax.proximal(prox, rate))
+
+
+def nag_restart(rate: optax.Schedule) -> optax.GradientTransformation:
+    return nag_optax.nag(rate, nag_optax.momentum.fista(), restart="gradient")
 
 
 nag, laprop, pruned_nag = map(_factory, (nag_optax.nag, nag_optax.laprop, nag_optax.fista))

@@ -114,7 +114,7 @@ class _Run:
     def carry_out(self) -> dict[str, Any]:
         state, loop = self.begin(), self.loop
         total, begin = self.spec.num_epochs * loop.steps_per_epoch, int(state.step)
-        if (begin == total or self.stopped()) and (summary := self.folder.summary()):
+        if (begin == total or self.stopped()) and (summary := self.folder.read(SUMMARY)):
             self.say(f"{self.folder.path} is finished already")
             self.console.print(summary_table(summary, str(self.folder.path)))
             return summary

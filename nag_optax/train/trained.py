@@ -15,7 +15,7 @@ from rich.table import Table
 
 from nag_optax.train.data import Statistics, load_dataset, resize, source_of
 from nag_optax.train.errors import InputError, collected_signals, interrupted
-from nag_optax.train.folder import RunFolder
+from nag_optax.train.folder import SUMMARY, RunFolder
 from nag_optax.train.metrics import EVALUATION_BATCH, logits_of
 from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.parallel import find_devices
@@ -150,7 +150,7 @@ def load(run_dir: Path | str, *, device: str = "auto", say: Callable[[str], None
     return Trained(
         model=stored.loop.module(stored.state),
         class_names=tuple(facts["class_names"]),
-        metrics=RunFolder(stored.spec).summary() or {},
+        metrics=RunFolder(stored.spec).read(SUMMARY) or {},
         image_shape=(height, width, channels),
         mean=np.array(facts["mean"], np.float32),
         std=np.array(facts["std"], np.float32),

@@ -1,6 +1,7 @@
 """The comparison on pictures: its runs, its file, and the numbers in its tables."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,11 +12,12 @@ from PIL import Image
 
 from benchmarks import cifar, pictures, render
 from nag_optax import nag
-from nag_optax.compare.search import contender_of
 from nag_optax.train.data import load_dataset
 from nag_optax.train.loop import Loop
+from nag_optax.train.optimizers import core
 from nag_optax.train.options import Options
 from nag_optax.train.parallel import find_devices
+from nag_optax.train.registry import OPTIMIZERS
 from nag_optax.train.rows import Split
 from nag_optax.train.spec import resolve
 
@@ -62,8 +64,7 @@ def test_a_run_is_the_trainers():
     spec = resolve(Options(model="mlp", num_epochs=2, learning_rate=0.1, seed=3))
     dataset = load_dataset(spec)
     few = dataset._replace(train=Split(*(part[:256] for part in dataset.train)))
-    make = contender_of("nag").optimizer
-    *_, mine = pictures.Runs(spec, few, make).states(0.1, 3, 2)
+    *_, mine = pictures.Runs(spec, few, partial(core, OPTIMIZERS["nag"])).states(0.1, 3, 2)
     loop = Loop(spec, few, find_devices("cpu", 1))
     theirs = loop.init()
     for _ in range(2):

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from nag_optax.compare import compare, on_data
-from nag_optax.compare.on_data import OnData, first_reaching
-from nag_optax.compare.report import ComparisonFolder, to_json
-from nag_optax.compare.spec import CompareOptions, resolve
+from nag_optax.compare import compare, images, problems
+from nag_optax.compare.images import first_reaching, score
+from nag_optax.compare.report import to_json
+from nag_optax.compare.spec import CompareOptions, ComparisonFolder, resolve
 from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.folder import as_begun
 from nag_optax.train.options import Options
@@ -97,8 +97,8 @@ def test_a_run_and_a_comparison_do_not_overwrite_each_other(tmp_path):
 def test_a_comparison_on_other_data_is_refused(finished, tmp_path, monkeypatch):
     shutil.copytree(finished[0], tmp_path / "run")
     resumed = dataclasses.replace(SMALL, device="cpu", run_dir=tmp_path / "run", resume=True)
-    load = on_data.load_dataset
-    monkeypatch.setattr(on_data, "load_dataset", lambda spec: load(spec)._replace(digest="other"))
+    load = images.load_dataset
+    monkeypatch.setattr(images, "load_dataset", lambda spec: load(spec)._replace(digest="other"))
     with pytest.raises(
         InputError, match="^--dataset digits: has other training data than those of nag, adam"
     ):
@@ -120,17 +120,15 @@ def test_an_interrupt_keeps_what_is_finished_and_resume_goes_on(tmp_path, monkey
         problem="quadratic", optimizers=("sgd", "nag", "adam"), num_steps=20, run_dir=tmp_path / "run"
     )
     whole = compare(dataclasses.replace(options, run_dir=tmp_path / "whole"), silent())
-    from nag_optax.compare import on_problem
+    descend, descents = problems.descend, []
 
-    descend, descents = on_problem.descend, []
-
-    def interrupted(problem, contender, *args):
-        descents.append(contender.row.label)
-        if contender.row.label == "NAG" and descents.count("NAG") == 1:
+    def interrupted(problem, row, *args):
+        descents.append(row.label)
+        if row.label == "NAG" and descents.count("NAG") == 1:
             os.kill(os.getpid(), signal.SIGINT)
-        return descend(problem, contender, *args)
+        return descend(problem, row, *args)
 
-    monkeypatch.setattr(on_problem, "descend", interrupted)
+    monkeypatch.setattr(problems, "descend", interrupted)
     with pytest.raises(Interrupted) as stopped:
         compare(options, silent())
     assert stopped.value.exit_code == 130
@@ -176,22 +174,21 @@ def test_the_first_evaluation_at_the_target_counts():
 
 
 def test_the_validation_loss_chooses_the_learning_rate():
-    on_data = object.__new__(OnData)
     trial = {"diverged": False, "validation_loss": [0.1, 0.3], "validation_accuracy": [0.1, 0.2]}
-    assert on_data.score(trial) == pytest.approx(0.2)
-    assert on_data.score(trial | {"diverged": True}) is None
+    assert score(trial) == pytest.approx(0.2)
+    assert score(trial | {"diverged": True}) is None
 
 
 def test_the_test_split_chooses_nothing(finished, tmp_path, monkeypatch):
     """With other test images the trials and the learning rates are the same to the bit."""
-    load = on_data.load_dataset
+    load = images.load_dataset
 
     def with_noise_to_test(spec):
         dataset = load(spec)
         noise = np.random.default_rng(1).permuted(dataset.test.images)
         return dataset._replace(test=dataset.test._replace(images=noise))
 
-    monkeypatch.setattr(on_data, "load_dataset", with_noise_to_test)
+    monkeypatch.setattr(images, "load_dataset", with_noise_to_test)
     other = compare(dataclasses.replace(SMALL, optimizers=("nag",), run_dir=tmp_path / "run"), silent())
     a, b = (
         found["optimizers"][0] for found in (json.loads((finished[0] / "comparison.json").read_text()), other)

@@ -7,7 +7,8 @@ import optax
 import pytest
 
 import nag_optax
-from nag_optax.compare.search import contender_of
+from nag_optax.compare.spec import CONTENDERS
+from nag_optax.train.optimizers import core
 from nag_optax.train.registry import MODELS, OPTIMIZERS
 
 MLP = MODELS["mlp"]
@@ -41,21 +42,20 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_contender_is_the_optimizer_of_its_name_with_its_own_defaults(name):
-    actual, _ = descended(contender_of(name, MLP).optimizer(lambda _: 0.1))
+    actual, _ = descended(core(CONTENDERS[name], lambda _: 0.1, model=MLP))
     expected, _ = descended(optax.with_extra_args_support(EXPECTED[name]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), actual, expected)
 
 
 def test_every_optimizer_of_the_trainer_can_be_compared_around_its_default_learning_rate():
-    for name in (*OPTIMIZERS, "nag-restart"):
-        row, own = contender_of(name).row, OPTIMIZERS[name.removesuffix("-restart")]
+    for name, row in CONTENDERS.items():
+        own = OPTIMIZERS[name.removesuffix("-restart")]
         assert (row.searched, row.learning_rate) == (own.searched, own.learning_rate)
 
 
 @pytest.mark.parametrize("name", ["nag", "nag-restart", "laprop", "gpa", "snoo", "muon", "adan"])
 def test_a_contender_is_judged_at_the_iterate_to_evaluate(name):
-    contender = contender_of(name, MLP)
-    params, state = descended(contender.optimizer(lambda _: 0.1))
+    params, state = descended(core(CONTENDERS[name], lambda _: 0.1, model=MLP))
     x = nag_optax.eval_params(state, params)
     if name in ("muon", "adan"):
         jax.tree.map(np.testing.assert_array_equal, x, params)

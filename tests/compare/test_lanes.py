@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
-from nag_optax.compare.search import contender_of
+from nag_optax.compare.spec import CONTENDERS
 from nag_optax.train.data import load_dataset
 from nag_optax.train.loop import Loop
 from nag_optax.train.metrics import Metrics
@@ -35,7 +35,7 @@ def mlp() -> LaneRunner:
 def nag_lanes(mlp) -> list:
     lanes = [Lane(rate, seed) for rate in (0.05, 1e30, 0.2) for seed in (4, 5)]
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return mlp.run(contender_of("nag"), lanes, quiet)
+        return mlp.run(CONTENDERS["nag"], lanes, quiet)
 
 
 # A maximum of the cnn's pooling flips now and then by rounding, and the next steps enlarge that.
@@ -46,7 +46,7 @@ def test_a_lane_is_the_run_of_the_trainer(model, accuracy, mlp, nag_lanes):
         runner, result = mlp, nag_lanes[1]
     else:
         runner = make_runner(model="cnn", num_epochs=1, batch_size=512)
-        (result,) = runner.run(contender_of("nag"), [Lane(0.05, 5)], quiet)
+        (result,) = runner.run(CONTENDERS["nag"], [Lane(0.05, 5)], quiet)
     epochs, batch = (2, 64) if model == "mlp" else (1, 512)
     spec = resolve(Options(model=model, num_epochs=epochs, batch_size=batch, learning_rate=0.05, seed=5))
     loop = Loop(spec, load_dataset(spec), jax.devices()[:1])
@@ -70,7 +70,7 @@ def test_a_runner_is_freed_with_its_data():
     spec = resolve(Options(model="mlp", num_epochs=1, batch_size=512))
     dataset = load_dataset(spec)
     runner = LaneRunner(spec, dataset, jax.devices()[0])
-    runner.run(contender_of("sgd"), [Lane(0.05, 0)], quiet)
+    runner.run(CONTENDERS["sgd"], [Lane(0.05, 0)], quiet)
     alive = [weakref.ref(runner), weakref.ref(dataset.train.images)]
     del runner, dataset
     gc.collect()
@@ -81,7 +81,7 @@ def test_a_lane_that_diverges_leaves_the_others_as_they_are(mlp, nag_lanes):
     kept = [result for result in nag_lanes if result.lane.learning_rate != 1e30]
     assert [r.diverged for r in nag_lanes] == [False, False, True, True, False, False]
     assert np.isnan(nag_lanes[2].loss[-1])
-    alone = mlp.run(contender_of("nag"), [r.lane for r in kept], quiet)
+    alone = mlp.run(CONTENDERS["nag"], [r.lane for r in kept], quiet)
     for a, b in zip(kept, alone, strict=True):
         assert a.lane == b.lane
         np.testing.assert_allclose(a.loss, b.loss, rtol=1e-4)
@@ -93,7 +93,7 @@ def test_lanes_that_do_not_fit_in_memory_follow_each_other(mlp, nag_lanes, monke
     monkeypatch.setattr("nag_optax.compare.lanes.lanes_that_fit", lambda *_: 2)
     lanes = [nag_lanes[i].lane for i in (0, 1, 4)]
     reports: list[float] = []
-    for result, i in zip(mlp.run(contender_of("nag"), lanes, reports.append), (0, 1, 4), strict=True):
+    for result, i in zip(mlp.run(CONTENDERS["nag"], lanes, reports.append), (0, 1, 4), strict=True):
         assert result.lane == nag_lanes[i].lane
         np.testing.assert_allclose(result.loss, nag_lanes[i].loss, rtol=1e-4)
     assert len(reports) == 2 * mlp.num_chunks and sum(reports) == pytest.approx(3)
@@ -105,7 +105,7 @@ def test_the_learning_rate_and_the_seed_of_a_lane_are_its_own(nag_lanes):
 
 
 def test_a_stopwatch_times_single_steps(mlp):
-    seconds = mlp.stopwatch(contender_of("nag"), Lane(0.05, 4))
+    seconds = mlp.stopwatch(CONTENDERS["nag"], Lane(0.05, 4))
     assert all(0 < seconds(count) < 1 for count in (1, 3, mlp.steps_per_epoch))
 
 

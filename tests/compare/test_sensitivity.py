@@ -7,8 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from nag_optax.compare.figures import draw_sensitivity
-from nag_optax.compare.spec import RESTARTED
-from nag_optax.train.registry import OPTIMIZERS
+from nag_optax.compare.spec import CONTENDERS
 
 
 def results(values):
@@ -19,7 +18,7 @@ def results(values):
             "best": 0,
             "trials": [{"learning_rate": 10.0**-i, "value": v} for i, v in enumerate(row)],
         }
-        for name, row in zip((*OPTIMIZERS, RESTARTED), values, strict=False)
+        for name, row in zip(CONTENDERS, values, strict=False)
     ]
 
 

@@ -2,13 +2,11 @@
 
 import pytest
 
-from nag_optax.compare.search import contender_of
-from nag_optax.compare.spec import RESTARTED
+from nag_optax.compare.spec import CONTENDERS
 from nag_optax.plot import style
-from nag_optax.train.registry import OPTIMIZERS
 from tests.vision import DEFICIENCIES, smallest_distance
 
-STYLES = {name: contender_of(name).row.style for name in (*OPTIMIZERS, RESTARTED)}
+STYLES = {name: row.style for name, row in CONTENDERS.items()}
 
 
 def test_every_optimizer_has_a_mark_and_a_colour_of_its_own():

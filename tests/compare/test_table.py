@@ -80,7 +80,7 @@ def test_markdown_is_padded_and_the_terminal_needs_80_columns():
     assert len(lines) == 3 and len({len(line) for line in lines}) == 1
     assert lines[1].startswith("| ---") and lines[1].endswith("-: |")
     console = Console(file=io.StringIO(), width=80)
-    console.print(report.rich_table("A title", TARGET, [RESULT | {"label": "heavy-ball momentum"}]))
+    console.print(report.rich_table("A title", head, body))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "2.0e-03±1e-03" in text and "heavy-ball momentum" in text and "…" not in text

@@ -95,14 +95,14 @@ def test_rows_end_where_they_are_damaged(folder, damage):
 def test_a_folder_in_the_place_of_a_file_holds_nothing(folder):
     for name in (METRICS, SUMMARY):
         (folder.path / name).mkdir(parents=True)
-    assert folder.rows() == [] and folder.summary() is None
+    assert folder.rows() == [] and folder.read(SUMMARY) is None
 
 
 @pytest.mark.parametrize("text", ['{"epo', "\xff"])
 def test_a_damaged_summary_is_none(folder, text):
     folder.path.mkdir()
     (folder.path / SUMMARY).write_text(text, encoding="latin1")
-    assert folder.summary() is None
+    assert folder.read(SUMMARY) is None
 
 
 def foreign(folder: RunFolder) -> dict[Path, str]:

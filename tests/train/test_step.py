@@ -80,16 +80,13 @@ def test_parts_of_a_batch_give_its_gradient_and_see_their_own_batch_statistics()
 
 @pytest.mark.parametrize("precision", ["bfloat16", "bfloat16-parameters"])
 def test_the_options_of_a_step_reach_its_program(precision):
-    def plan(loop):
-        return loop._plan(loop._shardings(loop.init()))
-
-    default = plan(make_loop())
+    default = make_loop().plan
     assert default.how == How() and default.augment is None
     loop = make_loop(
         augment="resized-crop", mixup=0.4, label_smoothing=0.1, precision=precision, accumulate=2
     )
-    assert plan(loop).how == How(0.4, 0.1, True, 2)
-    assert plan(loop).augment is AUGMENTATIONS["resized-crop"]
+    assert loop.plan.how == How(0.4, 0.1, True, 2)
+    assert loop.plan.augment is AUGMENTATIONS["resized-crop"]
     dtype = "bfloat16" if precision.endswith("parameters") else "float32"
     assert {p.dtype for p in jax.tree.leaves(loop.init().params)} == {jnp.dtype(dtype)}
 

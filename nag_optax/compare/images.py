@@ -12,21 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
-from nag_optax.compare.comparison import Comparison
+from nag_optax.compare.comparison import Trial, decade_rung, search
 from nag_optax.compare.figures import draw_data
 from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
 from nag_optax.compare.report import counted
-from nag_optax.compare.search import Contender, Trial, contender_of, decade_rung
-from nag_optax.compare.spec import DataSpec
+from nag_optax.compare.spec import CONTENDERS, DataSpec
 from nag_optax.train.data import Dataset, load_dataset, source_of, statistics_of
 from nag_optax.train.data.parts import split_off
+from nag_optax.train.parallel import Device
 from nag_optax.train.progress import say
 from nag_optax.train.registry import default_learning_rate
+from nag_optax.train.rows import Optimizer
 from nag_optax.train.spec import fit_batch
 
 PARTS = 6
 """The search holds out one image of so many."""
+_WIDTH = 2  # rungs of the grid on each side of its centre, to begin with
+_TIMING_ROUNDS = 7
+_TIMING_SECONDS = 0.1  # of steps in one round of one optimizer
 
 
 def hold_out(dataset: Dataset) -> Dataset:
@@ -38,87 +43,69 @@ def hold_out(dataset: Dataset) -> Dataset:
     return dataset._replace(train=train, test=validation, **statistics_of(train.images)._asdict())
 
 
-_TIMING_ROUNDS = 7
-_TIMING_SECONDS = 0.1  # of steps in one round of one optimizer
-
-
-class OnData(Comparison[DataSpec]):
+class Images:
     """Runs every learning rate with every seed. The best has the lowest mean validation loss at the end."""
 
-    grid_size = 5
-
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        spec = self.spec
-        self.model = spec.train.model_row
-        self.seeds = range(spec.seed, spec.seed + spec.seeds)
-        self.runs_a_rate = self.runs_at_best = len(self.seeds)
+    def __init__(self, spec: DataSpec, device: Device, console: Console):
         dataset = load_dataset(spec.train)
-        self.data, self.source, self.target = dataset.digest, source_of(spec.train), spec.target
         searched = hold_out(dataset)
-        train = fit_batch(spec.train, len(searched.train.labels), partial(say, self.console))
-        spec = dataclasses.replace(spec, train=train, batch_size=train.batch_size)
-        self.folder.spec = self.spec = spec
-        self._searcher = LaneRunner(spec.train, searched, self.device, curves=False)
-        self.runner = LaneRunner(spec.train, dataset, self.device)
-        self.steps = self.runner.steps
-        self.title = (
-            f"{spec.dataset}, {spec.model}: {counted(self.runner.num_epochs, 'epoch')}, "
-            f"{counted(len(self.seeds), 'seed')}"
-        )
+        train = fit_batch(spec.train, len(searched.train.labels), partial(say, console))
+        self.spec = dataclasses.replace(spec, train=train, batch_size=train.batch_size)
+        self.data: str | None = dataset.digest
+        self.source = source_of(train)
+        self._searcher = LaneRunner(train, searched, device, curves=False)
+        self._runner = LaneRunner(train, dataset, device)
+        self._seeds = range(spec.seed, spec.seed + spec.seeds)
+        self._steps = self._runner.steps
+        epochs, seeds = counted(train.num_epochs, "epoch"), counted(spec.seeds, "seed")
+        self.title = f"{train.dataset}, {train.model}: {epochs}, {seeds}"
         self.facts = {
-            "seeds": list(self.seeds),
-            "steps_per_epoch": self.runner.steps_per_epoch,
-            "steps": self.steps,
+            "seeds": list(self._seeds),
+            "steps_per_epoch": self._runner.steps_per_epoch,
+            "steps": self._steps,
         }
         self.explanation = (
             f"The learning rate is the one with the lowest mean loss on a fixed 1/{PARTS} of the training "
             "images, the validation part, when it trains on the others. With that rate it then trains on all "
             "of them. The other columns are means ± standard deviation over the seeds of these runs. "
             "Accuracy and loss are measured after the last step, without dropout. "
-            f"The target {spec.target:g} is a test accuracy, measured every {self.steps[0]} steps; "
+            f"The target {spec.target:g} is a test accuracy, measured every {self._steps[0]} steps; "
             "(2/3) says that two seeds of three reach it, and the mean is over these two. Seconds are steps "
             "times the median time of a step of one run by itself, without compilation and evaluation. "
             "In the figure a band reaches from the lowest to the highest of the seeds."
         )
 
-    def run(self, contender: Contender, learning_rates: Sequence[float]) -> list[Trial]:
-        lanes = [Lane(rate, seed) for rate in learning_rates for seed in self.seeds]
-        results = self._searcher.run(contender, lanes, self._report_runs)
-        count = len(self.seeds)
-        return [_trial(results[i : i + count]) for i in range(0, len(results), count)]
+    def result(self, row: Optimizer, advance: Callable[[float], None]) -> dict[str, Any]:
+        rates, seeds = self.spec.learning_rates, self._seeds
+        planned = len(seeds) * (1 + (2 * _WIDTH + 1 if rates == "auto" else len(rates)))
 
-    def score(self, trial: Trial) -> float | None:
-        return None if trial["diverged"] else statistics.fmean(trial["validation_loss"])
+        def trained(runner: LaneRunner, rates: Sequence[float]) -> list[LaneResult]:
+            lanes = [Lane(rate, seed) for rate in rates for seed in seeds]
+            return runner.run(row, lanes, lambda share: advance(share / planned))
 
-    def rung(self, contender: Contender) -> Callable[[int], float]:
-        return decade_rung(default_learning_rate(contender.row, None, self.spec.dataset, self.spec.model))
+        def trials(rates: Sequence[float]) -> list[Trial]:
+            results = trained(self._searcher, rates)
+            return [_trial(results[i : i + len(seeds)]) for i in range(0, len(results), len(seeds))]
 
-    def at_best(self, contender: Contender, best: Trial | None) -> dict[str, Any]:
+        centre = default_learning_rate(row, None, self.spec.train.dataset, self.spec.train.model)
+        found = search(trials, score, decade_rung(centre), _WIDTH, rates)
         chosen = None
-        if best is None:
-            self.progress.count_runs(self.runs_at_best)
-        else:
-            lanes = [Lane(best["learning_rate"], seed) for seed in self.seeds]
-            chosen = self._chosen(self.runner.run(contender, lanes, self._report_runs))
-        params, _ = self.runner.weights(self.seeds[0])
-        return {"state_bytes_per_parameter": contender.state_bytes(params), "chosen": chosen}
+        if found.best is not None:
+            chosen = self._chosen(trained(self._runner, [found.trials[found.best]["learning_rate"]]))
+        size = self._runner.state_bytes(row)
+        return {**found._asdict(), "state_bytes_per_parameter": size, "chosen": chosen}
 
-    def measure(self, results: list[dict[str, Any]]) -> None:
+    def measure(self, results: list[dict[str, Any]], look: Callable[[], None]) -> None:
         """Seconds of a step of one run by itself, in rounds over all optimizers."""
-        self.progress.describe("timing single runs")
-        longest, timings = self.runner.steps_per_epoch, []
+        timings = []
         for result in results:
-            self.check_interrupts()
-            trials = result["trials"]
-            middle = trials[len(trials) // 2 if result["best"] is None else result["best"]]
-            lane = Lane(middle["learning_rate"], self.seeds[0])
-            stopwatch = self.runner.stopwatch(contender_of(result["name"], self.model), lane)
-            count = min(longest, max(1, int(_TIMING_SECONDS / stopwatch(min(5, longest)))))
-            timings.append((stopwatch, count, []))
+            look()
+            row = CONTENDERS[result["name"]]
+            stopwatch = self._runner.stopwatch(row, Lane(row.learning_rate, self._seeds[0]))
+            timings.append((stopwatch, max(1, int(_TIMING_SECONDS / stopwatch(5))), []))
         for _ in range(_TIMING_ROUNDS):
             for stopwatch, count, seconds in timings:
-                self.check_interrupts()
+                look()
                 seconds.append(stopwatch(count))
         for result, (_, _, seconds) in zip(results, timings, strict=True):
             result["seconds_per_step"] = statistics.median(seconds)
@@ -132,23 +119,18 @@ class OnData(Comparison[DataSpec]):
         )
 
     def draw(self, results: list[dict[str, Any]], path: Path) -> None:
-        draw_data(results, self.steps, self.runner.steps_per_epoch, self.title, path)
-
-    def _report_runs(self, runs: float) -> None:
-        self.progress.count_runs(runs)
-        self.check_interrupts()
+        draw_data(results, self._steps, self._runner.steps_per_epoch, self.title, path)
 
     def _chosen(self, results: list[LaneResult]) -> dict[str, Any]:
         ends = [r.final_train for r in results if r.final_train is not None]
+        target = self.spec.target
         return {
             "diverged": any(r.diverged for r in results),
             "train_loss": [end.loss for end in ends],
             "train_accuracy": [end.accuracy for end in ends],
-            "test_loss": [float(r.test_loss[-1]) for r in results],
-            "test_accuracy": [float(r.test_accuracy[-1]) for r in results],
-            "steps_to_target": [
-                first_reaching(self.steps, r.test_accuracy, self.spec.target) for r in results
-            ],
+            "test_loss": [r.test_loss[-1] for r in results],
+            "test_accuracy": [r.test_accuracy[-1] for r in results],
+            "steps_to_target": [first_reaching(self._steps, r.test_accuracy, target) for r in results],
             "curves": {
                 name: np.stack([getattr(r, name) for r in results])
                 for name in ("loss", "test_loss", "test_accuracy")
@@ -164,6 +146,11 @@ def _trial(results: list[LaneResult]) -> Trial:
         "validation_loss": [float(r.test_loss[-1]) for r in results],
         "validation_accuracy": [float(r.test_accuracy[-1]) for r in results],
     }
+
+
+def score(trial: Trial) -> float | None:
+    """The mean validation loss; None if a seed diverged."""
+    return None if trial["diverged"] else statistics.fmean(trial["validation_loss"])
 
 
 def first_reaching(steps: np.ndarray, accuracy: np.ndarray, target: float) -> int | None:

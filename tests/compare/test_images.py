@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nag_optax.compare.on_data import hold_out
+from nag_optax.compare.images import hold_out
 from nag_optax.train.data import load_dataset
 from nag_optax.train.options import Options
 from nag_optax.train.spec import resolve
