@@ -8,131 +8,93 @@ import shlex
 import textwrap
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rich.console import Console
 
 from nag_optax.compare import report
 from nag_optax.compare.report import markdown_table, plain, to_json
-from nag_optax.compare.spec import (
-    COMPARISON,
-    CONTENDERS,
-    FIGURE,
-    RESULTS,
-    TABLE,
-    ComparisonFolder,
-)
+from nag_optax.compare.spec import COMPARISON, CONTENDERS, FIGURE, RESULTS, TABLE, ComparisonFolder
 from nag_optax.train.environment import environment_of, headline
 from nag_optax.train.errors import InputError, interrupted
 from nag_optax.train.parallel import Device
 from nag_optax.train.progress import LiveBar, say
-from nag_optax.train.rows import Optimizer
+
+if TYPE_CHECKING:
+    from nag_optax.compare.images import Images
+    from nag_optax.compare.problems import Descents
 
 _VERSIONS = ("nag_optax", "jax", "jaxlib", "optax", "flax")
 
 
-class Subject(Protocol):
-    """What the optimizers are compared on: images, or a function of two variables."""
-
-    spec: Any
-    """The comparison, where the data may have lowered the batch size."""
-    title: str
-    explanation: str
-    """How to read the table."""
-    facts: dict[str, Any]
-    """The content of `comparison.json` beside the optimizers."""
-    data: str | None
-    """Digest of the training data, kept with each result."""
-    source: str
-    """The option that chose them, and its value."""
-
-    def result(self, row: Optimizer, advance: Callable[[float], None]) -> dict[str, Any]:
-        """A `Search`, and more about its best. `advance` hears of shares of the work, and may raise."""
-        ...
-
-    def measure(self, results: list[dict[str, Any]], look: Callable[[], None]) -> None:
-        """Adds what is measured for all optimizers together. `look` is called now and then, and may raise."""
-
-    def ending(self, result: dict[str, Any]) -> str:
-        """The result of an optimizer that did not diverge, for the progress."""
-        ...
-
-    def draw(self, results: list[dict[str, Any]], path: Path) -> None:
-        """Writes the figure."""
-
-
+@dataclass
 class Comparison:
-    """A comparison under way."""
+    """A comparison under way. The subject gives each optimizer's result, and says what it means."""
 
-    def __init__(
-        self,
-        subject: Subject,
-        folder: ComparisonFolder,
-        device: Device,
-        console: Console,
-        interrupts: list[int],
-    ):
-        self._subject, self._folder, self._device = subject, folder, device
-        self._console, self._interrupts = console, interrupts
-        self._results: dict[str, dict[str, Any]] = {}
+    subject: "Images | Descents"
+    folder: ComparisonFolder
+    device: Device
+    console: Console
+    interrupts: list[int]
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def carry_out(self) -> dict[str, Any]:
         """Finds what is missing, and returns the content of `comparison.json`."""
-        names, results, subject = self._subject.spec.optimizers, self._results, self._subject
+        names, results, subject = self.subject.spec.optimizers, self.results, self.subject
         if subject.spec.resume:
-            self._take_up()
-        with LiveBar(self._console, "optimizers", total=len(names)) as self._bar:
+            self.take_up()
+        with LiveBar(self.console, "optimizers", total=len(names)) as self.bar:
             for name in names:
                 if name in results:
                     continue
-                self._look()
-                self._bar.update(self._bar.task, description=name, completed=len(results))
+                self.look()
+                self.bar.update(self.bar.task, description=name, completed=len(results))
                 started, row = time.perf_counter(), CONTENDERS[name]
                 about = {"name": name, "label": row.label, "data": subject.data}
-                result = results[name] = plain(about | subject.result(row, self._advance))
-                self._folder.write(f"{RESULTS}/{name}.json", to_json(result))
+                result = results[name] = plain(about | subject.result(row, self.advance))
+                self.folder.write(f"{RESULTS}/{name}.json", to_json(result))
                 seconds = time.perf_counter() - started
                 ending = result["note"] if result["best"] is None else subject.ending(result)
-                self._bar.say(f"{row.label:<20} {ending}  {seconds:6.1f} s")
-            self._bar.update(self._bar.task, description="timing single runs", completed=len(names))
+                self.bar.say(f"{row.label:<20} {ending}  {seconds:6.1f} s")
+            self.bar.update(self.bar.task, description="timing single runs", completed=len(names))
             ordered = [results[name] for name in names]
-            subject.measure(ordered, self._look)
-        return self._report(ordered)
+            subject.measure(ordered, self.look)
+        return self.report(ordered)
 
-    def _take_up(self) -> None:
+    def take_up(self) -> None:
         """Takes up the results in the folder."""
-        folder, subject = self._folder, self._subject
+        folder, subject = self.folder, self.subject
         stored = {name: folder.read(f"{RESULTS}/{name}.json") for name in subject.spec.optimizers}
-        self._results.update((name, result) for name, result in stored.items() if result is not None)
-        if other := [name for name, r in self._results.items() if r.get("data") != subject.data]:
+        self.results.update((name, result) for name, result in stored.items() if result is not None)
+        if other := [name for name, r in self.results.items() if r.get("data") != subject.data]:
             names = ", ".join(other)
             raise InputError(
                 f"{subject.source}: has other training data than those of {names} in {folder.path}"
             )
         folder.write_config()
-        if self._results:
-            say(self._console, f"kept in {folder.path}: {', '.join(self._results)}")
+        if self.results:
+            say(self.console, f"kept in {folder.path}: {', '.join(self.results)}")
 
-    def _advance(self, share: float) -> None:
+    def advance(self, share: float) -> None:
         """Moves the bar by a share of an optimizer, and never beyond it: a search that grows takes longer."""
-        (task,) = self._bar.tasks
-        completed = min(task.completed + share, len(self._results) + 0.99)
-        self._bar.update(task.id, completed=completed)
-        self._look()
+        (task,) = self.bar.tasks
+        completed = min(task.completed + share, len(self.results) + 0.99)
+        self.bar.update(task.id, completed=completed)
+        self.look()
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Ends the comparison between two chunks of work if a signal came."""
-        if not self._interrupts:
+        if not self.interrupts:
             return
-        finished = [name for name in self._subject.spec.optimizers if name in self._results]
+        finished = [name for name in self.subject.spec.optimizers if name in self.results]
         kept = f"finished and kept: {', '.join(finished)}" if finished else "no optimizer was finished"
-        resume = f"nag-optax compare --resume --run-dir {shlex.quote(str(self._folder.path))}"
-        raise interrupted(self._interrupts, f"; {kept}; continue with: {resume}")
+        resume = f"nag-optax compare --resume --run-dir {shlex.quote(str(self.folder.path))}"
+        raise interrupted(self.interrupts, f"; {kept}; continue with: {resume}")
 
-    def _report(self, results: list[dict[str, Any]]) -> dict[str, Any]:
-        folder, subject = self._folder, self._subject
-        environment = environment_of(*_VERSIONS, device=self._device)
+    def report(self, results: list[dict[str, Any]]) -> dict[str, Any]:
+        folder, subject = self.folder, self.subject
+        environment = environment_of(*_VERSIONS, device=self.device)
         config = subject.spec.to_dict()
         comparison = plain({"config": config, **environment, **subject.facts, "optimizers": results})
         folder.write(COMPARISON, to_json(comparison))
@@ -147,10 +109,10 @@ class Comparison:
             f"![Curves of every optimizer, and its final value over the learning rate.]({FIGURE})\n\n"
             f"```bash\n{report.command(config)}\n```\n\n{headline(environment)}\n",
         )
-        self._console.print(report.rich_table(subject.title, *table))
+        self.console.print(report.rich_table(subject.title, *table))
         for note in notes:
-            say(self._console, note)
-        say(self._console, f"saved in {folder.path}: {COMPARISON}, {TABLE}, {FIGURE}")
+            say(self.console, note)
+        say(self.console, f"saved in {folder.path}: {COMPARISON}, {TABLE}, {FIGURE}")
         return comparison
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nag_optax.compare.report import LEAST_LOSS
-from nag_optax.compare.spec import CONTENDERS, GAPS
+from nag_optax.compare.spec import CONTENDERS, GOAL
 from nag_optax.plot import style
 from nag_optax.plot.contours import draw_landscape, draw_path, draw_start, landscape, limits_of
 from nag_optax.plot.curves import draw_runs
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _POINTS = 30  # of a curve, at most
 _LEAST_GAP = 1e-12  # that is drawn
+_DOT: Any = {"ms": 4.5, "mew": 0}
 
 
 def draw_data(
@@ -33,8 +34,9 @@ def draw_data(
         if result["chosen"] is None:
             continue
         curves = result["chosen"]["curves"]
-        _runs(loss, epochs, _thinned(_array(curves["loss"])), result)
-        _runs(error, epochs, _thinned(100 * (1 - _array(curves["test_accuracy"]))), result)
+        _draw_runs(loss, epochs, _thinned(np.array(curves["loss"], float)), result)
+        accuracy = np.array(curves["test_accuracy"], float)
+        _draw_runs(error, epochs, _thinned(100 * (1 - accuracy)), result)
     loss.set_title("loss while training")
     error.set_title("test error in %")
     for axes in (loss, error):
@@ -43,16 +45,13 @@ def draw_data(
         axes.set_yscale("log")
         style.bare(axes)
         style.log_ticks(axes.yaxis, *axes.get_ylim())
-    draw_sensitivity(
-        sensitivity,
-        results,
-        lambda trial: (
-            None if trial["diverged"] else max(float(np.mean(trial["validation_loss"])), LEAST_LOSS)
-        ),
-        missing="diverged",
-    )
+
+    def validation_loss(trial: dict[str, Any]) -> float | None:
+        return None if trial["diverged"] else max(float(np.mean(trial["validation_loss"])), LEAST_LOSS)
+
+    draw_sensitivity(sensitivity, results, validation_loss, missing="diverged")
     sensitivity.set_title("validation loss at the end")
-    _save(figure, results, path)
+    _save(figure, figure, results, path)
 
 
 def draw_problem(problem: "Problem", results: Sequence[dict[str, Any]], title: str, path: Path) -> None:
@@ -66,18 +65,15 @@ def draw_problem(problem: "Problem", results: Sequence[dict[str, Any]], title: s
     parts: Any = figure.subfigures(2, 1, height_ratios=(2.7 * rows, 3.8))
     upper, lower = parts
     grid = upper.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    paths = [
-        None if result["best"] is None else _array(result["trials"][result["best"]]["path"])
-        for result in results
-    ]
-    drawn = [np.array([problem.start]), *(path for path in paths if path is not None)]
-    limits = limits_of(problem.objective, drawn, problem.solution)
+    best = {r["name"]: r["trials"][r["best"]] for r in results if r["best"] is not None}
+    paths = {name: np.array(trial["path"], float) for name, trial in best.items()}
+    limits = limits_of(problem.objective, [np.array([problem.start]), *paths.values()], problem.solution)
     ground = landscape(problem.objective, *limits, problem.solution)
-    for axes, result, path_of_best in zip(grid, results, paths, strict=False):
+    for axes, result in zip(grid, results, strict=False):
         draw_landscape(axes, ground, problem.solution)
         axes.set_title(result["label"], fontsize=10)
-        if path_of_best is not None:
-            draw_path(axes, path_of_best, CONTENDERS[result["name"]].style.color)
+        if result["name"] in paths:
+            draw_path(axes, paths[result["name"]], CONTENDERS[result["name"]].style.color)
         draw_start(axes, problem.start)
     for axes in grid[len(results) :]:
         axes.set_visible(False)
@@ -87,26 +83,25 @@ def draw_problem(problem: "Problem", results: Sequence[dict[str, Any]], title: s
     gap, sensitivity = lower.subplots(1, 2)
     least = 1.0
     for result in results:
-        if result["best"] is not None:
-            values = _array(result["trials"][result["best"]]["gap"])
-            _runs(gap, np.arange(len(values)), values[None] / values[0], result)
+        if result["name"] in best:
+            values = np.array(best[result["name"]]["gap"], float)
+            _draw_runs(gap, np.arange(len(values)), values[None] / values[0], result)
             least = min(least, values.min() / values[0])
     gap.set_title("gap to the minimum, as a share of that at the start")
     gap.set_xlabel("step")
     gap.set_yscale("log")
     gap.set_ylim(max(_LEAST_GAP, least / 3), 10)
     style.bare(gap)
-    draw_sensitivity(
-        sensitivity,
-        results,
-        lambda trial: None if trial["diverged"] else trial["steps_to_gap"][f"{GAPS[-1]:g}"],
-        missing="not reached",
-    )
-    sensitivity.set_title(f"steps until the gap stays below {GAPS[-1]:g} of that at the start")
-    _save(lower, results, path, figure)
+
+    def steps(trial: dict[str, Any]) -> float | None:
+        return None if trial["diverged"] else trial["steps_to_gap"][GOAL]
+
+    draw_sensitivity(sensitivity, results, steps, missing="not reached")
+    sensitivity.set_title(f"steps until the gap stays below {GOAL} of that at the start")
+    _save(figure, lower, results, path)
 
 
-def _runs(axes: Any, x: np.ndarray, runs: np.ndarray, result: dict[str, Any]) -> None:
+def _draw_runs(axes: Any, x: np.ndarray, runs: np.ndarray, result: dict[str, Any]) -> None:
     """Draws runs (seeds, steps) in the style of their optimizer."""
     color, dashes, _ = CONTENDERS[result["name"]].style
     draw_runs(axes, x, runs, color, ls=dashes, lw=1.6, label=result["label"])
@@ -120,20 +115,15 @@ def _thinned(runs: np.ndarray) -> np.ndarray:
     return np.concatenate([*(earlier[:, i : i + window].mean(1, keepdims=True) for i in starts), last], 1)
 
 
-def _array(values: Any) -> np.ndarray:
-    return np.array(values, float)
-
-
-def _save(legend_of: Any, results: Sequence[dict[str, Any]], path: Path, figure: Any = None) -> None:
+def _save(figure: Any, legend_of: Any, results: Sequence[dict[str, Any]], path: Path) -> None:
     """Puts one legend below, and writes the figure."""
     from matplotlib.lines import Line2D
 
-    figure = figure or legend_of
     handles = []
     for result in results:
         color, dashes, marker = CONTENDERS[result["name"]].style
-        dot: dict[str, Any] = {"marker": marker, "ms": 4.5, "mew": 0}
-        handles.append(Line2D([], [], color=color, ls=dashes, lw=1.6, label=result["label"], **dot))
+        line = Line2D([], [], color=color, ls=dashes, lw=1.6, marker=marker, label=result["label"], **_DOT)
+        handles.append(line)
     legend_of.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     style.save(figure, path, dpi=130)
 
@@ -149,47 +139,42 @@ def draw_sensitivity(
     missing: str,
 ) -> None:
     """Values over the learning rate. A ring marks the best; trials without a value stand above a line."""
-    losers = [r for r in results if any(value(trial) is None for trial in r["trials"])]
-    row = min(_ROW, _ROWS / max(1, len(losers)))
-    line = 1.0 - (_WORD + row * len(losers) if losers else 0.0)
-    heights = {id(r): 1.0 - _WORD - row * (i + 0.5) for i, r in enumerate(losers)}
-    above = axes.get_xaxis_transform()  # heights from 0 to 1
-    found = []
-    for result in results:
+    values = [np.array([value(trial) for trial in result["trials"]], float) for result in results]
+    losing = [bool(np.isnan(row).any()) for row in values]
+    row = min(_ROW, _ROWS / max(1, sum(losing)))
+    line = 1.0 - (_WORD + row * sum(losing) if any(losing) else 0.0)
+    heights = 1.0 - _WORD - row * (np.cumsum(losing) - 0.5)
+    above = {"transform": axes.get_xaxis_transform()}  # heights from 0 to 1
+    for result, own, height in zip(results, values, heights, strict=True):
         color, dashes, marker = CONTENDERS[result["name"]].style
-        dot: dict[str, Any] = {"color": color, "marker": marker, "ms": 4.5, "mew": 0}
-        points = [(trial["learning_rate"], value(trial)) for trial in result["trials"]]
-        kept = [(rate, v) for rate, v in points if v is not None]
-        lost = [rate for rate, v in points if v is None]
-        found += [v for _, v in kept]
-        if kept:
-            axes.plot(*zip(*kept, strict=True), ls=dashes, lw=1.4, **dot)
-        if lost:
-            axes.plot(lost, [heights[id(result)]] * len(lost), ls="none", transform=above, **dot)
-        if result["best"] is not None:
-            rate, v = points[result["best"]]
-            ring: dict[str, Any] = {"mfc": "none", "mec": color, "mew": 1.5, "ls": "none"}
-            if v is None:
-                axes.plot(rate, heights[id(result)], "o", ms=8, transform=above, **ring)
-            else:
-                axes.plot(rate, v, "o", ms=10, **ring)
+        look: dict[str, Any] = {"color": color, "marker": marker, **_DOT}
+        rates, lost = np.array([trial["learning_rate"] for trial in result["trials"]]), np.isnan(own)
+        if not lost.all():
+            axes.plot(rates[~lost], own[~lost], ls=dashes, lw=1.4, **look)
+        if lost.any():
+            axes.plot(rates[lost], np.full(lost.sum(), height), ls="none", **look, **above)
+        if (best := result["best"]) is not None:
+            ring: dict[str, Any] = {"mfc": "none", "mec": color, "mew": 1.5, "ls": "none", "ms": 10}
+            ring |= {"ms": 8, **above} if lost[best] else {}
+            axes.plot(rates[best], height if lost[best] else own[best], "o", **ring)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("learning rate (○ best)")
     style.bare(axes)
     style.log_ticks(axes.xaxis, *axes.get_xlim())
-    if found:
+    found = np.concatenate(values)
+    found = found[~np.isnan(found)]
+    if found.size:
         # The values end below the line.
-        margin = max(1.1, (max(found) / min(found)) ** 0.06)
-        low, high = min(found) / margin, max(found) * margin
+        margin = max(1.1, (found.max() / found.min()) ** 0.06)
+        low, high = found.min() / margin, found.max() * margin
         axes.set_ylim(low, low * (high / low) ** (1 / line))
         style.log_ticks(axes.yaxis, low, high)
-        if losers:
+        if any(losing):
             axes.axhline(high, color="0.3", lw=0.8)
     else:
         axes.set_yticks([])
         axes.set_yticks([], minor=True)
-    if losers:
-        axes.text(
-            0.02, 1 - _WORD / 2, missing, transform=axes.transAxes, va="center", fontsize="small", color="0.3"
-        )
+    if any(losing):
+        word: dict[str, Any] = {"va": "center", "fontsize": "small", "color": "0.3"}
+        axes.text(0.02, 1 - _WORD / 2, missing, transform=axes.transAxes, **word)

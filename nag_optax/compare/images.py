@@ -51,8 +51,7 @@ class Images:
         searched = hold_out(dataset)
         train = fit_batch(spec.train, len(searched.train.labels), partial(say, console))
         self.spec = dataclasses.replace(spec, train=train, batch_size=train.batch_size)
-        self.data: str | None = dataset.digest
-        self.source = source_of(train)
+        self.data, self.source = dataset.digest, source_of(train)
         self._searcher = LaneRunner(train, searched, device, curves=False)
         self._runner = LaneRunner(train, dataset, device)
         self._seeds = range(spec.seed, spec.seed + spec.seeds)
@@ -76,6 +75,7 @@ class Images:
         )
 
     def result(self, row: Optimizer, advance: Callable[[float], None]) -> dict[str, Any]:
+        """A `Search`, and more about its best. `advance` hears of shares of the work, and may raise."""
         rates, seeds = self.spec.learning_rates, self._seeds
         planned = len(seeds) * (1 + (2 * _WIDTH + 1 if rates == "auto" else len(rates)))
 
@@ -111,6 +111,7 @@ class Images:
             result["seconds_per_step"] = statistics.median(seconds)
 
     def ending(self, result: dict[str, Any]) -> str:
+        """The result of an optimizer that did not diverge, for the progress."""
         best, chosen = result["trials"][result["best"]], result["chosen"]
         return (
             f"learning rate {best['learning_rate']:<7g} "

@@ -77,7 +77,7 @@ class LaneRunner:
         self._model, self._device, self._curves = spec.model_row, device, curves
         self.num_epochs, self.steps_per_epoch = spec.num_epochs, loop.steps_per_epoch
         unit = dataclasses.replace(spec, learning_rate=1.0)  # Multiplied by the rate of a lane.
-        self._unit_schedule = make_schedule(unit, self.steps_per_epoch)
+        self._optimizer = partial(_optimizer, self._model, make_schedule(unit, self.steps_per_epoch))
         # A step costs about three forward passes, an evaluation one.
         images = len(dataset.test.labels) / (3 * _EVALUATION_SHARE)
         self._chunks = chunk_lengths(0, self.steps_per_epoch, max(1, int(images) // loop.batch_size))
@@ -115,7 +115,7 @@ class LaneRunner:
     def state_bytes(self, row: Optimizer) -> float:
         """Bytes of optimizer state for each parameter."""
         params, _ = self._weights(0)
-        state = jax.eval_shape(core(row, self._unit_schedule, model=self._model).init, params)
+        state = jax.eval_shape(self._optimizer(row, 0.0).init, params)
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         return size / self._loop.num_parameters
 
@@ -145,8 +145,7 @@ class LaneRunner:
         params, rest = jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_lanes)
         rates = jnp.array([lane.learning_rate for lane in lanes], jnp.float32)
         seeds = jnp.array([lane.seed for lane in lanes], jnp.uint32)
-        make = self._make_optimizer(row)
-        opt_state = jax.vmap(lambda params, rate: make(rate).init(params))(params, rates)
+        opt_state = jax.vmap(lambda params, rate: self._optimizer(row, rate).init(params))(params, rates)
         state = jax.vmap(TrainState.fresh)(params, rest, opt_state)
         return jax.device_put(_Running(state, rates, seeds), self._device)
 
@@ -159,7 +158,7 @@ class LaneRunner:
         name = row.label, len(running.rate)
         if name not in self._programs:
             # JAX keeps the constants of a program, so the runner is not among them.
-            steps = partial(_steps, self._loop.plan, self._make_optimizer(row))
+            steps = partial(_steps, self._loop.plan, partial(self._optimizer, row))
             # A single lane has no axis of lanes within: XLA compiles it as `nag-optax train` does.
             several = len(running.rate) > 1
             lanes = jax.vmap(steps, (0, 0, None, None, None)) if several else partial(_alone, steps)
@@ -203,12 +202,9 @@ class LaneRunner:
         _, params, rest = nnx.split(model, nnx.Param, ...)
         return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
-    def _make_optimizer(self, row: Optimizer) -> Callable[[Any], optax.GradientTransformationExtraArgs]:
-        return partial(_optimizer, row, self._model, self._unit_schedule)
-
 
 def _optimizer(
-    row: Optimizer, model: Model, unit_schedule: optax.Schedule, rate: jax.Array
+    model: Model, unit_schedule: optax.Schedule, row: Optimizer, rate: float | jax.Array
 ) -> optax.GradientTransformationExtraArgs:
     return core(row, lambda count: rate * unit_schedule(count), model=model)
 

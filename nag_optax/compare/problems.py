@@ -15,7 +15,7 @@ from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.compare.comparison import Trial, doubling_rung, search
 from nag_optax.compare.figures import draw_problem
 from nag_optax.compare.report import counted
-from nag_optax.compare.spec import GAPS, ProblemName, ProblemSpec
+from nag_optax.compare.spec import GAPS, GOAL, ProblemName, ProblemSpec
 from nag_optax.train.optimizers import core, decay_schedule
 from nag_optax.train.rows import Optimizer
 
@@ -45,8 +45,7 @@ _WIDTH = 3  # rungs of the grid on each side of its centre, to begin with
 class Descents:
     """Descends once at each learning rate. The best needs the fewest steps."""
 
-    data: str | None = None
-    source = ""
+    data, source = None, ""
 
     def __init__(self, spec: ProblemSpec):
         problem = self.problem = make_problem(spec.problem)
@@ -55,7 +54,7 @@ class Descents:
         self.facts = {"start": problem.start, "solution": problem.solution, "curvature": problem.curvature}
         self.explanation = (
             "The columns count the steps after which f(x) − f* stays within that share of f(x₀) − f*. The "
-            f"learning rate is the one that needs the fewest to {GAPS[-1]:g}, or else ends lowest. Gradients "
+            f"learning rate is the one that needs the fewest to {GOAL}, or else ends lowest. Gradients "
             f"are exact, in float64, from x₀ = {problem.start}, and x is the iterate to evaluate."
         )
 
@@ -74,9 +73,9 @@ class Descents:
 
     def ending(self, result: dict[str, Any]) -> str:
         best = result["trials"][result["best"]]
-        steps = best["steps_to_gap"][f"{GAPS[-1]:g}"]
+        steps = best["steps_to_gap"][GOAL]
         reached = "not reached" if steps is None else f"after {steps} steps"
-        return f"learning rate {best['learning_rate']:<9.3g} gap {GAPS[-1]:g} {reached}"
+        return f"learning rate {best['learning_rate']:<9.3g} gap {GOAL} {reached}"
 
     def draw(self, results: list[dict[str, Any]], path: Path) -> None:
         draw_problem(self.problem, results, self.title, path)
@@ -119,7 +118,7 @@ def descend(
             "learning_rate": float(rate),
             "diverged": not bool(np.isfinite(gap).all() and gap[-1] <= gap[0]),
             "final_gap": float(gap[-1] / gap[0]),
-            "steps_to_gap": {f"{share:g}": _steps_to(gap, share) for share in GAPS},
+            "steps_to_gap": {name: _steps_to(gap, share) for name, share in GAPS.items()},
             "gap": gap,
             "path": path,
         }
@@ -142,7 +141,7 @@ def score(trial: Trial) -> tuple[float, float] | None:
     """The number of steps to the smallest of the gaps. Trials that never get there follow, by their gap."""
     if trial["diverged"]:
         return None
-    steps = trial["steps_to_gap"][f"{GAPS[-1]:g}"]
+    steps = trial["steps_to_gap"][GOAL]
     return (math.inf if steps is None else steps, trial["final_gap"])
 
 
@@ -174,6 +173,7 @@ def _rosenbrock() -> Problem:
 def _logistic() -> Problem:
     """Whether a tumour is benign, from two correlated measurements of scikit-learn's breast-cancer data."""
     from sklearn.datasets import load_breast_cancer
+    from sklearn.linear_model import LogisticRegression
 
     everything, benign = load_breast_cancer(return_X_y=True)
     features = everything[:, [0, 2]]  # mean radius and mean perimeter
@@ -186,17 +186,9 @@ def _logistic() -> Problem:
         return jnp.mean(jax.nn.softplus(-margins)) + 0.5 * decay * jnp.sum(x**2)
 
     curvature = float(np.linalg.eigvalsh(signed.T @ signed / len(signed))[-1]) / 4 + decay
-    return Problem(
-        "logistic regression, two measurements", objective, (0.0, 0.0), _newton(signed, decay), curvature
+    # C weighs the sum of the losses against half the squared norm. Newton's steps end within rounding.
+    fit = LogisticRegression(
+        C=1 / (decay * len(signed)), fit_intercept=False, solver="newton-cholesky", tol=1e-13
     )
-
-
-def _newton(signed: np.ndarray, decay: float) -> tuple[float, float]:
-    """The minimiser to rounding, as the objective is smooth and strongly convex."""
-    x = np.zeros(2)
-    for _ in range(50):
-        p = 1 / (1 + np.exp(signed @ x))
-        gradient = -signed.T @ p / len(signed) + decay * x
-        hessian = (signed * (p * (1 - p))[:, None]).T @ signed / len(signed) + decay * np.eye(2)
-        x = x - np.linalg.solve(hessian, gradient)
-    return float(x[0]), float(x[1])
+    first, second = fit.fit(features, benign).coef_[0].tolist()
+    return Problem("logistic regression, two measurements", objective, (0.0, 0.0), (first, second), curvature)

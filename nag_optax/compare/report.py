@@ -51,7 +51,7 @@ def rows(target: float | None, results: Sequence[dict[str, Any]]) -> tuple[Row, 
         head = ["optimizer", "learning rate", "validation loss", "test accuracy, %", "training loss"]
         head += [f"steps to {goal}", f"seconds to {goal}", "ms a step", "state, bytes a parameter"]
         return head, [_data_row(result) for result in results]
-    head = ["optimizer", "learning rate", *(f"steps to {share:g}" for share in GAPS), "gap at the end"]
+    head = ["optimizer", "learning rate", *(f"steps to {gap}" for gap in GAPS), "gap at the end"]
     return head, [_problem_row(result) for result in results]
 
 
@@ -60,9 +60,11 @@ def rich_table(title: str, head: Row, body: Sequence[Row]) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     shown = [i for i, column in enumerate(head) if column not in ("validation loss", "ms a step")]
     for i in shown:
+        # In two lines, so that no column is wider than its numbers need.
+        column = head[i].replace("state, bytes a parameter", "state B/param").replace(" ", "\n", 1)
         # Steps may wrap, where some seeds miss the target; nothing else may be cut.
         wraps = head[i].startswith("steps")
-        table.add_column(_folded(head[i]), justify="right" if i else "left", no_wrap=not wraps)
+        table.add_column(column, justify="right" if i else "left", no_wrap=not wraps)
     for row in body:
         table.add_row(*(row[i].replace(" ± ", "±") for i in shown))
     return table
@@ -106,70 +108,43 @@ def shown_loss(losses: Sequence[float]) -> str:
     return "< 1e-8" if statistics.fmean(losses) < LEAST_LOSS else spread(losses, ".1e")
 
 
-def steps_to_target(chosen: dict[str, Any]) -> float | None:
-    """The mean over the seeds that reach the target, or None if none does."""
-    reached = [steps for steps in chosen["steps_to_target"] if steps is not None]
-    return statistics.fmean(reached) if reached else None
-
-
 def counted(number: int | str, noun: str) -> str:
     """`1 epoch`, `2 epochs`."""
     return f"{number} {noun}{'' if str(number) == '1' else 's'}"
 
 
 def _data_row(result: dict[str, Any]) -> Row:
-    state = _bytes(result["state_bytes_per_parameter"])
-    seconds_per_step = result["seconds_per_step"]
-    cost = f"{1e3 * seconds_per_step:.3g}"
-    if result["best"] is None:
-        return [result["label"], _NONE, _NONE, "diverged", "diverged", _NONE, _NONE, cost, state]
-    best, chosen = result["trials"][result["best"]], result["chosen"]
-    rate, validation = f"{best['learning_rate']:g}", shown_loss(best["validation_loss"])
-    if chosen["diverged"]:
-        return [result["label"], rate, validation, "diverged", "diverged", _NONE, _NONE, cost, state]
-    steps = steps_to_target(chosen)
-    reached = sum(s is not None for s in chosen["steps_to_target"])
-    count = len(chosen["steps_to_target"])
-    missing = f" ({reached}/{count})" if 0 < reached < count else ""
-    return [
-        result["label"],
-        rate,
-        validation,
-        spread([100 * share for share in chosen["test_accuracy"]], ".2f"),
-        shown_loss(chosen["train_loss"]),
-        spread(chosen["steps_to_target"], ".0f") + missing,
-        _NONE if steps is None else f"{steps * seconds_per_step:.2g}",
-        cost,
-        state,
-    ]
+    rate = validation = _NONE
+    ends = ["diverged", "diverged", _NONE, _NONE]
+    chosen, seconds_per_step = result["chosen"], result["seconds_per_step"]
+    if chosen is not None:
+        best = result["trials"][result["best"]]
+        rate, validation = f"{best['learning_rate']:g}", shown_loss(best["validation_loss"])
+    if chosen is not None and not chosen["diverged"]:
+        steps = chosen["steps_to_target"]
+        reached = [s for s in steps if s is not None]
+        missing = f" ({len(reached)}/{len(steps)})" if 0 < len(reached) < len(steps) else ""
+        ends = [
+            spread([100 * share for share in chosen["test_accuracy"]], ".2f"),
+            shown_loss(chosen["train_loss"]),
+            spread(steps, ".0f") + missing,
+            f"{statistics.fmean(reached) * seconds_per_step:.2g}" if reached else _NONE,
+        ]
+    size = result["state_bytes_per_parameter"]
+    # A whole number of bytes without the few that counters add to it.
+    whole = math.isclose(size, round(size), abs_tol=0.05)
+    cost = [f"{1e3 * seconds_per_step:.3g}", f"{size:.0f}" if whole else f"{size:.1f}"]
+    return [result["label"], rate, validation, *ends, *cost]
 
 
 def _problem_row(result: dict[str, Any]) -> Row:
     if result["best"] is None:
-        return [result["label"], _NONE, *[_NONE for _ in GAPS], "diverged"]
+        return [result["label"], *[_NONE] * (1 + len(GAPS)), "diverged"]
     best = result["trials"][result["best"]]
-    steps = [best["steps_to_gap"][f"{share:g}"] for share in GAPS]
+    steps = [_NONE if s is None else str(s) for s in best["steps_to_gap"].values()]
     gap = best["final_gap"]
-    return [
-        result["label"],
-        f"{best['learning_rate']:.3g}",
-        *(_NONE if s is None else str(s) for s in steps),
-        "< 1e-15" if gap < 1e-15 else f"{gap:.1e}",  # of the order of a rounding
-    ]
-
-
-def _folded(head: str) -> str:
-    """The head in two lines, so that no column is wider than its numbers need."""
-    special = {"test accuracy, %": "test\naccuracy, %", "state, bytes a parameter": "state\nB/param"}
-    if head in special:
-        return special[head]
-    first, _, rest = head.partition(" to " if " to " in head else " ")
-    return f"{first}\nto {rest}" if " to " in head else f"{first}\n{rest}"
-
-
-def _bytes(value: float) -> str:
-    """A number of bytes, without the few that counters add to a whole number of them."""
-    return f"{value:.1f}" if not math.isclose(value, round(value), abs_tol=0.05) else f"{value:.0f}"
+    end = "< 1e-15" if gap < 1e-15 else f"{gap:.1e}"  # of the order of a rounding
+    return [result["label"], f"{best['learning_rate']:.3g}", *steps, end]
 
 
 def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]], text: Container[int] = (0,)) -> str:

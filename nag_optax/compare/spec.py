@@ -4,6 +4,7 @@ import dataclasses
 from collections import ChainMap
 from ctypes import c_float
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -19,7 +20,6 @@ from nag_optax.train.options import (
     OptionalPath,
     Options,
     ScheduleName,
-    given_or,
     one_of,
 )
 from nag_optax.train.registry import DATASETS, MODELS, OPTIMIZERS, dataset_row
@@ -41,8 +41,10 @@ CONTENDERS = ChainMap(
 """The rows of the optimizers of `nag-optax train`, those registered later too, and one more."""
 
 ProblemName = Literal["quadratic", "rosenbrock", "logistic"]
-GAPS = (1e-3, 1e-6)
+GAPS = {"0.001": 1e-3, "1e-06": 1e-6}
 """A comparison counts the steps to these shares of the gap at the start."""
+GOAL = "1e-06"
+"""The fewest steps to this one are best."""
 
 COMPARISON, TABLE, FIGURE, RESULTS = "comparison.json", "comparison.md", "comparison.png", "optimizers"
 
@@ -113,15 +115,10 @@ class CompareOptions:
     """Replace the comparison that --run-dir holds."""
 
 
-# It orthogonalises matrices; the parameters of a problem are a vector.
-_NOT_ON_PROBLEMS = ("muon",)
+_OF_A_RUN = [f.name for f in dataclasses.fields(CompareOptions) if hasattr(Options, f.name)]
 _ON_DATA = (
     *("dataset", "data_dir", "skip_unreadable", "model", "image_size"),
     *("num_epochs", "batch_size", "seeds", "target"),
-)
-_OF_A_RUN = (
-    *("dataset", "data_dir", "skip_unreadable", "model", "image_size", "schedule"),
-    *("num_epochs", "batch_size", "seed", "device"),
 )
 
 
@@ -160,10 +157,6 @@ class ComparisonSpec(Stored, CompareOptions):
 class DataSpec(ComparisonSpec):
     """A comparison on images. Each optimizer trains the run of `train` at other rates and seeds."""
 
-    dataset: str = field()
-    model: str = field()
-    num_epochs: int = field()
-    batch_size: int = field()
     seeds: int = field()
     target: float = field()
     train: Spec
@@ -185,14 +178,8 @@ def resolve(options: CompareOptions) -> DataSpec | ProblemSpec:
 
 def load_spec(path: Path) -> DataSpec | ProblemSpec:
     """The comparison that `config.json` holds."""
-
-    def make(fields: dict[str, Any]) -> DataSpec | ProblemSpec:
-        lists: dict[str, Any] = {
-            name: tuple(value) for name, value in fields.items() if isinstance(value, list)
-        }
-        return resolve(CompareOptions(**fields | lists, run_dir=path.parent))
-
-    return load_stored(path, "comparison", make)
+    make = partial(CompareOptions, run_dir=path.parent)
+    return load_stored(path, "comparison", lambda fields: resolve(make(**fields)))
 
 
 class ComparisonFolder(Folder):
@@ -211,14 +198,14 @@ def _on_data(options: CompareOptions) -> DataSpec:
         raise InputError(
             f"--num-steps {options.num_steps}: is only for --problem; a dataset takes --num-epochs"
         )
-    given: dict[str, Any] = {name: getattr(options, name) for name in _OF_A_RUN} | {"resident": "yes"}
-    given |= {"dataset": options.dataset or "digits", "model": options.model or "mlp"}
+    given: dict[str, Any] = {name: getattr(options, name) for name in _OF_A_RUN}
+    given |= {"dataset": options.dataset or "digits", "model": options.model or "mlp", "resident": "yes"}
     train = resolve_run(Options(**given))
     resolved: dict[str, Any] = {name: getattr(train, name) for name in _OF_A_RUN} | {
         "train": train,
-        "optimizers": given_or(options.optimizers, DEFAULT_CONTENDERS),
-        "seeds": given_or(options.seeds, 3),
-        "target": given_or(options.target, dataset_row(train.dataset).target),
+        "optimizers": options.optimizers or DEFAULT_CONTENDERS,
+        "seeds": options.seeds or 3,
+        "target": options.target or dataset_row(train.dataset).target,
         "run_dir": Path(options.run_dir or f"runs/compare-{train.dataset}-{train.model}"),
     }
     return DataSpec(**vars(options) | resolved)
@@ -228,17 +215,13 @@ def _on_problem(options: CompareOptions, problem: ProblemName) -> ProblemSpec:
     for name in _ON_DATA:
         if (value := getattr(options, name)) not in (None, False):
             raise InputError(f"{flag(name)} {value}: is for a dataset; --problem {problem} has none")
-    for name in _NOT_ON_PROBLEMS:
-        if name in (options.optimizers or ()):
-            raise InputError(
-                f"--optimizers {name}: orthogonalises matrices; the parameters of "
-                f"--problem {problem} are a vector"
-            )
-    usual = tuple(name for name in DEFAULT_CONTENDERS if name not in _NOT_ON_PROBLEMS)
+    if "muon" in (options.optimizers or ()):
+        what = f"orthogonalises matrices; the parameters of --problem {problem} are a vector"
+        raise InputError(f"--optimizers muon: {what}")
     resolved: dict[str, Any] = {
-        "optimizers": given_or(options.optimizers, usual),
+        "optimizers": options.optimizers or tuple(n for n in DEFAULT_CONTENDERS if n != "muon"),
         "schedule": options.schedule or "constant",
-        "num_steps": given_or(options.num_steps, 1000),
+        "num_steps": options.num_steps or 1000,
         "run_dir": Path(options.run_dir or f"runs/compare-{problem}"),
     }
     return ProblemSpec(**vars(options) | resolved)

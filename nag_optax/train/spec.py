@@ -71,11 +71,11 @@ def load_stored(path: Path, kind: str, make: Callable[[dict[str, Any]], _Config]
     """The configuration of a run or a comparison that `make` makes of the fields in a `config.json`."""
     try:
         fields = json.loads(path.read_text())
-        if _MARKS[kind] in fields:
-            return make(fields)
+        if _MARKS[kind] in fields:  # JSON has no tuples.
+            return make({name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name the folder of a {kind}") from None
-    except (OSError, ValueError, TypeError, InputError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"{path}: not a readable configuration of a {kind} ({reason(error)})") from None
     for other, mark in _MARKS.items():
         if mark in fields:
