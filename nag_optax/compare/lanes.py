@@ -25,7 +25,7 @@ from nag_optax.train.metrics import Metrics, metrics_of, metrics_of_lanes
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizers import core, make_schedule
 from nag_optax.train.parallel import Device, memory_of
-from nag_optax.train.rows import Model, Optimizer, Split
+from nag_optax.train.rows import Optimizer, Split
 from nag_optax.train.spec import Spec
 from nag_optax.train.step import TrainState
 
@@ -77,7 +77,8 @@ class LaneRunner:
         self._model, self._device, self._curves = spec.model_row, device, curves
         self.num_epochs, self.steps_per_epoch = spec.num_epochs, loop.steps_per_epoch
         unit = dataclasses.replace(spec, learning_rate=1.0)  # Multiplied by the rate of a lane.
-        self._optimizer = partial(_optimizer, self._model, make_schedule(unit, self.steps_per_epoch))
+        of_run = {"model": self._model, "num_steps": self.num_epochs * self.steps_per_epoch}
+        self._optimizer = partial(_optimizer, make_schedule(unit, self.steps_per_epoch), of_run)
         # A step costs about three forward passes, an evaluation one.
         images = len(dataset.test.labels) / (3 * _EVALUATION_SHARE)
         self._chunks = chunk_lengths(0, self.steps_per_epoch, max(1, int(images) // loop.batch_size))
@@ -204,9 +205,9 @@ class LaneRunner:
 
 
 def _optimizer(
-    model: Model, unit_schedule: optax.Schedule, row: Optimizer, rate: float | jax.Array
+    unit_schedule: optax.Schedule, of_run: dict[str, Any], row: Optimizer, rate: float | jax.Array
 ) -> optax.GradientTransformationExtraArgs:
-    return core(row, lambda count: rate * unit_schedule(count), model=model)
+    return core(row, lambda count: rate * unit_schedule(count), **of_run)
 
 
 def _steps(

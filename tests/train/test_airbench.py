@@ -237,4 +237,4 @@ def test_an_accelerator_takes_all_epochs_in_one_program_and_in_bfloat16(on_cpu, 
     loop = Loop(spec, load_dataset(spec), jax.devices()[:1])
     loop._on_cpu = on_cpu
     assert loop.chunk_lengths(0) == chunks
-    assert loop._plan(loop._shardings(loop.init())).how.bfloat16 is not on_cpu
+    assert loop.plan.how.bfloat16 is not on_cpu
