@@ -3,6 +3,7 @@
 from functools import partial
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -138,6 +139,24 @@ def test_other_convolutions_are_left_to_lax(options):
     actual = conv_general_dilated(x, kernel, **options)
     assert actual.dtype == expected.dtype
     np.testing.assert_array_equal(actual, expected)
+
+
+def test_the_number_of_images_may_be_open():
+    """As in an exported program that takes any batch."""
+
+    def loss(x, kernel):
+        convolve = partial(conv_general_dilated, window_strides=(1, 1), padding="SAME")
+        return jnp.sum(jnp.sin(convolve(x, kernel, dimension_numbers=LAYOUT)))
+
+    (batch,) = jax.export.symbolic_shape("batch")
+    x, kernel = (
+        jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(3, 5, 5, 64), (3, 3, 64, 64)])
+    )
+    shapes = jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype), jax.ShapeDtypeStruct(kernel.shape, x.dtype)
+    step = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    found = jax.export.export(step)(*shapes).call(x, kernel)
+    # Sums of at most 576 products in another order.
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=576 * 2.0**-23), found, step(x, kernel))
 
 
 def test_what_lax_refuses_is_refused():

@@ -15,6 +15,7 @@ from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -63,6 +64,8 @@ def conv_general_dilated(
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
     if any(image < kernel for image, kernel in zip(lhs.shape[1:3], rhs.shape, strict=False)):
         return by_products(lhs, rhs, window_strides, padding, **kwargs)
+    if jax.export.is_symbolic_dim(lhs.shape[0]):  # The form depends on the number of images.
+        return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
     return _convolution(lhs, rhs, _How(tuple(window_strides), _half(rhs.shape), kwargs.get("precision")))
 
 
