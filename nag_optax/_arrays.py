@@ -94,6 +94,21 @@ def misfit(flags: Any, params: Any) -> str:
     return "the updates have a different tree"
 
 
+def check_same(function: str, given: Any, returned: Any) -> None:
+    """Raises where a function of the user's changes a tree, a shape, which would broadcast, or a dtype."""
+    before, after = jax.tree.structure(given), jax.tree.structure(returned)
+    if before != after:
+        raise ValueError(f"{function} must return the tree that it is given, {before}; got {after}")
+    for (path, v), z in zip(
+        jax.tree_util.tree_flatten_with_path(given)[0], jax.tree.leaves(returned), strict=True
+    ):
+        name = path_name(path)
+        if jnp.shape(z) != v.shape:
+            raise ValueError(f"{function} must keep shapes: {name} has {v.shape}, got {jnp.shape(z)}")
+        if jnp.result_type(z) != v.dtype:
+            raise TypeError(f"{function} must keep dtypes: {name} has {v.dtype}, got {jnp.result_type(z)}")
+
+
 def _real_product(a: jax.Array, b: jax.Array) -> jax.Array:
     a, b = widened(a, b)
     return jnp.sum(jnp.real(jnp.conj(a) * b))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from nag_optax._arguments import at_step, buffer_dtype, check_number, check_schedule, hint_of_injection
-from nag_optax._arrays import check_buffers, is_none, varying_with, wide, zero_buffers
+from nag_optax._arrays import check_buffers, check_same, is_none, varying_with, wide, zero_buffers
 from nag_optax.acceleration import momentum as rules
 from nag_optax.acceleration.around import checked_inner, in_dtypes_of
 from nag_optax.acceleration.iterate import OuterState, StoredIterate
@@ -196,7 +196,9 @@ def snoo(
     def outer_step(taken: _Step, held: StoredIterate, momentum: SnooMomentum) -> _Parts:
         direction = jax.tree.map(_pseudo_gradient, taken.step, taken.params, held.iterate, is_leaf=is_none)
         if reduce is not None:
-            direction = reduce(direction)
+            reduced = reduce(direction)
+            check_same("reduce", direction, reduced)
+            direction = reduced
         offset, rule_state = momentum.offset, momentum.rule_state
         if not plain:
             direction, offset, rule_state = recursion.step(rule_state, offset, direction, taken.value)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nag_optax._arguments import hint_of_injection
-from nag_optax._arrays import is_none, path_name, wide, widened
+from nag_optax._arrays import check_same, is_none, wide, widened
 from nag_optax.prox.base import ProxLike
 from nag_optax.prox.leafwise import leafwise
 
@@ -47,7 +47,7 @@ def proximal_point(prox: ProxLike | None, params: Any, updates: Any, step_size: 
     if prox is None:
         return point
     target = prox(point, step_size)
-    check_same(point, target)
+    check_same("prox", point, target)
     return target
 
 
@@ -85,18 +85,3 @@ def penalty(prox: ProxLike | None, params: Any) -> jax.Array:
     """g(p) where the prox knows it, else 0."""
     value = getattr(prox, "value", None)
     return jnp.zeros([], float) if value is None else jnp.asarray(value(params)).astype(float)
-
-
-def check_same(point: Any, target: Any) -> None:
-    """A prox that changes a shape would broadcast, and one that changes a dtype lose precision."""
-    given, returned = jax.tree.structure(point), jax.tree.structure(target)
-    if given != returned:
-        raise ValueError(f"prox must return the tree that it is given, {given}; got {returned}")
-    for (path, v), z in zip(
-        jax.tree_util.tree_flatten_with_path(point)[0], jax.tree.leaves(target), strict=True
-    ):
-        name = path_name(path)
-        if jnp.shape(z) != v.shape:
-            raise ValueError(f"prox must keep shapes: {name} has {v.shape}, got {jnp.shape(z)}")
-        if jnp.result_type(z) != v.dtype:
-            raise TypeError(f"prox must keep dtypes: {name} has {v.dtype}, got {jnp.result_type(z)}")

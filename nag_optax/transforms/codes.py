@@ -7,6 +7,7 @@ u is uniform in [0, 1), so that the mean of q is y. A block without a negative n
 positive one to 0: it may hold averages of squares, by whose roots an optimizer divides.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -58,6 +59,9 @@ def encode(x: jax.Array, noise: jax.Array, block_size: int) -> tuple[jax.Array, 
 def decode(codes: jax.Array, scales: jax.Array, block_size: int) -> jax.Array:
     """The float32 array of these codes."""
     cut = layout(codes.shape, block_size)
+    if scales.shape != cut.scales:
+        # Outside of the vmap that made them: a lane fills its own last block.
+        return jax.vmap(functools.partial(decode, block_size=block_size))(codes, scales)
     q = _in_blocks(codes, cut).astype(jnp.float32)
     z = _quotient(q, 2 * LARGEST - jnp.abs(q))
     return _from_blocks(scales.reshape(*cut.blocked[:-1], 1) * z, cut, codes.shape)
@@ -114,7 +118,7 @@ def block_size_within(x: Any, block_size: int) -> int:
     shard = _shard_shape(x)
     split = [axis for axis, (part, whole) in enumerate(zip(shard, x.shape, strict=True)) if part != whole]
     if not split:
-        return block_size
+        return min(block_size, x.size)
     # Only axes behind the last split one count, because JAX joins no split axis with another.
     tail = math.prod(shard[split[-1] + 1 :] or shard[-1:])
     return next(size for size in range(min(block_size, tail), 0, -1) if tail % size == 0)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from nag_optax._arguments import check_number
@@ -83,7 +84,8 @@ def low_memory(
         block_size: how many numbers share a scale, an integer in [1, 65536]. On a mesh it becomes
             smaller, until no block lies across two devices. For that, `init` must be given arrays on the
             mesh, or the mesh's axes must be explicit.
-        min_size: an integer of at least 1; arrays of fewer numbers stay as they are.
+        min_size: an integer of at least 1; arrays of fewer numbers stay as they are. Under
+            `optax.inject_hyperparams`, name block_size and min_size in `static_args`.
         seed: an integer in [0, 2³²), for the rounding.
 
     Returns:
@@ -108,8 +110,13 @@ def low_memory(
     inner = checked_inner(inner)
     if jnp.dtype(dtype) not in (jnp.int8, jnp.bfloat16):
         raise ValueError(f"dtype must be int8 or bfloat16; got {jnp.dtype(dtype)}")
-    check_number("block_size", block_size, minimum=1, below=65537, integer=True)
-    check_number("min_size", min_size, minimum=1, below=2**31, integer=True)
+    for name, number, below in (("block_size", block_size, 65537), ("min_size", min_size, 2**31)):
+        check_number(name, number, minimum=1, below=below, integer=True)
+        if isinstance(number, np.ndarray | jax.Array):
+            raise TypeError(
+                f"{name} must be an integer of Python, because it decides about shapes; got an array: under "
+                "optax.inject_hyperparams, name it in static_args"
+            )
     check_number("seed", seed, minimum=0, below=2**32, integer=True)
 
     def pack(state: Any, step: jax.Array, before: Formats | None = None) -> LowMemoryState:

@@ -100,14 +100,15 @@ def to_bfloat16(x: jax.Array, bits: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(x), cut, x).astype(jnp.bfloat16)
 
 
-def random_bits(shape: tuple[int, ...], step: jax.Array, leaf: int, seed: int) -> jax.Array:
+def random_bits(shape: tuple[int, ...], step: jax.Array, leaf: int, seed: jax.typing.ArrayLike) -> jax.Array:
     """32 bits for each index of an array: a hash of the counters, a fifth of the cost of `jax.random`.
 
     The finalizer is Wellons' `lowbias32`; the multipliers of index, step and leaf are odd, so that
     each is a permutation of 32 bits.
     """
     h = step.astype(jnp.uint32) * jnp.uint32(0x85EBCA77) + jnp.uint32(leaf * 0xC2B2AE3D % 2**32)
-    h = h + jnp.uint32(seed * 0x27D4EB2F % 2**32)
+    # The seed may be traced, as `inject_hyperparams` does with each number.
+    h = h + jnp.uint32(seed) * jnp.uint32(0x27D4EB2F)
     # The product is built axis by axis. A flat range would have to be reshaped, and split on a mesh.
     for axis, size in enumerate(shape):
         stride = math.prod(shape[axis + 1 :])

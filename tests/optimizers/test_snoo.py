@@ -312,6 +312,21 @@ class TestErrors:
         with pytest.raises(error, match=message):
             snoo(**{"inner": optax.sgd(0.1), **arguments})
 
+    @pytest.mark.parametrize(
+        ("reduce", "error", "message"),
+        [
+            (lambda delta: None, ValueError, "reduce must return the tree that it is given"),
+            (lambda delta: delta.mean(), ValueError, r"reduce must keep shapes: at the root has \(2,\), got"),
+            (lambda delta: delta.astype(jnp.float16), TypeError, "reduce must keep dtypes.*got float16"),
+        ],
+        ids=["tree", "shape", "dtype"],
+    )
+    def test_reduce_keeps_tree_shapes_and_dtypes(self, reduce: Any, error: type[Exception], message: str):
+        """Each of these would go on with other slow weights, without a word."""
+        optimizer, params = snoo(optax.sgd(0.1), reduce=reduce), jnp.ones(2)
+        with pytest.raises(error, match=message):
+            jax.eval_shape(optimizer.update, params, optimizer.init(params), params)
+
     def test_needs_the_parameters(self):
         optimizer = snoo(optax.sgd(0.1))
         with pytest.raises(

@@ -4,6 +4,7 @@
 # pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportArgumentType=false
 # pyright: reportCallIssue=false, reportOperatorIssue=false, reportOptionalMemberAccess=false
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,16 @@ def test_the_iterate_is_the_unpacked_state_s():
     assert_trees_equal(nag_optax.eval_params(optax.MultiSteps(optimizer, 2).init(model()), model()), model())
 
 
+@pytest.mark.parametrize(("shape", "block_size"), [((7, 11), 16), ((10,), 16), ((), 16)], ids=str)
+def test_the_iterates_of_a_vmapped_optimizer(shape: tuple[int, ...], block_size: int):
+    """The lanes of an array that fills no whole number of blocks are not the blocks of one large array."""
+    optimizer = low_memory(nag_optax.nag(0.1), block_size=block_size, min_size=1)
+    params = jnp.linspace(-1.0, 1.0, 2 * math.prod(shape)).reshape(2, *shape)
+    params, state = jax.vmap(step_function(optimizer, sphere))(params, jax.vmap(optimizer.init)(params))
+    expected = jax.vmap(nag_optax.eval_params)(state, params)
+    assert_trees_close(nag_optax.eval_params(state, params), expected, rtol=1e-6)
+
+
 @pytest.mark.four_devices
 @pytest.mark.parametrize(
     ("axis", "spec", "shape"),
@@ -306,6 +317,8 @@ def test_inside_shard_map_a_scan_keeps_its_types(spec: PartitionSpec):
         ({"block_size": 0}, ValueError, r"block_size must be an integer in \[1, 65537\); got 0"),
         ({"min_size": 0.5}, TypeError, "min_size must be an integer"),
         ({"seed": -1}, ValueError, r"seed must be an integer in \[0, 4294967296\); got -1"),
+        ({"block_size": jnp.array(128)}, TypeError, "^block_size must be .* static_args"),
+        ({"min_size": jnp.array(128)}, TypeError, "^min_size must be .* static_args"),
     ],
 )
 def test_errors(options: dict[str, Any], error: Any, says: str):

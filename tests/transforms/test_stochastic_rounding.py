@@ -27,6 +27,17 @@ def test_random_numbers_are_the_transcription_s(shape: tuple[int, ...]):
         np.testing.assert_array_equal(np.ravel(u), reference.counter_uniform(u.size, step, leaf))
 
 
+def test_the_seed_may_be_an_array():
+    """As it is under `optax.inject_hyperparams`."""
+    params, updates = jnp.ones(64, jnp.bfloat16), jnp.full(64, QUARTER)
+    direct = stochastic_rounding(seed=7)
+    injected = optax.inject_hyperparams(stochastic_rounding)(seed=7)
+    expected, _ = direct.update(updates, direct.init(params), params)
+    found, _ = jax.jit(injected.update)(updates, injected.init(params), params)
+    assert_trees_equal(found, expected)
+    assert 0 < jnp.count_nonzero(found) < found.size
+
+
 def test_random_numbers_look_uniform():
     """Mean, spread and neighbours of 2¹⁶ draws, each within four standard errors."""
     u = np.asarray(uniform(random_bits((256, 256), jnp.int32(5), 3, seed=11)), np.float64)
