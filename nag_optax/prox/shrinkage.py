@@ -95,13 +95,22 @@ def soft_threshold(p: jax.Array, threshold: jax.Array) -> jax.Array:
     """p with its modulus less `threshold`, exactly zero where that would be negative."""
     if jnp.iscomplexobj(p):
         return shrink(p, jnp.abs(p), threshold)
-    # p − p is 0 and not −0, and a threshold of 0 changes no bit.
-    return p - jnp.clip(p, -threshold, threshold)
+    modulus = jnp.abs(p)
+    # The minimum keeps 0·inf out.
+    return jnp.where(_falls(modulus, threshold), 0.0, p - jnp.sign(p) * jnp.minimum(modulus, threshold))
 
 
 def shrink(p: jax.Array, norm: jax.Array, threshold: jax.Array) -> jax.Array:
     """p·max(1 − threshold/norm, 0), with finite derivatives where the norm is zero."""
-    # A NaN is not below the threshold, so that it is seen in the result.
-    below = norm <= threshold
-    factor = jnp.where(below, 0.0, 1.0 - threshold / jnp.where(below, 1.0, norm))
+    falls = _falls(norm, threshold)
+    factor = jnp.where(falls, 0.0, 1.0 - threshold / jnp.where(falls | (norm == 0), 1.0, norm))
     return p * factor.astype(p.dtype)
+
+
+def _falls(norm: jax.Array, threshold: jax.Array) -> jax.Array:
+    """Where the result is zero, whatever p is.
+
+    Not where the threshold is 0: the operator is then the identity, and has its derivative at p = 0 too. A
+    NaN does not fall, so that it is seen in the result.
+    """
+    return (norm <= threshold) & (threshold > 0)

@@ -157,6 +157,16 @@ def test_derivatives_are_finite_at_kinks(make: Callable[[Any], Prox], strength: 
             assert np.all(np.isfinite(slope))
 
 
+@pytest.mark.parametrize("make", [l1, lambda s: elastic_net(s, 0.0), group_l2, nuclear_norm])
+@pytest.mark.parametrize("dtype", [float, complex])
+def test_without_a_strength_the_derivative_at_zero_is_the_identity(make: Callable[[Any], Prox], dtype: Any):
+    """As for an intercept that is not penalised; else the derivative of a solution of 0 is wrong."""
+    zero, direction = jnp.zeros((2, 2), dtype), jnp.arange(1.0, 5.0).reshape(2, 2).astype(dtype)
+    z, slope = jax.jvp(lambda p: make(0.0)(p, 1.0), (zero,), (direction,))
+    np.testing.assert_array_equal(z, zero)
+    np.testing.assert_allclose(slope, direction, rtol=1e-6)
+
+
 def test_complex_derivative_at_zero():
     loss = lambda z: jnp.sum(jnp.abs(l1(0.5)(z, 1.0)) ** 2) + l1(0.5).value(z)  # noqa: E731
     assert bool(jnp.all(jnp.isfinite(jax.grad(loss)(jnp.array([0.0 + 0.0j, 1.0 + 1.0j])))))
