@@ -2,6 +2,7 @@
 
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -140,6 +141,15 @@ def test_contours_are_of_the_logarithm_of_the_gap():
     # In float32, with the constant.
     np.testing.assert_allclose(10**ground.heights, gap, rtol=1e-4, atol=1e-4)
     assert (ground.x[0], ground.x[-1], ground.y[0], ground.y[-1]) == (-1, 3, -2, 2)
+
+
+def test_contours_end_where_the_objective_does():
+    """One point of the grid outside of the domain, or an overflow, would take all contours away."""
+    ground = landscape(lambda x: jnp.log(x[0]) + jnp.exp(100 * x[1]), (-1, 2), (-1, 1))
+    inside = (ground.x > 0) & (ground.y < 0.8)[:, None]
+    outside = (ground.x <= 0) | (ground.y > 0.9)[:, None]
+    assert np.isfinite(ground.heights[inside]).all()
+    assert np.isnan(ground.heights[outside]).all()
 
 
 def test_a_bound_is_dashed_in_the_colour_of_its_curve(axes):

@@ -17,7 +17,10 @@ _WIDEST = 4.2  # points by which the lowest path is wider than the highest, at m
 
 
 class Landscape(NamedTuple):
-    """The grid x (n,), y (n,), and the logarithm of the gap to the lowest value there, (n, n)."""
+    """The grid x (n,), y (n,), and the logarithm of the gap to the lowest value there, (n, n).
+
+    It is NaN, which has no contours, outside of the objective's domain.
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -37,9 +40,10 @@ def landscape(
     x, y = (np.linspace(*limits, _POINTS) for limits in (x_limits, y_limits))
     points = jnp.asarray(np.stack(np.meshgrid(x, y), -1))
     values = np.asarray(jax.jit(jax.vmap(jax.vmap(objective)))(points))
-    lowest = values.min() if minimum is None else float(objective(jnp.asarray(minimum, float)))
+    values = np.where(np.isfinite(values), values, np.nan)
+    lowest = np.nanmin(values) if minimum is None else float(objective(jnp.asarray(minimum, float)))
     gap = values - lowest
-    return Landscape(x, y, np.log10(np.maximum(gap, 1e-6 * gap.max())))
+    return Landscape(x, y, np.log10(np.maximum(gap, 1e-6 * np.nanmax(gap))))
 
 
 def draw_landscape(axes: "Axes", ground: Landscape, minimum: Any = None) -> None:
