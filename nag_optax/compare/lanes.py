@@ -25,7 +25,7 @@ from nag_optax.train.metrics import Metrics, metrics_of, metrics_of_lanes
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizers import core, make_schedule
 from nag_optax.train.parallel import Device, memory_of
-from nag_optax.train.rows import Optimizer, Split
+from nag_optax.train.rows import Factory, Optimizer, Split
 from nag_optax.train.spec import Spec
 from nag_optax.train.step import TrainState
 
@@ -86,7 +86,7 @@ class LaneRunner:
         self.steps = np.concatenate([e * self.steps_per_epoch + ends for e in range(self.num_epochs)])
         self.num_chunks = len(self.steps)
         """Chunks of a run, after each of which `run` reports."""
-        self._programs: dict[tuple[str, int], Any] = {}
+        self._programs: dict[tuple[str, Factory, int], Any] = {}
 
     def run(self, row: Optimizer, lanes: Sequence[Lane], report: Callable[[float], None]) -> list[LaneResult]:
         """Trains the lanes, all at once where that is fast and fits; `report` hears of shares of runs."""
@@ -152,11 +152,14 @@ class LaneRunner:
 
     def _chunk(self, row: Optimizer, running: _Running, orders: jax.Array, num_steps: int) -> _Running:
         """The runs after these steps. One program serves chunks of every length."""
-        inputs = running, orders, self._loop.resident, self._loop.dataset.statistics, jnp.int32(num_steps)
+        inputs = self._inputs(running, orders, num_steps)
         return self._program(row, *inputs)(*inputs)
 
+    def _inputs(self, running: _Running, orders: jax.Array, num_steps: int) -> tuple[Any, ...]:
+        return running, orders, self._loop.resident, self._loop.dataset.statistics, jnp.int32(num_steps)
+
     def _program(self, row: Optimizer, running: _Running, *inputs: Any) -> Any:
-        name = row.label, len(running.rate)
+        name = row.label, row.make, len(running.rate)  # A user's own may have any label.
         if name not in self._programs:
             # JAX keeps the constants of a program, so the runner is not among them.
             steps = partial(_steps, self._loop.plan, partial(self._optimizer, row))
@@ -175,8 +178,8 @@ class LaneRunner:
         if not self._model.in_lanes and self._device.platform == "cpu":
             return 1
         lanes = [Lane(0.0, 0)]
-        self._chunk(row, self._begin(row, lanes), self._orders(lanes, 0), 0)
-        return min(count, lanes_that_fit(self._programs[row.label, 1].memory_analysis(), self._device))
+        program = self._program(row, *self._inputs(self._begin(row, lanes), self._orders(lanes, 0), 0))
+        return min(count, lanes_that_fit(program.memory_analysis(), self._device))
 
     def _evaluate(self, state: TrainState, split: Split) -> list[Metrics]:
         """Loss and accuracy of each lane at the iterate to evaluate."""

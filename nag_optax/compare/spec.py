@@ -13,15 +13,7 @@ import tyro
 from nag_optax.train.checks import RULES, Rule, check, flag, is_positive, whole
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import Folder
-from nag_optax.train.options import (
-    Float,
-    Int,
-    IntInTable,
-    OptionalPath,
-    Options,
-    ScheduleName,
-    one_of,
-)
+from nag_optax.train.options import Float, Int, IntInTable, OptionalPath, Options, ScheduleName, one_of
 from nag_optax.train.registry import DATASETS, MODELS, OPTIMIZERS, dataset_row
 from nag_optax.train.rows import Style
 from nag_optax.train.spec import Spec, Stored, load_stored

@@ -104,6 +104,14 @@ def test_the_learning_rate_and_the_seed_of_a_lane_are_its_own(nag_lanes):
     assert len(first_losses) == 4
 
 
+def test_the_label_of_another_optimizer_does_not_bring_its_program(mlp, nag_lanes):
+    """A user may register an optimizer with any label."""
+    impostor = CONTENDERS["sgd"]._replace(label=CONTENDERS["nag"].label)
+    lanes = [result.lane for result in nag_lanes]  # As many: the same shapes.
+    first = mlp.run(impostor, lanes, quiet)[0]
+    assert first.loss[-1] > 1.5 * nag_lanes[0].loss[-1]
+
+
 def test_a_stopwatch_times_single_steps(mlp):
     seconds = mlp.stopwatch(CONTENDERS["nag"], Lane(0.05, 4))
     assert all(0 < seconds(count) < 1 for count in (1, 3, mlp.steps_per_epoch))
