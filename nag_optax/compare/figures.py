@@ -40,9 +40,7 @@ def draw_data(
     loss.set_title("loss while training")
     error.set_title("test error in %")
     for axes in (loss, error):
-        axes.set_xlabel("epoch")
-        axes.set_xlim(0, 1.02 * epochs[-1])
-        axes.set_yscale("log")
+        axes.set(xlabel="epoch", xlim=(0, 1.02 * epochs[-1]), yscale="log")
         style.bare(axes)
         style.log_ticks(axes.yaxis, *axes.get_ylim())
 
@@ -88,9 +86,7 @@ def draw_problem(problem: "Problem", results: Sequence[dict[str, Any]], title: s
             _draw_runs(gap, np.arange(len(values)), values[None] / values[0], result)
             least = min(least, values.min() / values[0])
     gap.set_title("gap to the minimum, as a share of that at the start")
-    gap.set_xlabel("step")
-    gap.set_yscale("log")
-    gap.set_ylim(max(_LEAST_GAP, least / 3), 10)
+    gap.set(xlabel="step", yscale="log", ylim=(max(_LEAST_GAP, least / 3), 10))
     style.bare(gap)
 
     def steps(trial: dict[str, Any]) -> float | None:
@@ -157,9 +153,7 @@ def draw_sensitivity(
             ring: dict[str, Any] = {"mfc": "none", "mec": color, "mew": 1.5, "ls": "none", "ms": 10}
             ring |= {"ms": 8, **above} if lost[best] else {}
             axes.plot(rates[best], height if lost[best] else own[best], "o", **ring)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("learning rate (○ best)")
+    axes.set(xscale="log", yscale="log", xlabel="learning rate (○ best)")
     style.bare(axes)
     style.log_ticks(axes.xaxis, *axes.get_xlim())
     found = np.concatenate(values)
