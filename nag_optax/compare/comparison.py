@@ -44,6 +44,8 @@ class Comparison:
         names, results, subject = self.subject.spec.optimizers, self.results, self.subject
         if subject.spec.resume:
             self.take_up()
+        with self.folder.writing():
+            (self.folder.path / RESULTS).mkdir(exist_ok=True)
         with LiveBar(self.console, "optimizers", total=len(names)) as self.bar:
             for name in names:
                 if name in results:

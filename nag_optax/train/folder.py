@@ -98,7 +98,6 @@ class Folder:
         """Writes the file completely or not at all, whenever the process is killed."""
         with self.writing():
             partial = self.path / f"{name}.partial"
-            partial.parent.mkdir(exist_ok=True)
             partial.write_text(text)
             os.replace(partial, self.path / name)
 

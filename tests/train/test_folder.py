@@ -1,6 +1,7 @@
 """The folder of a run: the options that it holds, one process at a time, files that are whole."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,14 @@ def test_a_resumed_run_keeps_the_configuration_until_it_is_told_to_write(folder,
         assert (tmp_path / "run" / "config.json").read_text() == before
         resumed.write_config()
     assert json.loads((tmp_path / "run" / "config.json").read_text())["device"] == "cpu"
+
+
+def test_a_folder_that_is_removed_meanwhile_is_not_made_anew(folder):
+    """It would hold no configuration, and could not be resumed."""
+    with pytest.raises(InputError, match="cannot be used"), folder.claimed():
+        shutil.rmtree(folder.path)
+        folder.write(METRICS, "")
+    assert not folder.path.exists()
 
 
 def test_a_text_appears_complete_and_leaves_nothing_beside_it(folder):
