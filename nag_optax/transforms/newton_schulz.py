@@ -38,8 +38,7 @@ def newton_schulz(
         return jax.lax.fori_loop(0, steps, step, _normalized(x, dtype, eps))
 
     def one_by_one(x: jax.Array) -> jax.Array:
-        start = [_normalized(one, dtype, eps) for one in x]
-        return jnp.stack(jax.lax.fori_loop(0, steps, lambda i, xs: [step(i, x) for x in xs], start))
+        return jax.lax.map(together, x)
 
     # XLA's batched product is slower than single ones on a CPU, and the launches count elsewhere.
     return jax.lax.platform_dependent(x, cpu=one_by_one, default=together)
