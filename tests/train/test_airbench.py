@@ -129,7 +129,7 @@ def test_the_optimizer_is_the_published_one():
     def tree(values: Any) -> Any:
         return {
             "block1": {"norm2": {"bias": values["norm"]}, "conv1": {"kernel": values["kernel"]}},
-            "whitening": {"bias": values["bias"]},
+            "layers": {0: {"bias": values["bias"]}},
         }
 
     optimizer = make_optimizer(spec, 10)

@@ -4,6 +4,7 @@ Source: Jordan, *94% on CIFAR-10 in 3.29 seconds on a single GPU*, arXiv:2404.00
 Page, *How to train your ResNet*, 2019; Lookahead after Zhang, Lucas, Hinton, Ba, NeurIPS 2019.
 """
 
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -148,19 +149,16 @@ def nag_with_lookahead(
         The optimizer, which is evaluated at the slow weights.
     """
 
-    def faster(grads: optax.Updates) -> optax.Updates:
-        def scaled(path: Any, g: jax.Array) -> jax.Array:
-            *_, module, name = ("", *(entry.key for entry in path))
-            return _BIAS_RATE * g if module.startswith("norm") and name == "bias" else g
-
-        return jax.tree_util.tree_map_with_path(scaled, grads)
+    def faster(path: Any, g: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return _BIAS_RATE * g if fnmatchcase(f"/{name}", "*/norm*/bias") else g
 
     def new_share(meeting: jax.typing.ArrayLike) -> jax.Array:
         done = jnp.minimum(_PERIOD * (jnp.asarray(meeting) + 1) / num_steps, 1.0)
         return 1 - 0.95**_PERIOD * done**3
 
     inner = optax.chain(
-        optax.stateless(lambda grads, _: faster(grads)),
+        optax.stateless(lambda grads, _: jax.tree_util.tree_map_with_path(faster, grads)),
         optax.add_decayed_weights(weight_decay),
         nag_optax.nag(rate, momentum, accumulate="gradients"),
     )
