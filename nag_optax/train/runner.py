@@ -200,7 +200,8 @@ class _Run:
         """Evaluates, and adds a row on the epoch that ends here. Its times are means since the row before."""
         epoch = int(state.step) // self.loop.steps_per_epoch
         seen = self.loop.steps_per_epoch * self.loop.batch_size
-        seconds = self.epoch_seconds / (epoch - self.evaluated)
+        epochs = epoch - self.evaluated
+        seconds = self.epoch_seconds / epochs
         norm = self.loop.gradient_norm(state)
         row = {
             "epoch": epoch,
@@ -213,7 +214,7 @@ class _Run:
             "gradient_norm": norm if math.isfinite(norm) else None,  # JSON knows no infinity.
             "seconds": seconds,
             "images_per_second": seen / seconds,
-            "waiting_seconds": self.waited + self.loop.waited,
+            "waiting_seconds": (self.waited + self.loop.waited) / epochs,
         }
         self.rows.append(row)
         self.epoch_seconds = self.waited = self.loop.waited = 0.0
