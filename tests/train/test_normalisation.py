@@ -44,6 +44,22 @@ def test_values_and_gradients_are_those_of_flax(size, train):
         np.testing.assert_allclose(a, b, rtol=0, atol=256 * 2.0**-23 * float(jnp.abs(b).max()))
 
 
+def alone_by_flax(norm: nnx.BatchNorm, x: jax.Array, train: bool) -> jax.Array:
+    return norm(x, use_running_average=not train)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 7, 3), (20, 3)])
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("use_scale", [True, False])
+def test_normalised_numbers_and_gradients_are_those_of_flax(shape, train, use_scale):
+    x = jnp.asarray(np.random.default_rng(0).normal(1.0, 2.0, shape), jnp.float32)
+    norm = layer() if use_scale else nnx.BatchNorm(3, use_scale=False, epsilon=1e-12, rngs=nnx.Rngs(0))
+    ours, theirs = (results(block, norm, x, train) for block in (normalised, alone_by_flax))
+    for a, b in zip([ours[0], *ours[1], *ours[2]], [theirs[0], *theirs[1], *theirs[2]], strict=True):
+        # Sums of at most 4·5·7 numbers, each rounded.
+        np.testing.assert_allclose(a, b, rtol=0, atol=256 * 2.0**-23 * float(jnp.abs(b).max()))
+
+
 def test_bfloat16_is_normalised_in_float32():
     # Different numbers that bfloat16 has: of equal ones Flax takes the first.
     numbers = np.random.default_rng(0).permuted(np.tile(np.arange(144) / 16, (3, 1)), axis=1)
@@ -61,7 +77,7 @@ def test_equal_numbers_share_the_gradient():
     x = jnp.asarray([[1.0, 3.0, 3.0, 0.0], [3.0, 1.0, 3.0, 3.0]])[None, :, :, None]
     norm = layer(1)
     _, _, (grad, *_) = results(normalised_and_pooled, norm, x)
-    of_four = lambda *args: jnp.max(nnx.relu(normalised(*args)).reshape(1, 1, 2, 2, 2, 1), (2, 4))  # noqa: E731
+    of_four = lambda *args: jnp.max(nnx.relu(alone_by_flax(*args)).reshape(1, 1, 2, 2, 2, 1), (2, 4))  # noqa: E731
     reference = results(of_four, norm, x)[2][0]
     # A sum of 8 numbers.
     np.testing.assert_allclose(grad, reference, rtol=0, atol=8 * 2.0**-23 * float(jnp.abs(reference).max()))

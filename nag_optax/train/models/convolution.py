@@ -172,7 +172,8 @@ def _grad_x(x: jax.Array, kernel: jax.Array, g: jax.Array, how: _How) -> jax.Arr
         return _conv(g, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), _How((1, 1), full, how.precision))
 
     if _takes_winograd(g, kernel, how, 64):
-        return _by_winograd(g, winograd.flipped(winograd.of_kernel(kernel)), how)
+        # In the place of g, which nothing reads after this.
+        return _by_winograd(g, winograd.flipped(winograd.of_kernel(kernel)), how, in_place=True)
     if how.strides == (1, 1):
         return of_stride_1(kernel, how.padding)
     # Output i is Σ_t x[s·i + t]·kernel[t]: with t = s·j + r, a convolution of x[r::s] for each r.
@@ -222,16 +223,17 @@ def _takes_winograd(x: jax.Array, kernel: jax.Array, how: _How, channels: int) -
     )
 
 
-def _by_winograd(x: jax.Array, matrices: winograd.Grid, how: _How) -> jax.Array:
-    count = _num_parts(len(x), x.nbytes)
+def _by_winograd(x: jax.Array, matrices: winograd.Grid, how: _How, *, in_place: bool = False) -> jax.Array:
+    count, units = _num_parts(len(x), x.nbytes), matrices[0][0].shape[1]
     xs = _parts(x, count)
+    in_place = in_place and units == x.shape[3]
 
     def write_part(i: Any, y: jax.Array) -> jax.Array:
-        part = winograd.convolved(_part(xs, i), matrices, how.precision)
+        part = winograd.convolved(_part(y if in_place else xs, i), matrices, how.precision)
         return lax.dynamic_update_index_in_dim(y, part, i, 1)
 
-    y = jnp.zeros((*xs.shape[:-1], matrices[0][0].shape[1]), x.dtype)
-    return lax.fori_loop(0, count, write_part, y).reshape(*x.shape[:3], -1)
+    y = xs if in_place else jnp.zeros((*xs.shape[:-1], units), x.dtype)
+    return lax.fori_loop(0, count, write_part, y).reshape(*x.shape[:3], units)
 
 
 def _sum_over_parts(function: Callable[[jax.Array, jax.Array], Any], x: jax.Array, g: jax.Array) -> Any:
