@@ -40,8 +40,7 @@ class Arrivals:
         """Which of the files in the folder the run began with."""
         if not self._lines:
             self._lines = [list(zip(names, sizes, strict=True))]
-        first = {name for name, _ in self._lines[0]}
-        return [name in first for name in names]
+        return began_with(self._lines, names)
 
     def take_in(self, loop: Loop, dataset: Dataset, epoch: int, say: Callable[[str], None]) -> None:
         """Gives the loop the pictures of an epoch, from the record or from the folder as it is now."""
@@ -114,6 +113,12 @@ class Arrivals:
             ) from None
         if now != size:
             raise InputError(f"{path}: has {now} bytes; it had {size} when the run took it in")
+
+
+def began_with(lines: list[list[tuple[str, int]]], names: Sequence[str]) -> list[bool]:
+    """Which of the files the run of this record began with."""
+    first = {name for name, _ in lines[0]}
+    return [name in first for name in names]
 
 
 def arrivals_of(spec: Spec, folder: RunFolder) -> Arrivals | None:

@@ -16,6 +16,7 @@ from rich.table import Table
 from nag_optax.train.data import Statistics, load_dataset, resize, source_of
 from nag_optax.train.errors import InputError, collected_signals, interrupted
 from nag_optax.train.folder import SUMMARY, RunFolder
+from nag_optax.train.follow import began_with
 from nag_optax.train.metrics import EVALUATION_BATCH, logits_of
 from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.parallel import find_devices
@@ -167,7 +168,10 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> dict[s
             spec, facts, loop, state = stored_run(options.run_dir, devices, partial(say, console))
         if options.data_dir is not None and spec.data_dir is not None:
             spec = dataclasses.replace(spec, data_dir=options.data_dir)
-        dataset = load_dataset(spec, facts, console, devices[0])
+        of_the_run = {}
+        if record := RunFolder(spec).pictures():  # What came later must not choose the held-out images anew.
+            of_the_run["among"] = lambda names, _: began_with(record, names)
+        dataset = load_dataset(spec, facts, console, devices[0], **of_the_run)
         check_same_shapes(dataset, facts, source_of(spec))
         loop.dataset = standardised_as(dataset, facts)
 

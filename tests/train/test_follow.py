@@ -17,9 +17,10 @@ import pytest
 from nag_optax.train.data.stream import grown_order
 from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.loop import Loop
-from nag_optax.train.options import Options
+from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.runner import train
 from nag_optax.train.spec import resolve
+from nag_optax.train.trained import evaluate
 from tests.train.conftest import output
 from tests.train.streaming import options_of, write_picture, write_pictures
 
@@ -170,6 +171,21 @@ def test_a_picture_that_is_half_copied_when_the_run_begins_is_taken_in_later(
     (tmp_path / "away").rename(pictures)
     train(longer, console)
     assert [len(line) for line in record(tmp_path / "run")] == [21, 1, 0, 0]
+
+
+def test_what_arrived_does_not_choose_the_validation_images_anew(pictures, tmp_path, console, monkeypatch):
+    def arrive() -> None:
+        for i in range(6):
+            write_picture(pictures / "train" / "cat" / f"new{i}.png", 50 + i)
+
+    options = options_of(pictures, follow=True, validation=0.4, num_epochs=2, run_dir=tmp_path / "run")
+    with monkeypatch.context() as patched:
+        at_steps(patched, step2=arrive)
+        train(options, console)
+    found = evaluate(EvaluateOptions(tmp_path / "run"), console)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    measured = [pytest.approx(row["validation_loss"], rel=1e-5) for row in rows]  # To rounding.
+    assert found["validation_loss"] in measured
 
 
 def test_it_goes_with_pictures_that_are_streamed(pictures):
