@@ -10,6 +10,8 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from nag_optax._arrays import wide
 
 FREE = PartitionSpec.UNCONSTRAINED
+# Matrices of a stack in one pass of the loop over them, on a CPU.
+_IN_ONE_PASS = 8
 
 
 def newton_schulz(
@@ -38,7 +40,8 @@ def newton_schulz(
         return jax.lax.fori_loop(0, steps, step, _normalized(x, dtype, eps))
 
     def one_by_one(x: jax.Array) -> jax.Array:
-        return jax.lax.map(together, x)
+        # All of them in one pass would take minutes to compile.
+        return jax.lax.scan(lambda _, one: (None, together(one)), None, x, unroll=_IN_ONE_PASS)[1]
 
     # XLA's batched product is slower than single ones on a CPU, and the launches count elsewhere.
     return jax.lax.platform_dependent(x, cpu=one_by_one, default=together)

@@ -69,16 +69,17 @@ class TestMesh:
     def test_a_quarter_each_and_one_exchange(self, kind: AxisType, spec: PartitionSpec, there: list[str]):
         mesh = jax.make_mesh((4,), ("d",), axis_types=(kind,))
         params = kernels(8, (64, 32))
-        expected, _ = jax.jit(step)(params, OPTIMIZER.init(params), params)
+        alone: Any = jax.jit(step).lower(params, OPTIMIZER.init(params), params).compile()
+        expected, _ = alone(params, OPTIMIZER.init(params), params)
         split = on(mesh, params, spec)
         state = OPTIMIZER.init(split)
         program: Any = jax.jit(step).lower(split, state, split).compile()
         text = program.as_text()
         # Replicated parameters need nothing brought, and take back what all others have done.
         assert COLLECTIVE.findall(text) == (2 * there or ["all-gather"])
-        loops = in_loops(text)
-        assert not COLLECTIVE.findall(loops)
-        assert max(map(int, re.findall(r"f32\[(\d+),(?:64,32|32,64)\]", loops))) == 8 / 4
+        assert not COLLECTIVE.findall(in_loops(text))
+        # The momentum and the update itself of replicated parameters are everyone's work.
+        assert program.cost_analysis()["flops"] < 0.3 * alone.cost_analysis()["flops"]
         found, _ = program(split, state, split)
         assert_trees_close(found, expected, 0, ROUNDING)
         for name, p in found.items():
@@ -145,5 +146,5 @@ def test_batched_elsewhere_than_on_a_cpu():
 @pytest.mark.parametrize("platform", ["cpu", "cuda"])
 def test_the_program_does_not_grow_with_the_matrices(platform: str):
     """With products of its own for each, 64 heads took a minute to compile."""
-    products = [program_for(platform, jnp.ones((k, 8, 8))).count("stablehlo.dot_general") for k in (2, 64)]
-    assert products == [3, 3]
+    few, many = (program_for(platform, jnp.ones((k, 8, 8))).count("stablehlo.dot_general") for k in (16, 160))
+    assert few == many
