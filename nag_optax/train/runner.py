@@ -115,7 +115,8 @@ class _Run:
         state, loop = self.begin(), self.loop
         total, begin = self.spec.num_epochs * loop.steps_per_epoch, int(state.step)
         if (begin == total or self.stopped()) and (summary := self.folder.read(SUMMARY)):
-            self.say(f"{self.folder.path} is finished already")
+            why = f": {self.stopped()}" if begin < total else ""  # More epochs alone do not go on with it.
+            self.say(f"{self.folder.path} is finished already{why}")
             self.console.print(summary_table(summary, str(self.folder.path)))
             return summary
         writes_events = self.spec.tensorboard and jax.process_index() == 0

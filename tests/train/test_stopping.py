@@ -83,7 +83,7 @@ def test_a_run_that_stops_says_why_and_its_best_checkpoint_is_the_one_to_evaluat
         assert evaluated[name] == best[name]
     assert evaluated["test_loss"] != summary["test_loss"]
     assert train(dataclasses.replace(options, resume=True), console) == summary
-    assert "is finished already" in output(console)
+    assert f"is finished already: {summary['stopped']}" in output(console)
 
 
 @pytest.mark.exhaustive
