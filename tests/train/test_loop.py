@@ -123,6 +123,7 @@ def test_chunks_do_not_change_the_numbers_beyond_rounding_and_sums_begin_with_th
         np.testing.assert_allclose(numbers(state)[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
     after = loop.run_chunk(state, 3)
     assert int(after.correct) <= 3 * 64 and int(after.step) == 26
+    assert float(after.loss_sum) / 3 < float(at_once.loss_sum) / 23
 
 
 def test_the_state_is_donated_and_one_program_serves_every_chunk():
