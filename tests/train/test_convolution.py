@@ -200,7 +200,7 @@ def test_small_work_and_bfloat16_stay_convolutions(dtype, large, monkeypatch):
     monkeypatch.setattr(convolution, "_LARGE", large)
     x, kernel = jnp.ones((8, 4, 4, 64), dtype), jnp.ones((3, 3, 64, 64), dtype)
     program = jax.make_jaxpr(
-        lambda *args: conv_general_dilated(*args, (1, 1), "SAME", dimension_numbers=LAYOUT)
+        lambda x, kernel: conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
     )
     assert "dot_general" not in str(program(x, kernel))
 
