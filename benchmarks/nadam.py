@@ -132,7 +132,7 @@ def searched(run: Run, centre: float) -> dict[str, Any]:
     """Trials by rising learning rate, and the position of the best."""
     import math
 
-    from nag_optax.compare.comparison import doubling_rung, search
+    from nag_optax.compare.search import doubling_rung, search
 
     def trials(rates: Sequence[float]) -> list[dict[str, Any]]:
         return [{"learning_rate": rate, "validation_loss": [float(x) for x in run(rate)]} for rate in rates]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +11,6 @@ from nag_optax.compare.spec import CONTENDERS, GOAL
 from nag_optax.plot import style
 from nag_optax.plot.contours import draw_landscape, draw_path, draw_start, landscape, limits_of
 from nag_optax.plot.curves import draw_runs
-
-if TYPE_CHECKING:
-    from nag_optax.compare.problems import Problem
 
 _POINTS = 30  # of a curve, at most
 _LEAST_GAP = 1e-12  # that is drawn
@@ -52,7 +49,14 @@ def draw_data(
     _save(figure, figure, results, path)
 
 
-def draw_problem(problem: "Problem", results: Sequence[dict[str, Any]], title: str, path: Path) -> None:
+def draw_problem(
+    objective: Callable[[Any], Any],
+    start: tuple[float, float],
+    solution: tuple[float, float],
+    results: Sequence[dict[str, Any]],
+    title: str,
+    path: Path,
+) -> None:
     """The path of each optimizer over the contours, the gap by step, the steps it takes over the rate."""
     from matplotlib.figure import Figure
 
@@ -65,14 +69,14 @@ def draw_problem(problem: "Problem", results: Sequence[dict[str, Any]], title: s
     grid = upper.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     best = {r["name"]: r["trials"][r["best"]] for r in results if r["best"] is not None}
     paths = {name: np.array(trial["path"], float) for name, trial in best.items()}
-    limits = limits_of(problem.objective, [np.array([problem.start]), *paths.values()], problem.solution)
-    ground = landscape(problem.objective, *limits, problem.solution)
+    limits = limits_of(objective, [np.array([start]), *paths.values()], solution)
+    ground = landscape(objective, *limits, solution)
     for axes, result in zip(grid, results, strict=False):
-        draw_landscape(axes, ground, problem.solution)
+        draw_landscape(axes, ground, solution)
         axes.set_title(result["label"], fontsize=10)
         if result["name"] in paths:
             draw_path(axes, paths[result["name"]], CONTENDERS[result["name"]].style.color)
-        draw_start(axes, problem.start)
+        draw_start(axes, start)
     for axes in grid[len(results) :]:
         axes.set_visible(False)
     # The numbers below a column go with its lowest panel that is there.

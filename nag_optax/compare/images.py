@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from nag_optax.compare.comparison import Trial, decade_rung, search
 from nag_optax.compare.figures import draw_data
 from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
 from nag_optax.compare.report import counted
+from nag_optax.compare.search import Trial, decade_rung, search
 from nag_optax.compare.spec import CONTENDERS, DataSpec
 from nag_optax.train.data import Dataset, load_dataset, source_of, statistics_of
 from nag_optax.train.data.parts import split_off

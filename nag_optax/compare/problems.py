@@ -12,9 +12,9 @@ import numpy as np
 import optax
 
 from nag_optax.acceleration.evaluation import eval_params
-from nag_optax.compare.comparison import Trial, doubling_rung, search
 from nag_optax.compare.figures import draw_problem
 from nag_optax.compare.report import counted
+from nag_optax.compare.search import Trial, doubling_rung, search
 from nag_optax.compare.spec import GAPS, GOAL, ProblemName, ProblemSpec
 from nag_optax.train.optimizers import core, decay_schedule
 from nag_optax.train.rows import Optimizer
@@ -78,7 +78,8 @@ class Descents:
         return f"learning rate {best['learning_rate']:<9.3g} gap {GOAL} {reached}"
 
     def draw(self, results: list[dict[str, Any]], path: Path) -> None:
-        draw_problem(self.problem, results, self.title, path)
+        problem = self.problem
+        draw_problem(problem.objective, problem.start, problem.solution, results, self.title, path)
 
 
 def make_problem(name: ProblemName) -> Problem:

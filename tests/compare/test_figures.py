@@ -87,6 +87,10 @@ def test_a_single_evaluation_is_seen(saved, tmp_path):
         np.testing.assert_allclose(line.get_xydata(), [[1.0, value]])
 
 
+def landscape_of(problem):
+    return problem.objective, problem.start, problem.solution
+
+
 def test_paths_of_a_problem(drawn, tmp_path):
     path = [[1.0, 0.3], [0.5, 0.1], [0.0, 0.0]]
     kept = {"learning_rate": 0.1, "diverged": False, "gap": [4.0, 2.0, 0.0], "path": path}
@@ -94,7 +98,7 @@ def test_paths_of_a_problem(drawn, tmp_path):
     lost = {"learning_rate": 0.4, "diverged": True, "gap": [4.0, None], "path": path}
     lost["steps_to_gap"] = {"0.001": None, "1e-06": None}
     results = [{"name": "nag", "label": "NAG", "best": 0, "trials": [kept, lost]}]
-    draw_problem(make_problem("quadratic"), results, "a title", tmp_path / "a.png")
+    draw_problem(*landscape_of(make_problem("quadratic")), results, "a title", tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert ([1.0, 0.5, 0.0], [0.3, 0.1, 0.0]) in drawn
     assert ([0.0, 1.0, 2.0], [1.0, 0.5, 0.0]) in drawn
@@ -109,9 +113,9 @@ def test_the_panels_of_the_paths_hold_all_of_them_and_the_gap_no_empty_decades(s
     trial["steps_to_gap"] = {"1e-06": None}
     results = [{"name": "nag", "label": "NAG", "best": 0, "trials": [trial]}]
     problem = make_problem("logistic")
-    draw_problem(problem, results, "a title", tmp_path / "a.png")
+    draw_problem(*landscape_of(problem), results, "a title", tmp_path / "a.png")
     exact = trial | {"gap": [4.0, 4e-20, 0.0]}
-    draw_problem(problem, [{**results[0], "trials": [exact]}], "a title", tmp_path / "a.png")
+    draw_problem(*landscape_of(problem), [{**results[0], "trials": [exact]}], "a title", tmp_path / "a.png")
     ((left, right), (bottom, top)) = saved[0]["NAG"].get_xlim(), saved[0]["NAG"].get_ylim()
     for x, y in [*far, problem.solution]:
         assert left < x < right and bottom < y < top
@@ -132,7 +136,7 @@ def test_an_optimizer_that_does_not_get_there_has_its_row_and_a_ring_on_the_best
         for rate in (0.1, 0.2)
     ]
     results = [{"name": name, "label": name, "best": 1, "trials": slow} for name in ("sgd", "nag")]
-    draw_problem(make_problem("quadratic"), results, "a title", tmp_path / "a.png")
+    draw_problem(*landscape_of(make_problem("quadratic")), results, "a title", tmp_path / "a.png")
     *_, first, first_ring, second, second_ring = drawn
     assert first[0] == second[0] == [0.1, 0.2] and first_ring[0] == second_ring[0] == [0.2]
     assert first[1][0] == first_ring[1][0] > second[1][0] == second_ring[1][0]
@@ -147,6 +151,6 @@ def test_every_column_of_paths_has_its_numbers(count, unsaved, tmp_path, monkeyp
     trial = {"learning_rate": 0.1, "diverged": False, "gap": [4.0], "path": [[1.0, 0.3]]}
     trial["steps_to_gap"] = {"1e-06": 1}
     results = [{"name": "nag", "label": str(i), "best": 0, "trials": [trial]} for i in range(count)]
-    draw_problem(make_problem("quadratic"), results, "a title", tmp_path / "a.png")
+    draw_problem(*landscape_of(make_problem("quadratic")), results, "a title", tmp_path / "a.png")
     columns = [str(i) for i in range(max(0, count - 4), count)]
     assert [title for title, kwargs in ticked if kwargs == {"labelbottom": True}] == columns

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nag_optax.compare.comparison import decade_rung, doubling_rung, judged, search
+from nag_optax.compare.search import decade_rung, doubling_rung, judged, search
 
 
 def searched(loss, width=2):
