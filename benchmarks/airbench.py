@@ -184,7 +184,7 @@ def spread(values: list[float], digits: int) -> str:
 def facts(result: dict[str, Any]) -> str:
     """What was trained on what, in a sentence."""
     return (
-        f"{result['train']:,} of the folder's {result['available']:,} training pictures, reduced to "
+        f"{result['train']:,} of the folder's {result['available']:,} training pictures of "
         f"{result['image_size']} × {result['image_size']} pixels, in "
         f"{result['num_epochs']} epochs of batches of {result['batch_size']}, tested on "
         f"{result['test']:,} others, in float32. The learning rate is the published one for that batch size."

@@ -71,4 +71,4 @@ def test_the_table_has_each_seed_and_their_mean(tmp_path: Path):
         " \\\n   ", ""
     )
     assert "| 50.0, 62.5 | 56.2 ± 8.8 | 1.250 ± 0.354 |" in " ".join(text.split()).replace("  ", " ")
-    assert "2,000 of the folder's 10,000 training pictures, reduced to 16 × 16 pixels" in text
+    assert "2,000 of the folder's 10,000 training pictures of 16 × 16 pixels" in text
