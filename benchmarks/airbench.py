@@ -27,7 +27,7 @@ COLUMNS = ("training", "test accuracy of each seed, %", "mean ± standard deviat
 LEGEND = [
     "PyTorch: the recipe as published, with `torch.optim.SGD(nesterov=True)`. It draws other numbers, trains "
     "the biases of the first layer for three epochs, and takes the running statistics through Lookahead too.",
-    "Both see each test picture once, as it is. The published accuracy is a mean over six views of each.",
+    "Both see each test picture once and unchanged. The published accuracy is a mean over six views of each.",
 ]
 
 

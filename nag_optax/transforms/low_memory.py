@@ -84,7 +84,7 @@ def low_memory(
         block_size: how many numbers share a scale, an integer in [1, 65536]. On a mesh it becomes
             smaller, until no block lies across two devices. For that, `init` must be given arrays on the
             mesh, or the mesh's axes must be explicit.
-        min_size: an integer of at least 1; arrays of fewer numbers stay as they are. Under
+        min_size: an integer of at least 1. Arrays of fewer numbers are not compressed. If you use
             `optax.inject_hyperparams`, name block_size and min_size in `static_args`.
         seed: an integer in [0, 2³²), for the rounding.
 
