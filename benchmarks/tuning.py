@@ -132,7 +132,7 @@ def first_images(data_dir: Path, count: int, folder: Path) -> Path:
     folder.mkdir()
     for split, kept in (("train", count), ("t10k", None)):
         images, labels = read_idx_pair(data_dir, split)
-        for kind, array in (("images-idx3", images[:kept]), ("labels-idx1", labels[:kept].astype(np.uint8))):
+        for kind, array in (("images-idx3", images[:kept]), ("labels-idx1", labels[:kept])):
             header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
             (folder / f"{split}-{kind}-ubyte").write_bytes(header + array.tobytes())
     return folder

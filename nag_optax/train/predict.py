@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from nag_optax.train.data.arrays import as_float32, read_numpy
+from nag_optax.train.data import as_float32
+from nag_optax.train.data.arrays import read_numpy
 from nag_optax.train.data.folder import left_out, not_decoded
 from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
 from nag_optax.train.errors import InputError, collected_signals, reason
@@ -36,15 +37,16 @@ def predict(options: PredictOptions) -> None:
         with busy(console, "reading the model"):
             trained = load(options.run_dir, device=options.device, say=partial(say, console))
         left = [] if options.skip_unreadable else None
-        watched_files = watched(console, files, len(files), "classifying files")
+        images = _images(watched(console, files, len(files), "classifying files"), trained, left)
         with _opened(options.output) as stream:
             rows = csv.writer(stream, lineterminator="\n")
             header = ["name", "class", *trained.class_names]
-            for names, images in _pieces(watched_files, trained, left):
+            while piece := list(islice(images, _AT_ONCE)):
+                probabilities = trained.predict(np.stack([image for _, image in piece]))
                 if header:  # Not before there is a result.
                     rows.writerow(header)
                     header = None
-                for name, row in zip(names, trained.predict(images), strict=True):
+                for (name, _), row in zip(piece, probabilities, strict=True):
                     rows.writerow([name, trained.class_names[row.argmax()], *(f"{p:.6g}" for p in row)])
         if left:
             say(console, not_decoded(len(left), len(files), left[0]))
@@ -65,62 +67,36 @@ def _files(path: Path, tell: Callable[[str], None]) -> list[Path]:
     return found
 
 
-def _pieces(
+def _images(
     files: Iterable[Path], trained: Trained, left: list[Path] | None
-) -> Iterator[tuple[list[str], np.ndarray]]:
-    """The names of images, and the images, a few hundred at a time. For `left` see `_pictures`."""
-    for are_arrays, some in groupby(files, lambda file: file.suffix.lower() == ".npy"):
-        if are_arrays:
-            for file in some:
-                images = _read_images(file, trained)
-                for start in range(0, len(images), _AT_ONCE):
-                    piece = images[start : start + _AT_ONCE]
-                    yield [f"{file}[{start + i}]" for i in range(len(piece))], piece
-        else:
-            pictures = _pictures(some, trained.image_shape, left)
-            while piece := list(islice(pictures, _AT_ONCE)):
-                yield [name for name, _ in piece], np.stack([picture for _, picture in piece])
-
-
-def _pictures(
-    files: Iterable[Path], shape: tuple[int, int, int], left: list[Path] | None
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and pictures, (height, width, channels), as training decodes them.
+    """The name of each image, and its pixels in the shape that the model takes.
 
     A file that cannot be decoded goes to `left`, or is an error if that is None.
     """
-    height, width, channels = shape
-    for path in files:
-        pixels = decode(path, height if height == width else None)
+    for file in files:
+        if file.suffix.lower() == ".npy":
+            images = trained.shaped(np.asarray(read_numpy(file)), str(file))
+            for i, image in enumerate(as_float32(images, str(file))):
+                yield f"{file}[{i}]", image
+            continue
+        height, width, channels = trained.image_shape
+        pixels = decode(file, height if height == width else None)
         if isinstance(pixels, Undecodable):
             if left is None:
                 raise InputError(
-                    f"{path}: cannot be read as a picture ({pixels}); name pictures, or .npy files; "
+                    f"{file}: cannot be read as a picture ({pixels}); name pictures, or .npy files; "
                     "--skip-unreadable leaves others out"
                 )
-            left.append(path)
+            left.append(file)
             continue
         if pixels.shape[:2] != (height, width):
             raise InputError(
-                f"{path}: has {pixels.shape[1]} x {pixels.shape[0]} pixels; the run takes {width} x {height}"
+                f"{file}: has {pixels.shape[1]} x {pixels.shape[0]} pixels; the run takes {width} x {height}"
             )
         if channels == 1 < pixels.shape[2]:
             pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-        yield str(path), np.broadcast_to(pixels, shape)
-
-
-def _read_images(path: Path, trained: Trained) -> np.ndarray:
-    """(N, height, width[, channels]) of a .npy file."""
-    images = read_numpy(
-        path,
-        f"{path}: is no .npy file of numbers; numpy.save must have written it, of shape {trained.wanted}; "
-        "a picture keeps the ending of its kind",
-    )
-    if not isinstance(images, np.ndarray) or images.dtype.kind not in "uif":
-        raise InputError(f"{path}: must hold one array of numbers, integers or floats")
-    if not trained.takes(images):
-        raise InputError(f"{path}: has shape {images.shape}; must be {trained.wanted}")
-    return as_float32(images, str(path))
+        yield str(file), np.broadcast_to(pixels, trained.image_shape)
 
 
 @contextmanager

@@ -24,10 +24,13 @@ class Split(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """The result of a dataset. The names, if there are any, belong to the labels 0, 1, …"""
+    """The result of a dataset. The names, if there are any, belong to the labels 0, 1, …
+
+    Where `test` is None, one sixth of the training images is held out by a hash of their places.
+    """
 
     train: Split
-    test: Split
+    test: Split | None
     class_names: tuple[str, ...] | None = None
 
 

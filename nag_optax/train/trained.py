@@ -61,32 +61,28 @@ class Trained:
         Raises:
             InputError: if the images have another shape.
         """
-        images = np.asarray(images)
-        if not self.takes(images):
-            raise InputError(f"images of shape {images.shape}: must be {self.wanted}")
-        images = images.reshape(*images.shape[:3], -1)
-        if self.image_size is not None:
-            images = resize(images, self.image_size)
+        images = self.shaped(np.asarray(images))
         graphdef, state = nnx.split(self.model)
         # One image needs no program for hundreds.
         batch = min(EVALUATION_BATCH, 1 << (len(images) - 1).bit_length())
         logits = logits_of(graphdef, (state,), Statistics(self.mean, self.std), images, batch)
         return np.asarray(jax.nn.softmax(logits), np.float32)
 
-    @property
-    def wanted(self) -> str:
-        """The shapes that `predict` takes, in words."""
+    def shaped(self, images: np.ndarray, what: str = "images") -> np.ndarray:
+        """The images in the shape that the model takes. An error calls them `what`."""
         height, width, channels = self.image_shape
-        return f"(N, {height}, {width}, {channels})" + (
-            f" or (N, {height}, {width})" if channels == 1 else ""
-        )
-
-    def takes(self, images: np.ndarray) -> bool:
-        """Whether `predict` takes images of this shape."""
-        *size, channels = self.image_shape
         shape = (*images.shape, 1) if images.ndim == 3 else images.shape
-        sized = self.image_size is not None or list(shape[1:3]) == size
-        return len(shape) == 4 and shape[3] == channels and images.size > 0 and sized
+        sized = self.image_size is not None or shape[1:3] == (height, width)
+        if not (
+            images.dtype.kind in "uif" and len(shape) == 4 and shape[3] == channels and sized and images.size
+        ):
+            without = f" or (N, {height}, {width})" if channels == 1 else ""
+            raise InputError(
+                f"{what}: has shape {images.shape} of {images.dtype}; must be numbers of shape "
+                f"(N, {height}, {width}, {channels}){without}"
+            )
+        images = images.reshape(shape)
+        return images if self.image_size is None else resize(images, self.image_size)
 
 
 def run(options: Options, console: Console | None = None) -> Trained:

@@ -76,7 +76,7 @@ def test_the_first_images_are_those_of_the_files(tmp_path: Path):
     folder = tuning.first_images(tmp_path, 3, tmp_path / "first")
     for split, count in (("train", 3), ("t10k", 2)):
         images, labels = read_idx_pair(folder, split)
-        np.testing.assert_array_equal(images[..., 0], arrays[split][:count])
+        np.testing.assert_array_equal(images, arrays[split][:count])
         np.testing.assert_array_equal(labels, np.arange(count))
 
 

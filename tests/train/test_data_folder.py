@@ -83,7 +83,9 @@ def test_the_classes_of_a_run_keep_their_numbers_where_some_are_missing_and_no_o
     (pictures / "cats of test").rename(pictures / "test" / "cat")  # The parts may differ, too.
     np.testing.assert_array_equal(load_dataset(spec_of(pictures), facts).test.labels, [0, 0, 1, 1])
     (pictures / "cats of train").rename(pictures / "train" / "hen")
-    with pytest.raises(InputError, match="holds the labels hen, which are none of the .* learns, cat, dog"):
+    with pytest.raises(
+        InputError, match="holds images of hen, which the model does not learn; its classes are cat, dog"
+    ):
         load_dataset(spec_of(pictures), facts)
 
 
@@ -271,7 +273,7 @@ def emptied(name: str):
 
 
 FAULTS = {
-    "nowhere": (move(".", "../other"), "set: no such folder; it must hold a folder of pictures for each"),
+    "nowhere": (move(".", "../other"), "set: is no folder; it must be one that holds a folder of pictures"),
     "other classes": (
         move("test/dog", "test/hound"),
         "train and test must hold folders of the same classes; one of them lacks dog, hound",
@@ -289,7 +291,7 @@ FAULTS = {
     ),
     "one class": (
         lambda folder: [move(f"{part}/dog", f"../{part}")(folder) for part in ("train", "test")],
-        "every training label is cat; there must be training images of two classes",
+        "the classes of its training images are cat; must be two at least",
     ),
 }
 

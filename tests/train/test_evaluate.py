@@ -87,13 +87,13 @@ def test_other_data_are_taken_if_the_model_fits_them(idx_folder, tmp_path, conso
     )
     train(options, console)
     images, labels = read_idx_pair(idx_folder, "train")
-    write_idx(idx_folder / "train-images-idx3-ubyte.gz", images[:32, ..., 0])
+    write_idx(idx_folder / "train-images-idx3-ubyte.gz", images[:32])
     write_idx(idx_folder / "train-labels-idx1-ubyte.gz", labels[:32])
     results = evaluate(EvaluateOptions(tmp_path / "run", data_dir=idx_folder), console)
     assert results["train_accuracy"] * 32 == pytest.approx(round(results["train_accuracy"] * 32), abs=1e-4)
     write_idx(idx_folder / "train-labels-idx1-ubyte.gz", 0 * labels[:32])  # They may lack a class.
     assert evaluate(EvaluateOptions(tmp_path / "run", data_dir=idx_folder), console)["train_accuracy"] < 1
     write_idx(idx_folder / "train-labels-idx1-ubyte.gz", 4 * labels[:32])
-    message = "holds the labels 4, which are none of the classes that the model learns, 0, 1"
+    message = "holds images of 4, which the model does not learn; its classes are 0, 1"
     with pytest.raises(InputError, match=f"--data-dir {idx_folder}: {message}"):
         evaluate(EvaluateOptions(tmp_path / "run", data_dir=idx_folder), console)

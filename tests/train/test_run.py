@@ -345,7 +345,7 @@ def test_resume_on_other_data_is_refused_and_changes_nothing(tmp_path, idx_folde
     train(run, console)
     images, labels = read_idx_pair(idx_folder, "train")
     others = {
-        "has no training image of 1, only test images": (images, labels * 4),
+        "holds images of 1, which the model does not learn": (images, labels * 4),
         "has images of 5 x 5 x 1; the run was trained on 6 x 5 x 1": (images[:, 1:], labels),
         "has other training images or labels than the run": (images, 1 - labels),
     }
@@ -353,7 +353,7 @@ def test_resume_on_other_data_is_refused_and_changes_nothing(tmp_path, idx_folde
     for i, (message, (x, y)) in enumerate(others.items()):
         other = tmp_path / f"other{i}"
         shutil.copytree(idx_folder, other)
-        write_idx(other / "train-images-idx3-ubyte.gz", x[..., 0])
+        write_idx(other / "train-images-idx3-ubyte.gz", x)
         write_idx(other / "train-labels-idx1-ubyte.gz", y)
         if x.shape[1] == 5:
             write_idx(other / "t10k-images-idx3-ubyte", np.zeros((20, 5, 5)))

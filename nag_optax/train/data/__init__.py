@@ -4,7 +4,7 @@ Each source has a file of its own. All of them share the numbering of classes an
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from nag_optax.train.data.parts import readable, split_off
+from nag_optax.train.data.parts import in_test_part, readable, split_off
 from nag_optax.train.data.pictures import Pictures, sample
 from nag_optax.train.errors import InputError
 from nag_optax.train.parallel import Device, stays_resident
@@ -94,7 +94,7 @@ def load_dataset(
     load = load_factory(dataset_row(spec.dataset).load, "--dataset")
     resident = partial(stays_resident, spec.resident, device or jax.local_devices()[0])
     console = console or Console()
-    labels = None if facts is None else dict(zip(facts["class_names"], facts["classes"], strict=True))
+    source = source_of(spec)
     request = Request(
         spec.data_dir,
         spec.image_size,
@@ -103,28 +103,29 @@ def load_dataset(
         watch=partial(watched, console),
         train_only=spec.train_only,
         fits=resident,
-        labels=labels,
+        labels=None if facts is None else dict(zip(facts["class_names"], facts["classes"], strict=True)),
         **of_the_run,
     )
-    with readable():
-        train, test, names = _checked(load(request), spec)
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise InputError(
-            f"{source_of(spec)}: test images are {test.images.shape[1:]}, "
-            f"training images {train.images.shape[1:]}; they must have one shape"
-        )
-    if not len(test.labels) and not spec.train_only:
-        raise InputError(f"{source_of(spec)}: holds no test images; add some, or say --train-only")
+    train, test, names = _parts(load, request, source)
     if spec.classes is not None:
         chosen = _chosen(spec, train.labels, names) if facts is None else facts["classes"]
         train, test = (split.take(np.isin(split.labels, chosen)) for split in (train, test))
     classes = tuple(np.unique(train.labels).tolist() if facts is None else facts["classes"])
-    if len(classes) == 1:
+    class_names = _names(classes, names)
+    if len(classes) < 2:
         raise InputError(
-            f"{source_of(spec)}: every training label is {_names(classes, names)[0]}; "
-            "there must be training images of two classes"
+            f"{source}: the classes of its training images are {_listed(class_names) or 'none'}; must be two "
+            "at least"
         )
-    train, test = (_numbered(split, classes, names, spec, facts is None) for split in (train, test))
+    unknown = np.setdiff1d(np.concatenate([train.labels, test.labels]), classes).tolist()
+    if unknown:
+        raise InputError(
+            f"{source}: holds images of {_listed(_names(unknown, names))}, which the model does not learn; "
+            f"its classes are {', '.join(class_names)}. Add training images, or name classes with --classes"
+        )
+    train, test = (
+        Split(images, np.searchsorted(classes, labels).astype(np.int32)) for images, labels in (train, test)
+    )
     digest = _digest(train)  # What a resize gives may differ between devices in the last bit.
     if spec.image_size is not None:
         with busy(console, "resizing images"):
@@ -137,25 +138,58 @@ def load_dataset(
         seen = seen[sample(len(seen), _SAMPLED)].decoded(request.watch)
     train, test, validation = _in_memory(train), _in_memory(test), validation and _in_memory(validation)
     streamed = isinstance(train.images, Pictures) or not resident(train.images.nbytes)
-    mean, std = statistics_of(seen)
-    if not np.isfinite(std).all():
-        raise InputError(f"{source_of(spec)}: its training images hold NaN or infinite numbers")
-    return Dataset(train, test, classes, mean, std, digest, validation, _names(classes, names), streamed)
+    return Dataset(train, test, classes, *statistics_of(seen), digest, validation, class_names, streamed)
 
 
-def _checked(splits: Any, spec: Spec) -> Splits:
-    """The result of a dataset, which may be a function of the user's own."""
-    if not isinstance(splits, Splits):
+def _parts(load: Callable[[Request], Any], request: Request, source: str) -> tuple[Split, Split, Any]:
+    """The training part, the test part, and the names of the labels. A user's own source is checked too."""
+    with readable():
+        train, test, names = Splits(*load(request))
+    train = _checked(train, f"{source}, training part")
+    if test is not None:
+        test = _checked(test, f"{source}, test part")
+    elif request.train_only:
+        test = train.take([])
+    else:
+        held_out = np.array([in_test_part(str(row)) for row in range(len(train.labels))], bool)
+        train, test = train.take(~held_out), train.take(held_out)
+    shape, of_test = train.images.shape[1:], test.images.shape[1:]
+    if shape != of_test:
+        raise InputError(f"{source}: training images are {shape}, test images {of_test}; must have one shape")
+    if not len(test.labels) and not request.train_only:
+        raise InputError(f"{source}: holds no test images; add some, or say --train-only")
+    return train, test, names
+
+
+def _checked(split: Any, where: str) -> Split:
+    """The part with images (N, height, width, channels) in uint8 or float32, and N labels."""
+    images, labels = split
+    if isinstance(images, Pictures):
+        return Split(images, labels)
+    images, labels = np.asarray(images), np.asarray(labels)
+    if labels.shape == (len(images), 1):  # As Keras has those of CIFAR.
+        labels = labels[:, 0]
+    if (
+        images.ndim not in (3, 4)
+        or images.dtype.kind not in "uif"
+        or labels.shape != images.shape[:1]
+        or labels.dtype.kind not in "ui"
+        or labels.min(initial=0) < 0
+    ):
         raise InputError(
-            f"--dataset {spec.dataset}: must return nag_optax.train.rows.Splits; got {type(splits).__name__}"
+            f"{where}: has images of shape {images.shape} and {images.dtype}, and labels of shape "
+            f"{labels.shape} and {labels.dtype}; must be numbers of shape (N, height, width) or (N, height, "
+            "width, channels), and N whole numbers of at least 0"
         )
-    for part, (images, labels) in {"train": splits.train, "test": splits.test}.items():
-        if np.ndim(images) != 4 or np.shape(labels) != (len(images),):
-            raise InputError(
-                f"--dataset {spec.dataset}: {part} must hold images of shape (N, height, width, channels) "
-                f"and N labels; got {np.shape(images)} and {np.shape(labels)}"
-            )
-    return splits
+    images = images if images.ndim == 4 else images[..., None]
+    return Split(images if images.dtype == np.uint8 else as_float32(images, where), labels)
+
+
+def as_float32(images: np.ndarray, where: str) -> np.ndarray:
+    """The images in float32, if it holds them."""
+    if not (np.abs(images) <= np.finfo(np.float32).max).all():
+        raise InputError(f"{where}: holds values that are no finite float32")
+    return images.astype(np.float32)
 
 
 def _in_memory(split: Split) -> Split:
@@ -208,40 +242,22 @@ def _digest(split: Split) -> str:
 
 
 def _chosen(spec: Spec, labels: np.ndarray, names: Sequence[str] | None) -> list[int]:
-    """The labels that --classes chooses by their names, or by themselves."""
+    """The labels that --classes chooses by their names, by themselves, or by a range of them."""
     there = np.unique(labels).tolist()
     known = {str(label): label for label in there} | dict(zip(_names(there, names), there, strict=True))
-    chosen, unknown = [], []
+    chosen = []
     for part in str(spec.classes).split(","):
-        first, _, last = part.partition("-")
+        first, _, last = part.strip().partition("-")
         of_part = [part.strip()]
         if of_part[0] not in known and first.isdecimal() and last.isdecimal():
             of_part = [str(label) for label in range(int(first), int(last) + 1)] or of_part
-        chosen += [known[name] for name in of_part if name in known]
-        unknown += [name for name in of_part if name not in known]
-    if unknown:
+        chosen += of_part
+    if unknown := [name for name in chosen if name not in known]:
         raise InputError(
             f"--classes {spec.classes}: --dataset {spec.dataset} has no {_listed(unknown)}; "
             f"its classes are {', '.join(_names(there, names))}"
         )
-    return chosen
-
-
-def _numbered(
-    split: Split, classes: tuple[int, ...], names: Sequence[str] | None, spec: Spec, new: bool
-) -> Split:
-    """The split with the place of each label among the classes."""
-    if unknown := sorted(set(np.unique(split.labels).tolist()) - set(classes)):
-        if new:  # The classes are those of the training images.
-            raise InputError(
-                f"{source_of(spec)}: has no training image of {_listed(_names(unknown, names))}, only test "
-                "images; add some, or name the other classes with --classes"
-            )
-        raise InputError(
-            f"{source_of(spec)}: holds the labels {_listed(_names(unknown, names))}, which are none of the "
-            f"classes that the model learns, {', '.join(_names(classes, names))}"
-        )
-    return Split(split.images, np.searchsorted(classes, split.labels).astype(np.int32))
+    return [known[name] for name in chosen]
 
 
 def _listed(labels: Sequence[Any]) -> str:

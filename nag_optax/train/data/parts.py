@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,28 +16,20 @@ from nag_optax.train.rows import Request, Split
 def existing_folder(request: Request, content: str) -> Path:
     """The folder of --data-dir, which must hold `content`."""
     folder = request.data_dir or Path()
-    if folder.is_file():
-        raise InputError(f"--data-dir {folder}: is a file; name the folder that holds {content}")
     if not folder.is_dir():
-        raise InputError(f"--data-dir {folder}: no such folder; it must hold {content}")
+        raise InputError(f"--data-dir {folder}: is no folder; it must be one that holds {content}")
     return folder
 
 
 @contextmanager
-def readable() -> Iterator[None]:
-    """An InputError names the file or folder that the system does not give."""
+def readable(path: Path | None = None) -> Iterator[None]:
+    """An InputError names the file that cannot be read: this one, or the one that the system names."""
     try:
         yield
-    except OSError as error:
-        if error.filename is None:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        if (where := getattr(error, "filename", None) or path) is None:
             raise
-        raise InputError(f"{error.filename}: cannot be read ({reason(error)})") from None
-
-
-def content_of(path: Path) -> bytes:
-    """The bytes of a file."""
-    with readable():
-        return path.read_bytes()
+        raise InputError(f"{where}: cannot be read ({reason(error)})") from None
 
 
 def in_test_part(name: str) -> bool:
