@@ -24,12 +24,18 @@ class Format(NamedTuple):
     block_size: int
 
 
-@jax.tree_util.register_static
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Formats:
-    """One for each packed array. It holds no arrays, and is part of the type."""
+class Packing:
+    """How to unpack each packed array.
 
-    of_packed: tuple[Format, ...]
+    Attributes:
+        scales: float32, the largest modulus of each block, for each packed array; none for bfloat16.
+        formats: one for each packed array. They hold no arrays, and are part of the type.
+    """
+
+    scales: list[jax.Array]
+    formats: tuple[Format, ...] = dataclasses.field(metadata={"static": True})
 
 
 class LowMemoryState(NamedTuple):
@@ -39,14 +45,13 @@ class LowMemoryState(NamedTuple):
         step: steps taken, int32.
         inner_state: the state of the inner optimizer, in place of its large arrays their codes: int8 or
             bfloat16, of the array's shape.
-        scales: float32, the largest modulus of each block, for each packed array; none for bfloat16.
-        formats: how to unpack.
+        packing: a `Packing`, or a scalar False where nothing is packed: as a leaf, it lets
+            `optax.tree.map_params` find any packing in its place.
     """
 
     step: jax.Array
     inner_state: Any
-    scales: list[jax.Array]
-    formats: Formats
+    packing: Any
 
     def eval_params(self, params: Any, *, learning_rate: jax.typing.ArrayLike | None = None) -> Any:
         """The answer of the inner state."""
@@ -89,7 +94,9 @@ def low_memory(
         seed: an integer in [0, 2³²), for the rounding.
 
     Returns:
-        A transformation with the inner one's updates. `eval_params` reads its state.
+        A transformation with the inner one's updates. `eval_params` reads its state. In its state
+        `optax.tree.map_params` finds the codes, which have the shapes of the parameters: for shardings and
+        zeros, not for arithmetic. It hands all scales at once to `transform_non_params`.
 
     Raises:
         ValueError: if a number is out of range, or the dtype is neither of the two.
@@ -119,10 +126,10 @@ def low_memory(
             )
     check_number("seed", seed, minimum=0, below=2**32, integer=True)
 
-    def pack(state: Any, step: jax.Array, before: Formats | None = None) -> LowMemoryState:
+    def pack(state: Any, step: jax.Array, before: Any = None) -> LowMemoryState:
         """The packed state, with the block sizes of the state before."""
         leaves, treedef = jax.tree.flatten(state, is_leaf=_is_iterate)
-        known = {} if before is None else {form.leaf: form.block_size for form in before.of_packed}
+        known = {form.leaf: form.block_size for form in _formats(before)}
         scales, formats = [], []
         for k, x in enumerate(leaves):
             if not _is_large(x, min_size):
@@ -135,7 +142,8 @@ def low_memory(
             else:
                 leaves[k], own = codes.encode(wide, uniform(bits), size)
                 scales.append(own)
-        return LowMemoryState(step, treedef.unflatten(leaves), scales, Formats(tuple(formats)))
+        packing = Packing(scales, tuple(formats)) if formats else jnp.zeros([], bool)
+        return LowMemoryState(step, treedef.unflatten(leaves), packing)
 
     # Optax's types allow no static part of a state.
     def init_fn(params: optax.Params) -> Any:
@@ -144,7 +152,7 @@ def low_memory(
     def update_fn(updates, state, params=None, **extra_args) -> Any:
         updates, inner_state = inner.update(updates, unpack(state), params, **extra_args)
         step = jnp.asarray(optax.safe_increment(state.step))
-        return updates, pack(inner_state, step, state.formats)
+        return updates, pack(inner_state, step, state.packing)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -152,12 +160,18 @@ def low_memory(
 def unpack(state: LowMemoryState) -> Any:
     """The state of the inner optimizer, each array in its own dtype."""
     leaves, treedef = jax.tree.flatten(state.inner_state, is_leaf=_is_iterate)
-    scales = iter(jax.tree.leaves(state.scales))
-    for form in state.formats.of_packed:
+    scales = iter(jax.tree.leaves(state.packing))
+    for form in _formats(state.packing):
         x = leaves[form.leaf]
+        if x.dtype not in (jnp.int8, jnp.bfloat16):
+            raise TypeError(f"a packed array must stay int8 or bfloat16; opt_state has {x.dtype}")
         wide = codes.decode(x, next(scales), form.block_size) if x.dtype == jnp.int8 else x
         leaves[form.leaf] = wide.astype(form.dtype)
     return treedef.unflatten(leaves)
+
+
+def _formats(packing: Any) -> tuple[Format, ...]:
+    return packing.formats if isinstance(packing, Packing) else ()
 
 
 def _unfolded(x: Any) -> Any:

@@ -142,7 +142,7 @@ def test_each_step_and_leaf_and_seed_rounds_by_its_own_numbers():
         second = numbers + np.float32(0.5) * reference.decode(codes, scales, 128)
         codes, scales = reference.encode(second, reference.counter_uniform(numbers.size, 2, leaf), 128)
         np.testing.assert_array_equal(found.inner_state.trace[name].ravel(), codes)
-        np.testing.assert_array_equal(found.scales[leaf].ravel(), scales)
+        np.testing.assert_array_equal(found.packing.scales[leaf].ravel(), scales)
     assert not jnp.array_equal(found.inner_state.trace["a"], two_steps(1).inner_state.trace["a"])
 
 
@@ -244,6 +244,42 @@ def test_the_iterate_is_the_unpacked_state_s():
     assert_trees_equal(nag_optax.eval_params(optax.MultiSteps(optimizer, 2).init(model()), model()), model())
 
 
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.bfloat16], ids=["int8", "bf16"])
+@pytest.mark.parametrize("wrapper", ["none", "injected", "masked"])
+def test_map_params_finds_the_codes(wrapper: str, dtype: Any):
+    """The shardings of the parameters fit them, and codes of 0 are a state of zeros."""
+    optimizer, params = low_memory(optax.adam(0.1), dtype), model()
+    if wrapper == "injected":
+        inject = optax.inject_hyperparams(low_memory, static_args=("dtype", "block_size", "min_size"))
+        optimizer = inject(inner=optax.adam(0.1), dtype=dtype)
+    elif wrapper == "masked":
+        optimizer = optax.masked(optimizer, {"w": True, "b": False})
+    state = optimizer.update(params, optimizer.init(params), params)[1]
+    zeros = optax.tree.map_params(optimizer, jnp.zeros_like, state)
+    nothing = optax.tree.zeros_like(params)
+    assert_trees_equal(optimizer.update(nothing, zeros, params)[0], nothing)
+
+    whole, split = (NamedSharding(jax.make_mesh((1,), ("d",)), PartitionSpec(*axes)) for axes in ((), ("d",)))
+    shardings = optax.tree.map_params(
+        optimizer,
+        lambda leaf, sharding: sharding if hasattr(leaf, "shape") else leaf,
+        state,
+        {"w": split, "b": whole},
+        transform_non_params=lambda _: whole,
+        is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
+    )
+    placed = jax.device_put(state, shardings)
+    assert [leaf.sharding.spec for leaf in packed_arrays(placed)] == 2 * [split.spec]
+    assert_trees_equal(placed, state)
+
+
+def test_refuses_codes_that_became_other_numbers():
+    optimizer, params = low_memory(optax.adam(0.1)), model()
+    state = optax.tree.map_params(optimizer, lambda leaf: 0.5 * leaf, optimizer.init(params))
+    with pytest.raises(TypeError, match="^a packed array must stay int8 or bfloat16; opt_state has float32"):
+        optimizer.update(params, state, params)
+
+
 @pytest.mark.parametrize(("shape", "block_size"), [((7, 11), 16), ((10,), 16), ((), 16)], ids=str)
 def test_the_iterates_of_a_vmapped_optimizer(shape: tuple[int, ...], block_size: int):
     """The lanes of an array that fills no whole number of blocks are not the blocks of one large array."""
@@ -278,13 +314,13 @@ def test_blocks_stay_on_their_device(axis: Any, spec: Any, shape: tuple[int, int
     with jax.set_mesh(mesh):
         params = jax.device_put(values, sharding)
         state = optimizer.init(params)
-        for part in (*packed_arrays(state), *state.scales):
+        for part in (*packed_arrays(state), *state.packing.scales):
             assert part.sharding.is_equivalent_to(sharding, 2), part.sharding
         step = jax.jit(optimizer.update)
         text = step.lower(params, state, params).compile().as_text()
         assert not re.findall("all-reduce|all-gather|all-to-all|collective-permute", text)
         updates, new = jax.block_until_ready(step(params, state, params))
-    size = params.size // state.scales[0].size
+    size = params.size // state.packing.scales[0].size
     alone = low_memory(optax.adamw(0.02), block_size=size)
     one = jnp.asarray(values)
     expected, expected_state = jax.jit(alone.update)(one, alone.init(one), one)
