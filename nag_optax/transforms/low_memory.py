@@ -115,8 +115,9 @@ def low_memory(
     quantization*, ICLR 2022.
     """
     inner = checked_inner(inner)
-    if jnp.dtype(dtype) not in (jnp.int8, jnp.bfloat16):
-        raise ValueError(f"dtype must be int8 or bfloat16; got {jnp.dtype(dtype)}")
+    dtype = jnp.result_type(dtype)  # Of a name, too, or of the array that optax.inject_hyperparams makes.
+    if dtype not in (jnp.int8, jnp.bfloat16):
+        raise ValueError(f"dtype must be int8 or bfloat16; got {dtype}")
     for name, number, below in (("block_size", block_size, 65537), ("min_size", min_size, 2**31)):
         check_number(name, number, minimum=1, below=below, integer=True)
         if isinstance(number, np.ndarray | jax.Array):

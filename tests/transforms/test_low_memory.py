@@ -250,7 +250,7 @@ def test_map_params_finds_the_codes(wrapper: str, dtype: Any):
     """The shardings of the parameters fit them, and codes of 0 are a state of zeros."""
     optimizer, params = low_memory(optax.adam(0.1), dtype), model()
     if wrapper == "injected":
-        inject = optax.inject_hyperparams(low_memory, static_args=("dtype", "block_size", "min_size"))
+        inject = optax.inject_hyperparams(low_memory, static_args=("block_size", "min_size"))
         optimizer = inject(inner=optax.adam(0.1), dtype=dtype)
     elif wrapper == "masked":
         optimizer = optax.masked(optimizer, {"w": True, "b": False})
@@ -269,8 +269,15 @@ def test_map_params_finds_the_codes(wrapper: str, dtype: Any):
         is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
     )
     placed = jax.device_put(state, shardings)
-    assert [leaf.sharding.spec for leaf in packed_arrays(placed)] == 2 * [split.spec]
+    packed = [(leaf.dtype, leaf.sharding.spec) for leaf in packed_arrays(placed) if leaf.ndim]
+    assert packed == 2 * [(dtype, split.spec)]
     assert_trees_equal(placed, state)
+
+
+def test_a_dtype_may_have_a_name():
+    assert {x.dtype for x in packed_arrays(low_memory(optax.adam(0.1), "bfloat16").init(model()))} == {
+        jnp.dtype(jnp.bfloat16)
+    }
 
 
 def test_refuses_codes_that_became_other_numbers():
