@@ -90,7 +90,7 @@ def low_memory(
             smaller, until no block lies across two devices. For that, `init` must be given arrays on the
             mesh, or the mesh's axes must be explicit.
         min_size: an integer of at least 1. Arrays of fewer numbers are not compressed. If you use
-            `optax.inject_hyperparams`, name block_size and min_size in `static_args`.
+            `optax.inject_hyperparams`, name dtype, block_size and min_size in `static_args`.
         seed: an integer in [0, 2³²), for the rounding.
 
     Returns:
@@ -115,7 +115,7 @@ def low_memory(
     quantization*, ICLR 2022.
     """
     inner = checked_inner(inner)
-    dtype = jnp.result_type(dtype)  # Of a name, too, or of the array that optax.inject_hyperparams makes.
+    dtype = jnp.result_type(dtype)  # optax.inject_hyperparams makes an array of it.
     if dtype not in (jnp.int8, jnp.bfloat16):
         raise ValueError(f"dtype must be int8 or bfloat16; got {dtype}")
     for name, number, below in (("block_size", block_size, 65537), ("min_size", min_size, 2**31)):

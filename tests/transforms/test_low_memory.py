@@ -250,7 +250,7 @@ def test_map_params_finds_the_codes(wrapper: str, dtype: Any):
     """The shardings of the parameters fit them, and codes of 0 are a state of zeros."""
     optimizer, params = low_memory(optax.adam(0.1), dtype), model()
     if wrapper == "injected":
-        inject = optax.inject_hyperparams(low_memory, static_args=("block_size", "min_size"))
+        inject = optax.inject_hyperparams(low_memory, static_args=("dtype", "block_size", "min_size"))
         optimizer = inject(inner=optax.adam(0.1), dtype=dtype)
     elif wrapper == "masked":
         optimizer = optax.masked(optimizer, {"w": True, "b": False})
