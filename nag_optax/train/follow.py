@@ -8,39 +8,42 @@ a run that is resumed has the pictures of the record, in its order, whatever els
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from nag_optax.train.data import Dataset
-from nag_optax.train.data.folder import has_test_part, pictures_in
-from nag_optax.train.data.parts import in_test_part, readable
-from nag_optax.train.data.pictures import Pictures
-from nag_optax.train.errors import InputError, reason
+from nag_optax.train.data.folder import class_of, is_held_out, pictures_in, test_part_of
+from nag_optax.train.data.parts import readable
+from nag_optax.train.data.pictures import packed
+from nag_optax.train.errors import InputError
 from nag_optax.train.folder import PICTURES, RunFolder
 from nag_optax.train.loop import Loop
-from nag_optax.train.rows import Split
+from nag_optax.train.rows import File, Split
 from nag_optax.train.spec import Spec
 
 
 class Arrivals:
     """The pictures of each epoch of a run."""
 
-    def __init__(self, folder: RunFolder, root: Path, resume: bool):
-        self._folder, self._root = folder, root
+    def __init__(self, spec: Spec, folder: RunFolder):
+        self._folder, self._root = folder, (root := spec.data_dir or Path())
         self._below = "train" if (root / "train").is_dir() else ""
-        self._lines: list[list[tuple[str, int]]] = folder.pictures() if resume else []
+        self._lines: list[list[File]] = folder.pictures() if spec.resume else []
         self._passed_over: set[str] = set()
         self._num_known = 0
         for name, size in (file for line in self._lines for file in line):
-            self._check(name, size)
+            with readable():
+                now = (root / name).stat().st_size
+            if now != size:
+                raise InputError(f"{root / name}: has {now} bytes; it had {size} when the run took it in")
 
-    def among(self, names: Sequence[str], sizes: Sequence[int]) -> list[bool]:
-        """Which of the files in the folder the run began with."""
+    def among(self, files: list[File]) -> list[File]:
+        """Those of the files in the folder that the run began with."""
         if not self._lines:
-            self._lines = [list(zip(names, sizes, strict=True))]
-        return began_with(self._lines, names)
+            self._lines = [files]
+        return began_with(self._lines, files)
 
     def take_in(self, loop: Loop, dataset: Dataset, epoch: int, say: Callable[[str], None]) -> None:
         """Gives the loop the pictures of an epoch, from the record or from the folder as it is now."""
@@ -55,37 +58,39 @@ class Arrivals:
             return
         self._num_known = len(arrived)
         latest = max(i for i in range(1, epoch) if self._lines[i])
-        new = [dataset.class_names.index(Path(name).parent.name) for name, _ in arrived]
         images, labels = dataset.train
-        both = (images, _of(images, arrived))
-        names, sizes = np.concatenate([p.names for p in both]), np.concatenate([p.sizes for p in both])
-        images = dataclasses.replace(images, names=names, sizes=sizes)
-        labels = np.concatenate([labels, np.array(new, np.int32)])
-        loop.grow(Split(images, labels), (latest, len(self._lines[latest])))
+        files = zip((images.names, images.sizes), packed(arrived), strict=True)
+        names, sizes = map(np.concatenate, files)
+        new = [dataset.class_names.index(class_of(file)) for file in arrived]
+        grown = Split(
+            dataclasses.replace(images, names=names, sizes=sizes),
+            np.concatenate([labels, np.array(new, np.int32)]),
+        )
+        loop.grow(grown, (latest, len(self._lines[latest])))
 
     def _forget_unreadable(self, dataset: Dataset) -> None:
         """Takes the files out that --skip-unreadable left out: the next epoch looks at them again."""
         parts = (split.images for split in (dataset.train, dataset.validation, dataset.test) if split)
         used = {os.fsdecode(name) for images in parts for name in images.names}
-        names = {name for name, _ in self._lines[0] if Path(name).parent.name in dataset.class_names}
-        self._passed_over |= names - used  # They are counted already.
-        self._lines[0] = [file for file in self._lines[0] if file[0] not in names - used]
+        left = {
+            file for file in self._lines[0] if class_of(file) in dataset.class_names and file[0] not in used
+        }
+        self._passed_over |= {name for name, _ in left}  # They are counted already.
+        self._lines[0] = [file for file in self._lines[0] if file not in left]
 
-    def _arrived(self, dataset: Dataset, say: Callable[[str], None]) -> list[tuple[str, int]]:
+    def _arrived(self, dataset: Dataset, say: Callable[[str], None]) -> list[File]:
         """The files of the run's classes that no epoch has seen yet, and that can be used."""
         known = {name for line in self._lines for name, _ in line}
-        classes = {Path(name).parent.name for name, _ in self._lines[0]}
-        held_out = len(dataset.test.labels) and not has_test_part(self._root)
         found = []
-        for name, files in pictures_in(self._root / self._below):
+        for name, (files, _) in pictures_in(self._root, self._below).items():
             if name in dataset.class_names:
-                below = ((os.path.join(self._below, name, file), size) for file, size in files)
-                found += [file for file in below if file[0] not in known]
-            elif name not in classes:
+                found += [file for file in files if file[0] not in known]
+            elif name not in map(class_of, self._lines[0]):
                 self._warn(say, name, f"{self._root / self._below / name}: the run knows no such class")
-        if held_out:  # A picture stays in its part, whenever it comes.
-            found = [file for file in found if not in_test_part(os.path.relpath(file[0], self._below or "."))]
-        pictures = _of(dataset.train.images, found)
+        if len(dataset.test.labels) and not test_part_of(self._root):  # A picture stays in its part.
+            found = [file for file in found if not is_held_out(file, self._below)]
+        names, sizes = packed(found)
+        pictures = dataclasses.replace(dataset.train.images, names=names, sizes=sizes)
         arrived = []
         for row, file in enumerate(found):
             try:
@@ -103,31 +108,8 @@ class Arrivals:
             self._passed_over.add(name)
             say(f"warning: {why}; it is passed over")
 
-    def _check(self, name: str, size: int) -> None:
-        path = self._root / name
-        try:
-            now = path.stat().st_size
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot be read ({reason(error)}); the run took it in, and needs it to go on"
-            ) from None
-        if now != size:
-            raise InputError(f"{path}: has {now} bytes; it had {size} when the run took it in")
 
-
-def began_with(lines: list[list[tuple[str, int]]], names: Sequence[str]) -> list[bool]:
-    """Which of the files the run of this record began with."""
+def began_with(lines: list[list[File]], files: list[File]) -> list[File]:
+    """Those of the files that the run of this record began with."""
     first = {name for name, _ in lines[0]}
-    return [name in first for name in names]
-
-
-def arrivals_of(spec: Spec, folder: RunFolder) -> Arrivals | None:
-    """The arrivals of a run, if it follows its pictures."""
-    root = spec.data_dir
-    return Arrivals(folder, root, spec.resume) if spec.follow and root is not None and root.is_dir() else None
-
-
-def _of(like: Pictures, files: list[tuple[str, int]]) -> Pictures:
-    """The same folder with these files."""
-    names, sizes = [os.fsencode(name) for name, _ in files], [size for _, size in files]
-    return dataclasses.replace(like, names=np.array(names, dtype=bytes), sizes=np.array(sizes, np.int64))
+    return [file for file in files if file[0] in first]

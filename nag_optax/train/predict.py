@@ -18,7 +18,7 @@ from rich.console import Console
 from nag_optax.train.data import as_float32
 from nag_optax.train.data.arrays import read_numpy
 from nag_optax.train.data.folder import left_out, not_decoded
-from nag_optax.train.data.pictures import SUFFIXES, Undecodable, decode
+from nag_optax.train.data.pictures import SUFFIXES, decode
 from nag_optax.train.errors import InputError, collected_signals, reason
 from nag_optax.train.options import PredictOptions
 from nag_optax.train.progress import busy, say, watched
@@ -81,13 +81,11 @@ def _images(
                 yield f"{file}[{i}]", image
             continue
         height, width, channels = trained.image_shape
-        pixels = decode(file, height if height == width else None)
-        if isinstance(pixels, Undecodable):
+        try:
+            pixels = decode(file, height if height == width else None)
+        except InputError:
             if left is None:
-                raise InputError(
-                    f"{file}: cannot be read as a picture ({pixels}); name pictures, or .npy files; "
-                    "--skip-unreadable leaves others out"
-                )
+                raise
             left.append(file)
             continue
         if pixels.shape[:2] != (height, width):

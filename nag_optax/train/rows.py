@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,10 @@ class Splits(NamedTuple):
     class_names: tuple[str, ...] | None = None
 
 
+File = tuple[str, int]
+"""The path of a picture below the folder of the data, and its size in bytes."""
+
+
 class Request(NamedTuple):
     """The request to a dataset. With `train_only` the test part may be missing; then it is empty."""
 
@@ -47,8 +51,8 @@ class Request(NamedTuple):
     train_only: bool = False
     fits: Callable[[int], bool] = lambda _: True
     """Whether images of so many bytes in all are to be held in memory."""
-    among: Callable[[Sequence[str], Sequence[int]], Sequence[bool]] = lambda names, sizes: [True] * len(names)
-    """Which files of these names and sizes, below `data_dir`, are training images of this run."""
+    among: Callable[[list[File]], list[File]] = lambda files: files
+    """Those of the files that are training images of this run."""
     labels: dict[str, int] | None = None
     """The labels of the classes that a model knows, by their names; None for a run that begins."""
 

@@ -19,7 +19,7 @@ from nag_optax.train.curves import check_installed, event_file
 from nag_optax.train.data import Dataset, load_dataset, source_of
 from nag_optax.train.errors import Diverged, InputError, StreamError, collected_signals, interrupted
 from nag_optax.train.folder import CHECKPOINTS, METRICS, SUMMARY, Follower, RunFolder, as_begun
-from nag_optax.train.follow import Arrivals, arrivals_of
+from nag_optax.train.follow import Arrivals
 from nag_optax.train.loop import Loop
 from nag_optax.train.metrics import best_row, divergence, stop_reason, too_high
 from nag_optax.train.options import Options
@@ -49,7 +49,7 @@ def train(
             console = Console(quiet=True)
         folder = Follower(spec) if follows else RunFolder(spec)
         folder.check()
-        arrivals = arrivals_of(spec, folder)
+        arrivals = Arrivals(spec, folder) if spec.follow else None
         among = {} if arrivals is None else {"among": arrivals.among}
         dataset = load_dataset(spec, None, console, devices[jax.process_index() * spec.num_devices], **among)
         check_alike(spec, dataset.digest, dataset.streamed)

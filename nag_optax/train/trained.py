@@ -166,7 +166,7 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> dict[s
             spec = dataclasses.replace(spec, data_dir=options.data_dir)
         of_the_run = {}
         if record := RunFolder(spec).pictures():  # What came later must not choose the held-out images anew.
-            of_the_run["among"] = lambda names, _: began_with(record, names)
+            of_the_run["among"] = partial(began_with, record)
         dataset = load_dataset(spec, facts, console, devices[0], **of_the_run)
         check_same_shapes(dataset, facts, source_of(spec))
         loop.dataset = standardised_as(dataset, facts)

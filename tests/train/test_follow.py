@@ -99,11 +99,11 @@ def test_what_arrives_is_in_the_next_epoch_and_a_resumed_run_replays_it(
     assert record(tmp_path / "run")[1:3] == [names, ["train/cat/late.png"]]
 
     for change, message in (
-        (lambda path: path.write_bytes(b"x"), "has 1 bytes"),
+        (lambda path: path.write_bytes(b"x"), "has 1 bytes; .*the run took it in"),
         (Path.unlink, "cannot be read"),
     ):
         change(pictures / names[0])
-        with pytest.raises(InputError, match=f"{names[0]}: {message}.*the run took it in"):
+        with pytest.raises(InputError, match=f"{names[0]}: {message}"):
             train(again, console)
 
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_used_is_passed_over_with_a_warning(pictures, tmp_path, c
         train(options, console)
     said = output(console)
     for warning in (
-        "cat/broken.png: cannot be decoded (it is no JPEG, PNG, WebP or BMP file); it is passed over",
+        f"(cannot identify image file '{pictures}/train/cat/broken.png'); it is passed over",
         "dog/large.png: has 8 x 7 pixels, the others have 8 x 6; it is passed over",
         "train/hen: the run knows no such class; it is passed over",
     ):

@@ -1,81 +1,76 @@
 """A folder of pictures: train/<class>/* and test or val, or <class>/* alone."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from nag_optax.train.data.parts import existing_folder, in_test_part
-from nag_optax.train.data.pictures import SUFFIXES, Pictures, Undecodable, decode, fitting, in_threads, sample
+from nag_optax.train.data.pictures import SUFFIXES, Pictures, check_size, decode, in_threads, packed, sample
 from nag_optax.train.errors import InputError
-from nag_optax.train.rows import Request, Split, Splits
+from nag_optax.train.rows import File, Request, Split, Splits
 
 _LOOKED_AT = 256
 """So many pictures give the size and the colours of all, where all do not fit."""
 
 
-class _File(NamedTuple):
-    name: str
-    """The path below the folder of the data."""
-    folder: str
-    """The name of its class."""
-    size: int
-
-
 def load(request: Request) -> Splits:
     """The pictures, decoded if they fit. Without a test part, a hash of the name holds out one sixth."""
     root = existing_folder(request, "a folder of pictures for each class")
-    below = "train" if (root / "train").is_dir() else ""
-    test_part = _test_part(root)
-    if test_part is not None and not below:
-        raise InputError(f"--data-dir {root}: holds {test_part}, but no train/CLASS/pictures")
+    below, test_part = "train" if (root / "train").is_dir() else "", test_part_of(root)
     others: list[str] = []
-    train, test = list(_files(root, below, others)), []
-    among = request.among([file.name for file in train], [file.size for file in train])
-    train = [file for file, yes in zip(train, among, strict=True) if yes]
+    train, test = request.among(_files(root, below, others)), []
     if test_part is not None:
-        test = list(_files(root, test_part, others))
-        differ = {file.folder for file in train} ^ {file.folder for file in test}
+        test = _files(root, test_part, others)
+        differ = set(map(class_of, train)) ^ set(map(class_of, test))
         if differ and request.labels is None:
             raise InputError(
-                f"{root}: {below} and {test_part} must hold folders of the same classes; "
+                f"{root}: {below or 'it'} and {test_part} must hold folders of the same classes; "
                 f"one of them lacks {', '.join(sorted(differ)[:5])}"
             )
     elif not request.train_only:
-        held_out = [in_test_part(file.name[len(below) :].lstrip("/")) for file in train]
-        test = [file for file, out in zip(train, held_out, strict=True) if out]
-        train = [file for file, out in zip(train, held_out, strict=True) if not out]
+        test = [file for file in train if is_held_out(file, below)]
+        train = [file for file in train if not is_held_out(file, below)]
     if others:
         request.say(left_out(others))
     files = train + test
     numbers = dict(request.labels or {})
-    for name in sorted({file.folder for file in files}):
+    for name in sorted(set(map(class_of, files))):
         numbers.setdefault(name, max(numbers.values(), default=-1) + 1)
     names = {number: name for name, number in numbers.items()}
     images, readable = _images(request, root, files)
-    both = Split(images, np.array([numbers[file.folder] for file in files], np.int32))
+    both = Split(images, np.array([numbers[class_of(file)] for file in files], np.int32))
     is_train = np.arange(len(files)) < len(train)
     class_names = tuple(names.get(i, str(i)) for i in range(max(names) + 1))
     return Splits(both.take(is_train & readable), both.take(~is_train & readable), class_names)
 
 
-def has_test_part(root: Path) -> bool:
-    """Whether there are folders of test pictures."""
-    return _test_part(root) is not None
-
-
-def pictures_in(folder: Path) -> Iterator[tuple[str, list[tuple[str, int]]]]:
-    """The name of each class, and the names and sizes of its pictures. Other files do not count."""
-    for place in _entries(folder):
-        if place.is_dir():
-            yield place.name, [(e.name, _size(e)) for e in _entries(place.path) if _is_picture(e)]
-
-
-def _test_part(root: Path) -> str | None:
+def test_part_of(root: Path) -> str | None:
+    """The folder of test pictures, if there is one."""
     return next((name for name in ("test", "val") if (root / name).is_dir()), None)
+
+
+def class_of(file: File) -> str:
+    return file[0].split("/")[-2]
+
+
+def is_held_out(file: File, below: str) -> bool:
+    """Whether a picture goes into the test part where there are no test pictures."""
+    return in_test_part(file[0].removeprefix(f"{below}/"))
+
+
+def pictures_in(root: Path, below: str) -> dict[str, tuple[list[File], list[os.DirEntry[str]]]]:
+    """The pictures of each class in the order of their names, and what else is in its folder."""
+    found = {}
+    for place in _entries(root / below):
+        if place.is_dir():
+            entries = _entries(place.path)
+            path = f"{below}/{place.name}" if below else place.name
+            pictures = [(f"{path}/{e.name}", _size(e)) for e in entries if _is_picture(e)]
+            found[place.name] = pictures, [e for e in entries if not _is_picture(e)]
+    return found
 
 
 def left_out(others: Sequence[str | Path]) -> str:
@@ -89,36 +84,16 @@ def not_decoded(count: int, total: int, first: Path) -> str:
     return f"{count} of {total} pictures cannot be decoded and are left out, {first} first"
 
 
-def _files(root: Path, below: str, others: list[str]) -> Iterator[_File]:
-    """The pictures of each class in the order of their names. The paths of other files go to `others`."""
-    folder = root / below
-    classes = []
-    for entry in _entries(folder):
-        if entry.is_dir():
-            classes.append(entry)
-        elif _is_picture(entry):
-            raise InputError(
-                f"{entry.path}: must stand in the folder of its class, {folder.name}/CLASS/{entry.name}"
-            )
-    if not classes:
-        raise InputError(f"{folder}: holds no folder of a class; must hold CLASS/pictures")
-    for place in classes:
-        pictures = []
-        for entry in _entries(place.path):
-            if entry.is_dir():
-                raise InputError(
-                    f"{entry.path}: is a folder in the folder of a class; move its pictures to {place.path}"
-                )
-            if _is_picture(entry):
-                pictures.append(entry)
-            else:
-                others.append(entry.path)
-        if not pictures:
-            raise InputError(
-                f"{place.path}: holds no pictures ({', '.join(SUFFIXES)}); add some, or remove it"
-            )
-        for entry in pictures:
-            yield _File(os.path.join(below, place.name, entry.name), place.name, _size(entry))
+def _files(root: Path, below: str, others: list[str]) -> list[File]:
+    """All pictures, where each folder is that of a class. The paths of other files go to `others`."""
+    folder, found = root / below, pictures_in(root, below)
+    if not found or any(map(_is_picture, _entries(folder))):
+        raise InputError(f"{folder}: must hold a folder of pictures for each class, and no other pictures")
+    for name, (pictures, rest) in found.items():
+        if not pictures or any(entry.is_dir() for entry in rest):
+            raise InputError(f"{folder / name}: must hold pictures ({', '.join(SUFFIXES)}), and no folders")
+        others += [entry.path for entry in rest]
+    return [file for pictures, _ in found.values() for file in pictures]
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
@@ -127,7 +102,7 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
 
 
 def _is_picture(entry: os.DirEntry[str]) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in SUFFIXES
+    return os.path.splitext(entry.name)[1].lower() in SUFFIXES and not entry.is_dir()
 
 
 def _size(entry: os.DirEntry[str]) -> int:
@@ -137,31 +112,38 @@ def _size(entry: os.DirEntry[str]) -> int:
         return 0
 
 
-def _images(request: Request, root: Path, files: list[_File]) -> tuple[Pictures, np.ndarray]:
+def _images(request: Request, root: Path, files: list[File]) -> tuple[Pictures, np.ndarray]:
     """The pictures, decoded if all fit, and which of them can be used. Otherwise a few are looked at."""
-    paths, readable = [root / file.name for file in files], np.ones(len(files), bool)
-    size = request.image_size
-    first = next((p for p in (decode(path, size) for path in paths) if isinstance(p, np.ndarray)), None)
+    size, usable = request.image_size, np.ones(len(files), bool)
+
+    def look(row: int) -> np.ndarray | InputError:
+        try:
+            return decode(root / files[row][0], size)
+        except InputError as error:
+            return error
+
+    first = next((p for p in map(look, range(len(files))) if isinstance(p, np.ndarray)), None)
     if first is None:
-        raise InputError(f"--data-dir {root}: none of its {len(paths)} pictures can be decoded")
+        raise InputError(f"--data-dir {root}: none of its {len(files)} pictures can be decoded")
     height, width, channels = first.shape
-    keep = request.fits(3 * height * width * len(paths))
+    keep = request.fits(3 * height * width * len(files))
     # What cannot be decoded is left out before the first step, so that all batches are known.
-    rows = np.arange(len(paths)) if keep or request.skip_unreadable else sample(len(paths), _LOOKED_AT)
-    pixels = np.zeros((len(paths) if keep else 0, *first.shape), np.uint8)
-    with closing(in_threads(lambda i: decode(paths[rows[i]], size), len(rows))) as decoded:
+    rows = np.arange(len(files)) if keep or request.skip_unreadable else sample(len(files), _LOOKED_AT)
+    pixels = np.zeros((len(files) if keep else 0, *first.shape), np.uint8)
+    with closing(in_threads(lambda i: look(rows[i]), len(rows))) as decoded:
         watched = request.watch(decoded, len(rows), "decoding pictures" if keep else "looking at pictures")
         for row, picture in zip(rows, watched, strict=True):
-            if request.skip_unreadable and isinstance(picture, Undecodable):
-                readable[row] = False
+            if isinstance(picture, InputError):
+                if not request.skip_unreadable:
+                    raise picture
+                usable[row] = False
                 continue
-            picture = fitting(paths[row], picture, height, width)
+            check_size(root / files[row][0], picture, height, width)
             if picture.shape[2] > channels:
                 channels, pixels = 3, np.repeat(pixels, 3, axis=3)  # The first one in colour.
             if keep:
                 pixels[row] = picture
-    if not readable.all():
-        request.say(not_decoded((~readable).sum(), len(paths), paths[int(readable.argmin())]))
-    names, sizes = [os.fsencode(file.name) for file in files], [file.size for file in files]
+    if not usable.all():
+        request.say(not_decoded((~usable).sum(), len(files), root / files[usable.argmin()][0]))
     shape = (height, width, channels)
-    return Pictures(root, np.array(names), np.array(sizes), shape, size, pixels if keep else None), readable
+    return Pictures(root, *packed(files), shape, size, pixels if keep else None), usable

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import struct
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -13,17 +13,14 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from nag_optax.train.errors import InputError, reason
+from nag_optax.train.rows import File
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L")
 
 
-class Undecodable(str):
-    """Why a file cannot be decoded."""
-
-
-def decode(path: Path, size: int | None = None) -> np.ndarray | Undecodable:
+def decode(path: Path, size: int | None = None) -> np.ndarray:
     """The picture upright, grey or in RGB: (height, width, 1 or 3) uint8.
 
     A size of N scales the shorter side to N pixels, and keeps the N x N in the middle. Transparent pixels
@@ -38,11 +35,11 @@ def decode(path: Path, size: int | None = None) -> np.ndarray | Undecodable:
             if size is not None and picture.size != (size, size):
                 picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
             pixels = np.asarray(picture)
-    except Image.UnidentifiedImageError:
-        return Undecodable("it is no JPEG, PNG, WebP or BMP file")
     # What Pillow's decoders raise for damaged files.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        return Undecodable(reason(error))
+        raise InputError(
+            f"{path}: cannot be decoded ({reason(error)}); remove it, or say --skip-unreadable"
+        ) from None
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
@@ -80,7 +77,6 @@ class Pictures:
     pixels: np.ndarray | None = None
 
     dtype = np.dtype(np.uint8)
-    ndim = 4
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -107,17 +103,11 @@ class Pictures:
                 images[row] = picture
         return images
 
-    def stacked(self) -> np.ndarray:
-        """The pixels, decoded one after the other."""
-        return np.stack([self.read(row) for row in range(len(self))])
-
-    def path(self, row: int) -> Path:
-        return self.root / os.fsdecode(self.names[row])
-
     def read(self, row: int) -> np.ndarray:
         """One picture, decoded. It must have the size and the colours of the others."""
-        path, (height, width, channels) = self.path(row), self.image_shape
-        picture = fitting(path, decode(path, self.image_size), height, width)
+        path, (height, width, channels) = self.root / os.fsdecode(self.names[row]), self.image_shape
+        picture = decode(path, self.image_size)
+        check_size(path, picture, height, width)
         if picture.shape[2] > channels:
             raise InputError(
                 f"{path}: is in colour, the pictures that were looked at first are grey; "
@@ -126,21 +116,24 @@ class Pictures:
         return np.broadcast_to(picture, self.image_shape)
 
 
+def packed(files: Sequence[File]) -> tuple[np.ndarray, np.ndarray]:
+    """The names of the files, as bytes, and their sizes, for `Pictures`."""
+    names = np.array([os.fsencode(name) for name, _ in files], bytes)
+    return names, np.array([size for _, size in files], np.int64)
+
+
 def sample(count: int, size: int) -> np.ndarray:
     """The rows of at most `size` of `count` examples, always the same ones."""
     return np.sort(np.random.default_rng(0).permutation(count)[:size])
 
 
-def fitting(path: Path, picture: np.ndarray | Undecodable, height: int, width: int) -> np.ndarray:
-    """The picture, which must be one, and of the size of the others."""
-    if isinstance(picture, Undecodable):
-        raise InputError(f"{path}: cannot be decoded ({picture}); remove it, or say --skip-unreadable")
+def check_size(path: Path, picture: np.ndarray, height: int, width: int) -> None:
+    """Refuses a picture that has not the size of the others."""
     if picture.shape[:2] != (height, width):
         raise InputError(
             f"{path}: has {picture.shape[1]} x {picture.shape[0]} pixels, the others have "
             f"{width} x {height}; say --image-size N for pictures of N x N"
         )
-    return picture
 
 
 def in_threads(function: Callable[[int], Any], count: int) -> Generator[Any]:
