@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from nag_optax.train.environment import versions_of
-from nag_optax.train.errors import InputError
+from nag_optax.train.errors import InputError, reason
 from nag_optax.train.parallel import largest
 
 _KEEP = 3
@@ -53,22 +52,23 @@ class Checkpoints:
                 ocp.save_checkpointables(str(folder), {"state": state})  # All processes together.
             if jax.process_index():
                 return
-            record = {
+            record: dict[str, Any] = {
                 "folder": folder.name,
                 "files": _digests(folder),
                 "versions": versions_of(*_PACKAGES),
                 "notes": notes,
                 "best": best,
             }
+            record["digest"] = _digest_of(record)
             partial = self._record(step).with_suffix(".partial")
-            partial.write_text(json.dumps({**record, "digest": _digest(_canonical(record))}))
+            partial.write_text(json.dumps(record))
             os.replace(partial, self._record(step))
             self._remove_others(step, folder, best)
         except (OSError, ValueError) as error:  # TensorStore reports errors of the disk as ValueError.
             if isinstance(error, TimeoutError) and jax.process_count() > 1:  # Another process is gone.
                 raise
             raise InputError(
-                f"{self._folder}: the checkpoint of step {step} could not be written ({_reason(error)}); "
+                f"{self._folder}: the checkpoint of step {step} could not be written ({reason(error)}); "
                 "fix that, then --resume"
             ) from error
 
@@ -81,9 +81,12 @@ class Checkpoints:
         first = (self._newest_record() or {}).get("best") if best else None
         for step in sorted(self.steps(), key=lambda step: step != first):
             try:
-                folder, record = self._verified(step)
+                record = self._recorded(step)
+                folder = self._folder / record["folder"]
+                if _digests(folder) != record["files"]:
+                    raise ValueError("its files have changed since they were written")
             except (OSError, ValueError) as error:
-                damaged.append(f"checkpoint {self._folder / str(step)} is damaged ({_reason(error)})")
+                damaged.append(f"checkpoint {self._folder / str(step)} is damaged ({reason(error)})")
                 continue
             for what in damaged:
                 say(f"{what}; using that of step {step}")
@@ -99,7 +102,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, newest first."""
-        records = self._folder.glob("*.json") if self._folder.is_dir() else ()
+        records = self._folder.glob("*.json")
         return sorted((int(path.stem) for path in records if path.stem.isdecimal()), reverse=True)
 
     def _newest_record(self) -> dict[str, Any] | None:
@@ -108,17 +111,9 @@ class Checkpoints:
                 return self._recorded(step)
         return None
 
-    def _verified(self, step: int) -> tuple[Path, dict[str, Any]]:
-        """The folder and the record of a checkpoint whose files are as they were written."""
-        record = self._recorded(step)
-        folder = self._folder / record["folder"]
-        if _digests(folder) != record["files"]:
-            raise ValueError("its files have changed since they were written")
-        return folder, record
-
     def _recorded(self, step: int) -> dict[str, Any]:
         record = json.loads(self._record(step).read_text())
-        if not isinstance(record, dict) or record.pop("digest", None) != _digest(_canonical(record)):
+        if record.pop("digest", None) != _digest_of(record):
             raise ValueError("its record has changed since it was written")
         return record
 
@@ -128,9 +123,8 @@ class Checkpoints:
     def _unused(self, step: int) -> Path:
         """A folder of this step beside those that are there already, whole or not."""
         names = itertools.chain([f"{step}"], (f"{step}.{i}" for i in itertools.count(1)))
-        paths = (self._folder / name for name in names)
-        # Every process has looked before one of them writes.
-        first = largest(next(i for i, path in enumerate(paths) if not path.exists()))
+        first = next(i for i, name in enumerate(names) if not (self._folder / name).exists())
+        first = largest(first)  # Every process has looked before one of them writes.
         return self._folder / (f"{step}.{first}" if first else f"{step}")
 
     def _remove_others(self, step: int, folder: Path, best: int | None) -> None:
@@ -158,14 +152,17 @@ def _load(folder: Path, like: Any, versions: dict[str, str]) -> Any:
     """The state in a folder whose files are whole; `versions` are those of the packages that wrote it."""
     try:
         with _quiet():
-            stored = ocp.checkpointables_metadata(str(folder)).metadata["state"]
-            # Orbax would cast another dtype without a word.
-            _check_same(_structure(stored), _structure(like))
+            stored = _structure(ocp.checkpointables_metadata(str(folder)).metadata["state"])
+            here = _structure(like)
+            for path in sorted(stored.keys() | here.keys()):  # Orbax would cast another dtype without a word.
+                if stored.get(path) != here.get(path):
+                    found, wanted = stored.get(path, "missing"), here.get(path, "expected")
+                    raise ValueError(f"{path} is {found}, not {wanted}")
             return ocp.load_checkpointables(str(folder), {"state": like})["state"]
     except (ValueError, KeyError) as error:
         packages = ", ".join(f"{name} {version}" for name, version in versions.items())
         raise InputError(
-            f"checkpoint {folder} is whole, but from another version ({_reason(error)}); use the packages "
+            f"checkpoint {folder} is whole, but from another version ({reason(error)}); use the packages "
             f"that wrote it: {packages}; or train anew in another --run-dir"
         ) from error
 
@@ -186,37 +183,21 @@ def _quiet() -> Iterator[None]:
 
 def _structure(tree: Any) -> dict[str, str]:
     """The shape and dtype of each array by its path, in a state or in Orbax's metadata of one."""
-    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in flat
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
-
-
-def _check_same(stored: dict[str, str], here: dict[str, str]) -> None:
-    for path in sorted(stored.keys() | here.keys()):
-        if stored.get(path) != here.get(path):
-            raise ValueError(f"{path} is {stored.get(path, 'missing')}, not {here.get(path, 'expected')}")
 
 
 def _digests(folder: Path) -> dict[str, str]:
     """A digest of each file below the folder, by its relative path."""
-    return {
-        str(path.relative_to(folder)): _digest(path.read_bytes())
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): _digest(path.read_bytes()) for path in paths}
+
+
+def _digest_of(record: dict[str, Any]) -> str:
+    return _digest(json.dumps(record, sort_keys=True).encode())
 
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def _canonical(record: dict[str, Any]) -> bytes:
-    return json.dumps(record, sort_keys=True).encode()
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of an error, cut where it is long: some of Orbax's messages hold whole arrays."""
-    lines = str(error).strip().splitlines()
-    return textwrap.shorten(lines[0], 400, placeholder=" …") if lines else type(error).__name__

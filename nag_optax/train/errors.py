@@ -2,6 +2,7 @@
 
 import os
 import signal
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,8 +37,8 @@ class Interrupted(TrainError):
 
 
 def reason(error: Exception) -> str:
-    """Why, in one line. The text of an OSError repeats the file, which our message names already."""
-    return getattr(error, "strerror", None) or " ".join(str(error).split())
+    """Why, in one short line. An OSError repeats the file that we name; others hold whole arrays."""
+    return getattr(error, "strerror", None) or textwrap.shorten(str(error), 400, placeholder=" …")
 
 
 @contextmanager
