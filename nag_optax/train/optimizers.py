@@ -193,19 +193,20 @@ def core(
     options: dict[str, Any] | None = None,
     *,
     prox: Prox | None = None,
+    option: str = "--optimizer",
     **of_run: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer of a row, with its own defaults where no options are given.
 
-    It may take what is known `of_run`: `model` and `num_steps`.
+    It may take what is known `of_run`: `model` and `num_steps`. Errors begin with the `option` that named it.
     """
     options = dict(all_options(row) if options is None else options)
     if row.goes_around:
-        inner = core(optimizer_row(options.pop("inner")), learning_rate, options, **of_run)
+        inner = core(optimizer_row(options.pop("inner")), learning_rate, options, option="--inner", **of_run)
         return optax.with_extra_args_support(load_factory(row.make)(inner))
     options |= {name: of_run[name] for name in row.of_run}
     if prox is None or row.pruned is None:
-        made = load_factory(row.make, "--optimizer")(learning_rate, **options)
+        made = load_factory(row.make, option)(learning_rate, **options)
     else:
         del options["weight_decay"]
         made = load_factory(row.pruned)(learning_rate, prox, **options)

@@ -324,5 +324,7 @@ def test_an_optimizer_that_is_registered_is_one_of_the_others(monkeypatch):
     np.testing.assert_allclose(np.asarray(updates), -0.02 * (1 + decay), rtol=1e-6)
     assert spec(optimizer="snoo", inner="lion", learning_rate=None).learning_rate == 0.02
     assert spec(optimizer="optax:lion", learning_rate=None).learning_rate == 0.001
-    with pytest.raises(InputError, match="--optimizer optax:loin: cannot be imported"):
+    with pytest.raises(InputError, match="^--optimizer optax:loin: cannot be imported"):
         make_optimizer(spec(optimizer="optax:loin"), STEPS)
+    with pytest.raises(InputError, match="^--inner optax:loin: cannot be imported"):
+        make_optimizer(spec(optimizer="snoo", inner="optax:loin"), STEPS)
