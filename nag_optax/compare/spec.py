@@ -180,9 +180,7 @@ class ComparisonFolder(Folder):
     kind = "comparison"
     resolve = staticmethod(resolve)
     load = staticmethod(load_spec)
-    files = (COMPARISON, TABLE, FIGURE)
-    folder = RESULTS
-    entries = r"[\w-]+\.json(\.partial)?"
+    files = (COMPARISON, TABLE, FIGURE, RESULTS)
 
 
 def _on_data(options: CompareOptions) -> DataSpec:

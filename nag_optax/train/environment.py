@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,12 @@ def environment_of(*packages: str, device: Any = None) -> dict[str, Any]:
 
 
 def versions_of(*packages: str) -> dict[str, str]:
-    return {package: version for package in packages if (version := _version(package))}
+    """The versions of those packages that are installed."""
+    versions = {}
+    for package in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def headline(environment: dict[str, Any]) -> str:
@@ -44,18 +50,9 @@ def headline(environment: dict[str, Any]) -> str:
     return ", ".join([machine["device"], f"{machine['cores']} cores", *names, environment["date"][:10]])
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _cpu_model() -> str:
     """The name of the processor. Linux has it in one file only; others tell the platform module."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -38,10 +37,7 @@ class Folder:
     load: Callable[[Path], Any]
     """Reads the spec that it keeps."""
     files: ClassVar[tuple[str, ...]]
-    """Its files beside `config.json`."""
-    folder: ClassVar[str]
-    entries: ClassVar[str]
-    """Pattern of the names that are its own in that folder."""
+    """Its files and folders beside `config.json`."""
 
     def __init__(self, spec: Any):
         self.path: Path = spec.run_dir
@@ -126,16 +122,10 @@ class Folder:
     def _clear(self) -> None:
         """Removes the files that are ours, and no others."""
         with self.writing():
-            folder = self.path / self.folder
-            for path in list(folder.iterdir()) if folder.is_dir() else ():
-                if re.fullmatch(self.entries, path.name):
-                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-            with suppress(OSError):  # It holds files of others, or is no folder.
-                folder.rmdir()
             # The configuration last: until then the folder can be told for ours.
             for name in (*self.files, CONFIG):
                 for path in (*self.path.glob(f"{name}.partial"), *self.path.glob(name)):
-                    path.unlink()
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 class RunFolder(Folder):
@@ -144,9 +134,7 @@ class RunFolder(Folder):
     kind = "run"
     resolve = staticmethod(resolve)
     load = staticmethod(load_spec)
-    files = (METRICS, SUMMARY, CURVES, EVENTS, PICTURES)
-    folder = CHECKPOINTS
-    entries = r"\d+(\.json|\.partial|(\.\d+)?(\.orbax-checkpoint-tmp.*)?)"
+    files = (METRICS, SUMMARY, CURVES, EVENTS, PICTURES, CHECKPOINTS)
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
         """Writes `metrics.jsonl`, with a row in each line."""

@@ -14,17 +14,14 @@ from nag_optax.train.errors import InputError
 
 def frozen_mask(patterns: Sequence[str], params: Any) -> Any:
     """True for each parameter that a pattern names, by its path or by that of a module above it."""
-    paths = [path for path, _ in _named(params)]
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     for pattern in patterns:
         if not any(_names(pattern, path) for path in paths):
             raise InputError(
                 f"--freeze {pattern}: matches no parameter; the parameters are {', '.join(paths)}"
             )
     frozen = [any(_names(pattern, path) for pattern in patterns) for path in paths]
-    if all(frozen) and patterns:
-        raise InputError(
-            f"--freeze {','.join(patterns)}: leaves nothing to train; the parameters are {', '.join(paths)}"
-        )
     return jax.tree.structure(params).unflatten(frozen)
 
 
@@ -60,8 +57,3 @@ def fix_statistics(model: nnx.Module, mask: Any) -> None:
 
 def _names(pattern: str, path: str) -> bool:
     return fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}/*")
-
-
-def _named(params: Any) -> list[tuple[str, Any]]:
-    flat = jax.tree_util.tree_flatten_with_path(params)[0]
-    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in flat]

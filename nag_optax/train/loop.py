@@ -21,14 +21,13 @@ from nag_optax.train.data import Dataset, Statistics
 from nag_optax.train.data.augment import AUGMENTATIONS, Augment, augmentation_key
 from nag_optax.train.data.pictures import Pictures
 from nag_optax.train.data.stream import Stream, default_workers, epoch_order, grown_order, part_of_batches
-from nag_optax.train.errors import InputError
 from nag_optax.train.freezing import fix_statistics, frozen_mask
 from nag_optax.train.metrics import Metrics, metrics_of
 from nag_optax.train.models import make_model
 from nag_optax.train.optimizers import gradient_norm, make_optimizer, make_schedule
 from nag_optax.train.options import given_or
 from nag_optax.train.parallel import Device, put, put_parts, split_over
-from nag_optax.train.pruning import has_prunable, widths_without, without_units, zero_units
+from nag_optax.train.pruning import without_units, zero_units
 from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec
 from nag_optax.train.step import How, TrainState, step_key, train_step
@@ -68,8 +67,6 @@ class Loop:
         params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
         self._frozen = frozen_mask(spec.freeze, params)
         fix_statistics(model, self._frozen)
-        if spec.prune is not None and not has_prunable(spec.model_row.hidden_layers, self._frozen):
-            raise InputError(f"--prune {spec.prune}: --freeze leaves no hidden layer to prune")
         self._graphdef, self._params, self._rest = nnx.split(model, nnx.Param, ...)
         self._dtype = jnp.bfloat16 if spec.bfloat16_parameters else jnp.float32
         self._schedule = make_schedule(spec, self.steps_per_epoch)
@@ -209,8 +206,7 @@ class Loop:
         params, model_state = self.eval_state(state)
         layers = self._spec.model_row.hidden_layers
         zero = zero_units(layers, params)
-        weights = without_units(layers, params, model_state, zero)
-        widths = widths_without(layers, zero)
+        *weights, widths = without_units(layers, params, model_state, zero)
         shape, classes = self.dataset.image_shape, self.dataset.num_classes
         graphdef = nnx.graphdef(make_model(self.model, shape, classes, seed=0, widths=widths))
         return Pruned(zero, nnx.merge(graphdef, *jax.tree.map(jnp.asarray, weights)))

@@ -5,7 +5,6 @@ batch normalisation. Where these are zero the activation is exactly zero, whatev
 can go, with what the next layer takes from it, and the logits stay but for the order of summation.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -41,13 +40,6 @@ def units_prox(layers: Layers, strength: float) -> Any:
     return prox
 
 
-def has_prunable(layers: Layers, frozen: Any) -> bool:
-    """Whether a hidden layer has no frozen parameter."""
-    return not all(
-        any(jax.tree.leaves([module_at(frozen, path) for path in layer.modules])) for layer in layers
-    )
-
-
 def zero_units(layers: Layers, params: dict[str, Any]) -> dict[str, np.ndarray]:
     """For each hidden layer, which of its units are exactly zero."""
     return {
@@ -61,30 +53,27 @@ def zero_units(layers: Layers, params: dict[str, Any]) -> dict[str, np.ndarray]:
     }
 
 
-def without_units(layers: Layers, params: Any, model_state: Any, remove: dict[str, np.ndarray]) -> Any:
-    """Parameters and batch statistics without the units marked; a layer keeps one unit at least."""
+def without_units(
+    layers: Layers, params: Any, model_state: Any, remove: dict[str, np.ndarray]
+) -> tuple[Any, Any, tuple[int, ...]]:
+    """Parameters and batch statistics without the units marked, and the widths that the layers then have.
+
+    A layer keeps one unit at least.
+    """
     params, model_state = (jax.tree.map(np.asarray, tree) for tree in (params, model_state))
-    for layer, keep in _kept(layers, remove):
-        units = len(remove[layer.kernel])
+    widths = []
+    for layer in layers:
+        marked = remove[layer.kernel]
+        keep = np.array([0]) if marked.all() else np.flatnonzero(~marked)
+        widths.append(len(keep))
         for path in layer.modules:
             for tree in (params, model_state):
                 # Units are the last axis of everything that a layer has.
                 if module := module_at(tree, path):
                     _put(tree, path, jax.tree.map(lambda p, keep=keep: p[..., keep], module))
         after = module_at(params, layer.next)
-        after["kernel"] = _inputs(after["kernel"], units, keep)
-    return params, model_state
-
-
-def widths_without(layers: Layers, remove: dict[str, np.ndarray]) -> tuple[int, ...]:
-    """The widths of the model that `without_units` leaves."""
-    return tuple(len(keep) for _, keep in _kept(layers, remove))
-
-
-def _kept(layers: Layers, remove: dict[str, np.ndarray]) -> Iterator[tuple[HiddenLayer, np.ndarray]]:
-    for layer in layers:
-        keep = np.flatnonzero(~remove[layer.kernel])
-        yield layer, keep if len(keep) else np.array([0])
+        after["kernel"] = _inputs(after["kernel"], len(marked), keep)
+    return params, model_state, tuple(widths)
 
 
 def _inputs(kernel: np.ndarray, units: int, keep: np.ndarray) -> np.ndarray:

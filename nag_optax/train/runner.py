@@ -28,7 +28,7 @@ from nag_optax.train.progress import RunProgress, busy, say, summary_table
 from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec, fit_batch, preset_in_words, resolve
 from nag_optax.train.step import TrainState
-from nag_optax.train.transfer import Weights, check_same_data, facts_of, standardised_as, starting_weights
+from nag_optax.train.transfer import check_same_data, facts_of, standardised_as, starting_weights
 
 
 def train(
@@ -62,8 +62,7 @@ def train(
             loop = make_loop(spec, dataset, devices)
         weights = None
         if facts is None and spec.init_from is not None:
-            weights = starting_weights(spec.init_from, loop, devices, partial(say, console))
-            facts = weights.facts
+            weights, facts = starting_weights(spec.init_from, loop, devices, partial(say, console))
         if facts is not None:
             # Weights are of use with the standardisation that they were trained with.
             dataset = loop.dataset = standardised_as(dataset, facts)
@@ -95,7 +94,7 @@ class _Run:
     folder: RunFolder
     dataset: Dataset
     loop: Loop
-    weights: Weights | None
+    weights: tuple[Any, Any] | None
     arrivals: Arrivals | None
     console: Console
     interrupts: list[int]
@@ -133,7 +132,7 @@ class _Run:
     def begin(self) -> TrainState:
         """A fresh state, the weights of another run, or the newest checkpoint."""
         path, length, weights = self.folder.path, self.loop.steps_per_epoch, self.weights
-        state = self.loop.init(None if weights is None else (weights.params, weights.model_state))
+        state = self.loop.init(weights)
         restored = self.checkpoints.restore(state, self.say) if self.spec.resume else None
         step = 0 if restored is None else restored.step
         done = step // length

@@ -17,14 +17,6 @@ from nag_optax.train.spec import Spec, load_spec
 from nag_optax.train.step import TrainState
 
 
-class Weights(NamedTuple):
-    """Parameters at the iterate to evaluate, batch statistics, and the facts about the data behind them."""
-
-    params: Any
-    model_state: Any
-    facts: dict[str, Any]
-
-
 def facts_of(dataset: Dataset) -> dict[str, Any]:
     """The facts about the data in a checkpoint, so that its weights can be used without the data."""
     return {
@@ -83,8 +75,13 @@ def stored_run(folder: Path, devices: list[Device], say: Callable[[str], None]) 
     raise InputError(f"{folder}: holds no complete checkpoint; train it with nag-optax train")
 
 
-def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Callable[[str], None]) -> Weights:
-    """The weights of a run's best checkpoint, else its newest, with a new head if the classes differ."""
+def starting_weights(
+    folder: Path, loop: Loop, devices: list[Device], say: Callable[[str], None]
+) -> tuple[tuple[Any, Any], dict[str, Any]]:
+    """Parameters and batch statistics of a run's best checkpoint, else its newest; the facts about its data.
+
+    The parameters are those at the iterate to evaluate, with a new head if the classes differ.
+    """
     try:
         spec, facts, source, state = stored_run(folder, devices, say)
     except InputError as error:
@@ -110,4 +107,4 @@ def starting_weights(folder: Path, loop: Loop, devices: list[Device], say: Calla
         params = params | {name: loop.init().params[name]}
         head = "with a new head, for other classes"
     say(f"starting from {folder}, step {int(state.step)}, {head}; images are standardised as there")
-    return Weights(params, model_state, facts)
+    return (params, model_state), facts

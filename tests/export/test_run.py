@@ -131,7 +131,6 @@ def names_of(program: export.Program) -> list[str]:
     ("change", "line"),
     [
         ({"freeze": ("conv9",)}, "--freeze conv9: matches no parameter; the parameters are"),
-        ({"freeze": ("*",)}, "--freeze *: leaves nothing to train"),
         ({"what": "predict", "freeze": ("head",)}, "--freeze head: is only for --what train-step"),
         ({"what": "predict", "low_memory": True}, "--low-memory True: is only for --what train-step"),
         ({"batch_size": 0}, "--batch-size 0: must be a whole number of at least 1"),

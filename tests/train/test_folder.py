@@ -137,13 +137,12 @@ def test_overwrite_of_a_run_removes_its_own_files_alone(folder, tmp_path):
     checkpoints = tmp_path / "run" / "checkpoints"
     with folder.claimed():
         (checkpoints / "23").mkdir(parents=True)
-        (checkpoints / "46.orbax-checkpoint-tmp").mkdir()
-        for name in ("23/state", "23.json", "46.partial", "my_model.bin", "2024-notes.txt"):
-            (checkpoints / name).write_text("")
+        for path in (checkpoints / "23" / "state", checkpoints / "23.json", tmp_path / "run" / "notes.txt"):
+            path.write_text("")
         folder.write_rows([row(1)])
     overwriting = RunFolder(resolve(Options(run_dir=tmp_path / "run", overwrite=True)))
     with overwriting.claimed():
-        assert sorted(path.name for path in checkpoints.iterdir()) == ["2024-notes.txt", "my_model.bin"]
+        assert {path.name for path in overwriting.path.iterdir()} == {".lock", "config.json", "notes.txt"}
         assert overwriting.rows() == []
 
 

@@ -42,14 +42,10 @@ def test_a_pattern_names_parameters_or_modules(patterns, frozen):
     assert named == frozen
 
 
-def test_a_pattern_that_names_nothing_or_everything_is_refused():
+def test_a_pattern_that_names_nothing_is_refused():
     paths = "conv1/kernel, conv2/kernel, head/bias, head/kernel"
     with pytest.raises(InputError, match=f"--freeze con: matches no parameter; the parameters are {paths}"):
         frozen_mask(("conv1", "con"), TREE)
-    with pytest.raises(
-        InputError, match=rf"--freeze conv\*,head: leaves nothing to train; the parameters are {paths}"
-    ):
-        frozen_mask(("conv*", "head"), TREE)
 
 
 @pytest.mark.parametrize(
@@ -137,8 +133,6 @@ def test_pruning_spares_the_layers_that_are_frozen():
     for module, key in (("conv1", "kernel"), ("norm1", "scale"), ("conv2", "kernel"), ("norm2", "scale")):
         assert (np.asarray(end[module][key]) != 0).all(), (module, key)
     assert (units_of(end, MODELS["cnn"].hidden_layers[2]) == 0).all()
-    with pytest.raises(InputError, match="--prune group_l2=1: --freeze leaves no hidden layer to prune"):
-        make_loop(freeze=("hidden/bias",), prune="group_l2=1")
 
 
 def test_the_mask_is_that_of_a_partition():

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from nag_optax.train import metrics
 from nag_optax.train.models import make_model
 from nag_optax.train.options import EvaluateOptions
-from nag_optax.train.pruning import module_at, units_prox, widths_without, without_units, zero_units
+from nag_optax.train.pruning import module_at, units_prox, without_units, zero_units
 from nag_optax.train.registry import MODELS
 from nag_optax.train.runner import train
 from nag_optax.train.trained import evaluate, load
@@ -95,13 +95,13 @@ def test_the_logits_without_the_zero_units_are_the_same(name, share):
 
     images = jnp.asarray(rng.normal(size=(5, *SHAPE)), jnp.float32)
     expected = logits_of(graphdef, params, rest, images)
-    widths = widths_without(MODELS[name].hidden_layers, found)
+    *weights, widths = without_units(MODELS[name].hidden_layers, params, rest, found)
     # One unit stays where all are zero.
     assert widths == tuple(
         max(1, width - int(z.sum())) for width, z in zip(MODELS[name].widths, zero.values(), strict=True)
     )
     small = nnx.graphdef(make_model(name, SHAPE, 7, seed=0, widths=widths))
-    logits = logits_of(small, *without_units(MODELS[name].hidden_layers, params, rest, found), images)
+    logits = logits_of(small, *weights, images)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5 * float(jnp.abs(expected).max()))
     if share < 1:
         assert float(expected.std(0).min()) > 0
