@@ -168,7 +168,10 @@ def _initialize(spec: Spec) -> None:
 
 @contextmanager
 def _last_words() -> Iterator[Callable[[str], None]]:
-    """Says a last line if this process ends within, however it ends. JAX's own account goes to a file."""
+    """Says a last line if this process ends within, however it ends. JAX's own account goes to a file.
+
+    This keeps a promise: where one process is killed, the others end within a minute with a clear line.
+    """
     speaker = subprocess.Popen(
         [sys.executable, "-ISc", _SPEAKER], stdin=subprocess.PIPE, text=True, start_new_session=True
     )
