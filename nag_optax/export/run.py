@@ -18,11 +18,11 @@ from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.export import device
 from nag_optax.export.program import Program, trace
 from nag_optax.export.stored import save
+from nag_optax.layers.convolution import by_products
 from nag_optax.train.checks import check, flag, shown
 from nag_optax.train.data import Statistics
 from nag_optax.train.errors import InputError, collected_signals, interrupted, reason
 from nag_optax.train.freezing import fix_statistics, frozen_mask
-from nag_optax.train.models.convolution import by_products
 from nag_optax.train.optimizers import make_optimizer
 from nag_optax.train.options import ExportOptions
 from nag_optax.train.parallel import find_devices

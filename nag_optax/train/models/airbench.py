@@ -16,8 +16,8 @@ from flax import nnx
 from jax import lax
 
 import nag_optax
-from nag_optax.train.models.convolution import convolution
-from nag_optax.train.models.normalisation import max_pool_2x2, normalised
+from nag_optax.layers.convolution import convolution
+from nag_optax.layers.normalisation import max_pool_2x2, normalised
 
 _BIAS_RATE = 64.0
 """The biases of batch normalisation learn so many times as fast."""

@@ -3,8 +3,8 @@
 import jax
 from flax import nnx
 
-from nag_optax.train.models.convolution import convolution
-from nag_optax.train.models.normalisation import normalised, normalised_and_pooled
+from nag_optax.layers.convolution import convolution
+from nag_optax.layers.normalisation import normalised, normalised_and_pooled
 
 
 class CNN(nnx.Module):

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from nag_optax.train.models.convolution import convolution
-from nag_optax.train.models.normalisation import normalised
+from nag_optax.layers.convolution import convolution
+from nag_optax.layers.normalisation import normalised
 
 _SMALL = 64
 """Images of at most so many pixels a side keep their size in the stem."""

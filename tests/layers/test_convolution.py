@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from nag_optax.train.models import convolution
-from nag_optax.train.models.convolution import by_products, conv_general_dilated
+from nag_optax.layers import convolution
+from nag_optax.layers.convolution import by_products, conv_general_dilated
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 

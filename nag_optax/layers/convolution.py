@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from nag_optax.train.models import winograd
+from nag_optax.layers import winograd
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _CACHE = 2**20

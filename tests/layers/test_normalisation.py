@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nag_optax.train.models.normalisation import max_pool_2x2, normalised, normalised_and_pooled
+from nag_optax.layers.normalisation import max_pool_2x2, normalised, normalised_and_pooled
 
 
 def layer(channels: int = 3) -> nnx.BatchNorm:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nag_optax.train.models import winograd
+from nag_optax.layers import winograd
 
 # The matrices of the paper, section 4.1.
 A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])
