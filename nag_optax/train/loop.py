@@ -28,7 +28,7 @@ from nag_optax.train.optimizers import gradient_norm, make_optimizer, make_sched
 from nag_optax.train.options import given_or
 from nag_optax.train.parallel import Device, put, put_parts, split_over
 from nag_optax.train.pruning import without_units, zero_units
-from nag_optax.train.rows import Split
+from nag_optax.train.rows import Split, calling
 from nag_optax.train.spec import Spec
 from nag_optax.train.step import How, TrainState, step_key, train_step
 
@@ -70,7 +70,11 @@ class Loop:
         self._graphdef, self._params, self._rest = nnx.split(model, nnx.Param, ...)
         self._dtype = jnp.bfloat16 if spec.bfloat16_parameters else jnp.float32
         self._schedule = make_schedule(spec, self.steps_per_epoch)
-        self._optimizer = make_optimizer(spec, self.steps_per_epoch)
+        self._optimizer = optimizer = make_optimizer(spec, self.steps_per_epoch)
+        if ":" in f"{spec.optimizer}{spec.inner}":  # A user's own fails here, before a file is written.
+            with calling(f"--optimizer {spec.optimizer}", "update(gradients, state, params, value=loss)"):
+                state = jax.eval_shape(optimizer.init, params)
+                jax.eval_shape(partial(optimizer.update, value=jnp.zeros([])), params, state, params)
         self.resident = None if dataset.streamed else self._everywhere(dataset.train)
         """All training images on every device, unless they are streamed."""
         self._on_cpu = devices[0].platform == "cpu"

@@ -1,8 +1,10 @@
 """The rows of the registry. They import nothing heavy, because `--help` reads them."""
 
 import importlib
+import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -189,3 +191,15 @@ def load_factory(factory: Factory, option: str = "") -> Callable[..., Any]:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{option} {factory}: cannot be imported ({error})".lstrip()) from None
+
+
+@contextmanager
+def calling(what: str, call: str) -> Iterator[None]:
+    """An InputError says in one line that a user's own code takes other arguments than those of this call."""
+    try:
+        yield
+    except TypeError as error:
+        # Python's words for it. After any other error the traceback is of use.
+        if not re.search("positional|keyword|required|no arguments|callable", str(error)):
+            raise
+        raise InputError(f"{what}: {error}; the trainer calls {call}") from error

@@ -1,13 +1,15 @@
-"""A model of one's own in Flax's usual form: lists of layers, and a dropout that draws for itself."""
+"""Parts of one's own, such as a model in Flax's usual form: lists of layers, a dropout that draws."""
 
 from typing import Any
 
 import jax
 import numpy as np
+import pytest
 from flax import nnx
 
 from nag_optax.train import registry
 from nag_optax.train.checkpoints import Checkpoints
+from nag_optax.train.errors import InputError
 from nag_optax.train.rows import HiddenLayer, Model
 from tests.train.test_loop import make_loop, numbers
 from tests.train.test_pruning import units_of
@@ -46,3 +48,42 @@ def test_it_is_pruned_and_frozen_and_its_draws_go_on_from_a_checkpoint(monkeypat
     on, again = (numbers(loop.run_chunk(s, 2)) for s in (state, restored.state))
     for name, value in on.items():
         np.testing.assert_array_equal(again[name], value, err_msg=name)
+
+
+class Plain(nnx.Module):
+    def __init__(self, image_shape: Any, num_classes: int, rngs: nnx.Rngs):
+        self.head = nnx.Linear(int(np.prod(image_shape)), num_classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return self.head(images.reshape(len(images), -1))
+
+
+def faulty(learning_rate: Any) -> Any:
+    return learning_rate + 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "why", "call"),
+    [
+        (
+            {"optimizer": "optax:lbfgs"},
+            "'grad' and 'value_fn'",
+            "update.gradients, state, params, value=loss",
+        ),
+        ({"optimizer": "optax:identity"}, "takes 0 positional .*", "factory.learning_rate"),
+        ({"optimizer": "snoo", "inner": "optax:identity"}, "takes 0 positional .*", "factory"),
+        ({"model": f"{__name__}:Net"}, "missing .*'widths'", "factory.image_shape, num_classes, rngs"),
+        ({"model": f"{__name__}:Plain"}, "'train'", "model.images, train=train, rngs"),
+        ({"dataset": "builtins:object"}, "takes no arguments", "load.request"),
+    ],
+    ids=["update", "optimizer", "inner", "model", "call", "dataset"],
+)
+def test_what_takes_other_arguments_is_named_in_one_line(fields: dict[str, Any], why: str, call: str):
+    option, name = list(fields.items())[-1]
+    with pytest.raises(InputError, match=f"^--{option} {name}: .*{why}; the trainer calls {call}"):
+        make_loop(**fields)
+
+
+def test_a_fault_inside_of_it_keeps_its_traceback():
+    with pytest.raises(TypeError, match="unsupported operand"):
+        make_loop(optimizer=f"{__name__}:faulty")

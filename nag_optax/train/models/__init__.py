@@ -1,5 +1,6 @@
 """The models of the trainer, one a file; what else it can do with each stands in the registry."""
 
+import inspect
 from collections.abc import Callable
 
 import jax
@@ -8,7 +9,7 @@ from flax import nnx
 
 from nag_optax.train.errors import InputError
 from nag_optax.train.registry import model_row
-from nag_optax.train.rows import load_factory
+from nag_optax.train.rows import calling, load_factory
 
 
 def make_model(
@@ -31,7 +32,10 @@ def make_model(
             f"these are {image_shape[0]} x {image_shape[1]}"
         )
     given = {"widths": widths or row.widths} if row.widths else {}
-    model = load_factory(row.make, "--model")(image_shape, num_classes, rngs=nnx.Rngs(seed), **given)
+    with calling(f"--model {name}", "factory(image_shape, num_classes, rngs=rngs)"):
+        model = load_factory(row.make, "--model")(image_shape, num_classes, rngs=nnx.Rngs(seed), **given)
+    with calling(f"--model {name}", "model(images, train=train, rngs=rngs)"):
+        inspect.signature(model).bind(None, train=True, rngs=None)
     # A dropout that draws for itself has a key. Files and wires take its plain numbers.
     nnx.update(model, jax.tree.map(jax.random.key_data, nnx.state(model, nnx.RngKey)))
     if row.prepare is not None and sample is not None:
