@@ -4,7 +4,7 @@ A new one is one factory and one row, here or by `register_model`, `register_dat
 `register_optimizer`; `nag-optax train` and `nag-optax compare` read them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from nag_optax.train.errors import InputError
@@ -117,116 +117,79 @@ SEARCHES = {
 """The search that found the learning rates of a dataset and model; a test compares them."""
 
 
-def _searched(*rates: float) -> dict[tuple[str, str], float]:
-    """The rates in the order of `SEARCHES`."""
-    return dict(zip(SEARCHES, rates, strict=True))
-
-
+_HERE = "nag_optax.train.optimizers"
 _DOTTED, _DASHED, _DASH_DOT = (0, (1, 1)), (0, (5, 1)), (0, (6, 1, 1, 1))
-_MOMENTUM = {"momentum": 0.9, "momentum_schedule": "constant"}
+_DECAY: dict[str, Any] = {"weight_decay": 0.0}
+_HEAVY_BALL = {"momentum": 0.9, **_DECAY}
+_ACCELERATED = {**_HEAVY_BALL, "momentum_schedule": "constant", "restart": None}
+_MUON = {"momentum": 0.95, "momentum_schedule": "constant", **_DECAY}
+_ADAMW, _AROUND = {"weight_decay": 1e-4}, {"inner": "adamw"}
+
+
+def _tuned(
+    make: str, label: str, style: Sequence[Any], rates: Sequence[float], options: Any = None, **fields: Any
+) -> Optimizer:
+    """A row; its rate where no search found one comes first in the rates, then those of `SEARCHES`."""
+    usual, *searched = rates
+    found = dict(zip(SEARCHES, searched, strict=True))
+    make = make if ":" in make else f"{_HERE}:{make}"
+    return Optimizer(make, label, Style(*style), usual, found, options or {}, **fields)
+
 
 # The palette of nag_optax.plot, then colours that lie far from these and from each other for colour-blind
 # readers too. Written out, because --help imports no figures.
 OPTIMIZERS = {
-    "nag": Optimizer(
-        "nag_optax.train.optimizers:nag",
+    "nag": _tuned(
+        "nag",
         "NAG",
-        Style("#0072B2", "-", "D"),
-        0.05,
-        _searched(0.1, 0.07, 0.03),
-        {**_MOMENTUM, "restart": None, "weight_decay": 0.0},
-        pruned="nag_optax.train.optimizers:pruned_nag",
+        ("#0072B2", "-", "D"),
+        (0.05, 0.1, 0.07, 0.03),
+        _ACCELERATED,
+        pruned=f"{_HERE}:pruned_nag",
         scale_free=False,
     ),
-    "sgd": Optimizer(
-        "nag_optax.train.optimizers:sgd",
+    "sgd": _tuned(
+        "sgd",
         "gradient descent",
-        Style("#000000", _DOTTED, "o"),
-        0.3,
-        _searched(1.0, 1.0, 0.3),
-        {"weight_decay": 0.0},
-        pruned="nag_optax.train.optimizers:pruned_sgd",
+        ("#000000", _DOTTED, "o"),
+        (0.3, 1.0, 1.0, 0.3),
+        _DECAY,
+        pruned=f"{_HERE}:pruned_sgd",
         scale_free=False,
     ),
-    "momentum": Optimizer(
-        "nag_optax.train.optimizers:heavy_ball",
+    "momentum": _tuned(
+        "heavy_ball",
         "heavy-ball momentum",
-        Style("#E69F00", _DASHED, "s"),
-        0.05,
-        _searched(0.1, 0.1, 0.03),
-        {"momentum": 0.9, "weight_decay": 0.0},
+        ("#E69F00", _DASHED, "s"),
+        (0.05, 0.1, 0.1, 0.03),
+        _HEAVY_BALL,
         scale_free=False,
     ),
-    "adam": Optimizer(
-        "optax:adam", "Adam", Style("#D55E00", _DASHED, "^"), 0.001, _searched(0.01, 0.1, 0.003)
+    "adam": _tuned("optax:adam", "Adam", ("#D55E00", _DASHED, "^"), (0.001, 0.01, 0.1, 0.003)),
+    "adamw": _tuned("adamw", "AdamW", ("#872D00", _DOTTED, "<"), (0.001, 0.01, 0.01, 0.003), _ADAMW),
+    "nadam": _tuned("nag_optax:nadam", "NAdam", ("#783C78", _DASHED, ">"), (0.001, 0.01, 0.01, 0.003)),
+    "nadamw": _tuned("nadamw", "NAdamW", ("#CC79A7", "-", "v"), (0.001, 0.01, 0.01, 0.003), _ADAMW),
+    "laprop": _tuned("laprop", "LaProp", ("#8800FF", "-", "X"), (0.0003, 0.001, 0.001, 0.0003), _ACCELERATED),
+    "adan": _tuned("adan", "Adan", ("#009E73", "-", "P"), (0.003, 0.03, 0.03, 0.003), _DECAY),
+    "muon": _tuned(
+        "muon", "Muon", ("#595959", "-", "h"), (0.001, 0.003, 0.01, 0.001), _MUON, of_run=("model",)
     ),
-    "adamw": Optimizer(
-        "nag_optax.train.optimizers:adamw",
-        "AdamW",
-        Style("#872D00", _DOTTED, "<"),
-        0.001,
-        _searched(0.01, 0.01, 0.003),
-        {"weight_decay": 1e-4},
-    ),
-    "nadam": Optimizer(
-        "nag_optax:nadam", "NAdam", Style("#783C78", _DASHED, ">"), 0.001, _searched(0.01, 0.01, 0.003)
-    ),
-    "nadamw": Optimizer(
-        "nag_optax.train.optimizers:nadamw",
-        "NAdamW",
-        Style("#CC79A7", "-", "v"),
-        0.001,
-        _searched(0.01, 0.01, 0.003),
-        {"weight_decay": 1e-4},
-    ),
-    "laprop": Optimizer(
-        "nag_optax.train.optimizers:laprop",
-        "LaProp",
-        Style("#8800FF", "-", "X"),
-        0.0003,
-        _searched(0.001, 0.001, 0.0003),
-        {**_MOMENTUM, "restart": None, "weight_decay": 0.0},
-    ),
-    "adan": Optimizer(
-        "nag_optax.train.optimizers:adan",
-        "Adan",
-        Style("#009E73", "-", "P"),
-        0.003,
-        _searched(0.03, 0.03, 0.003),
-        {"weight_decay": 0.0},
-    ),
-    "muon": Optimizer(
-        "nag_optax.train.optimizers:muon",
-        "Muon",
-        Style("#595959", "-", "h"),
-        0.001,
-        _searched(0.003, 0.01, 0.001),
-        {**_MOMENTUM, "momentum": 0.95, "weight_decay": 0.0},
-        of_run=("model",),
-    ),
-    "snoo": Optimizer(
+    "snoo": _tuned(
         "nag_optax:snoo",
         "SNOO around AdamW",
-        Style("#C3A54B", _DASH_DOT, (4, 1, 0)),
-        0.001,
-        _searched(0.01, 0.03, 0.003),
-        {"inner": "adamw"},
+        ("#C3A54B", _DASH_DOT, (4, 1, 0)),
+        (0.001, 0.01, 0.03, 0.003),
+        _AROUND,
     ),
-    "ema_nesterov": Optimizer(
+    "ema_nesterov": _tuned(
         "nag_optax:ema_nesterov",
         "EMA-Nesterov around AdamW",
-        Style("#3C3CA5", "-", "*"),
-        0.001,
-        _searched(0.003, 0.003, 0.001),
-        {"inner": "adamw"},
+        ("#3C3CA5", "-", "*"),
+        (0.001, 0.003, 0.003, 0.001),
+        _AROUND,
     ),
-    "gpa": Optimizer(
-        "nag_optax:gpa",
-        "GPA around AdamW",
-        Style("#003C1E", _DASH_DOT, "p"),
-        0.001,
-        _searched(0.01, 0.003, 0.003),
-        {"inner": "adamw"},
+    "gpa": _tuned(
+        "nag_optax:gpa", "GPA around AdamW", ("#003C1E", _DASH_DOT, "p"), (0.001, 0.01, 0.003, 0.003), _AROUND
     ),
 }
 
