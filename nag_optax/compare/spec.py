@@ -171,7 +171,7 @@ def resolve(options: CompareOptions) -> DataSpec | ProblemSpec:
 def load_spec(path: Path) -> DataSpec | ProblemSpec:
     """The comparison that `config.json` holds."""
     make = partial(CompareOptions, run_dir=path.parent)
-    return load_stored(path, "comparison", lambda fields: resolve(make(**fields)))
+    return load_stored(path, "comparison", "optimizers", lambda fields: resolve(make(**fields)))
 
 
 class ComparisonFolder(Folder):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from nag_optax.train.checks import RULES, check, flag, prune_strength, shown
+from nag_optax.train.checks import check, flag, prune_strength, shown
 from nag_optax.train.errors import InputError, reason
 from nag_optax.train.options import AugmentName, Options, PrecisionName, ScheduleName, given_or
 from nag_optax.train.registry import (
@@ -27,9 +27,6 @@ from nag_optax.train.registry import (
 from nag_optax.train.rows import Model, Optimizer
 
 _Config = TypeVar("_Config")
-
-# A field that the configuration of this kind has, and that of the other has not.
-_MARKS = {"run": "optimizer", "comparison": "optimizers"}
 
 # The defaults of options that a preset may set, where it does not.
 _PLAIN = {
@@ -67,20 +64,21 @@ class Stored:
         ]
 
 
-def load_stored(path: Path, kind: str, make: Callable[[dict[str, Any]], _Config]) -> _Config:
-    """The configuration of a run or a comparison that `make` makes of the fields in a `config.json`."""
+def load_stored(path: Path, kind: str, mark: str, make: Callable[[dict[str, Any]], _Config]) -> _Config:
+    """The configuration of a run or a comparison that `make` makes of the fields in a `config.json`.
+
+    The `mark` is a field that the other kind does not have.
+    """
     try:
         fields = json.loads(path.read_text())
-        if _MARKS[kind] in fields:  # JSON has no tuples.
-            return make({name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
+        if mark not in fields:
+            raise ValueError(f"it has no {mark}")
+        # JSON has no tuples.
+        return make({name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name the folder of a {kind}") from None
     except (OSError, ValueError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"{path}: not a readable configuration of a {kind} ({reason(error)})") from None
-    for other, mark in _MARKS.items():
-        if mark in fields:
-            raise InputError(f"{path.parent}: holds a {other}, not a {kind}")
-    raise InputError(f"{path}: not a readable configuration of a {kind}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +158,7 @@ def resolve(options: Options) -> Spec:
     resolved: dict[str, Any] = {
         "data_dir": None if options.data_dir is None else Path(options.data_dir),
         "model": model,
-        "resident": "no" if options.follow and options.resident == "auto" else options.resident,
+        "resident": "no" if options.follow else options.resident,
         "inner": given_or(inner, defaults.get("inner")),
         "learning_rate": given_or(options.learning_rate, usual),
         "momentum": given_or(options.momentum, defaults.get("momentum")),
@@ -189,7 +187,9 @@ def preset_in_words(spec: Spec) -> str:
 
 def load_spec(path: Path) -> Spec:
     """The run that `config.json` holds."""
-    return load_stored(path, "run", lambda fields: resolve(Options(**fields, run_dir=path.parent)))
+    return load_stored(
+        path, "run", "optimizer", lambda fields: resolve(Options(**fields, run_dir=path.parent))
+    )
 
 
 def _complaints(spec: Spec) -> Iterator[str]:
@@ -216,29 +216,15 @@ def _complaints(spec: Spec) -> Iterator[str]:
         prune_strength(spec.prune)
         if spec.weight_decay != 0:
             yield f"--weight-decay {spec.weight_decay}: cannot be combined with --prune, which shrinks units"
-        if spec.ema:
-            yield f"--ema {spec.ema}: cannot be combined with --prune: an average has no unit at exactly zero"
         if not spec.model_row.hidden_layers:
             yield f"--prune {spec.prune}: the registry names no hidden layers of --model {spec.model}"
     if spec.follow and spec.dataset != "folder":
         yield f"--follow: is only for --dataset folder, not for --dataset {spec.dataset}"
-    if spec.follow and spec.resident == "yes":
-        yield "--follow: cannot be combined with --resident yes, because it streams the pictures"
     if spec.follow and spec.coordinator is not None:
         yield "--follow: cannot be combined with --coordinator: one process looks into the folder"
-    if spec.init_from is not None and spec.init_from == spec.run_dir.resolve():
-        yield f"--init-from {spec.init_from}: is the folder of this run; name another --run-dir"
     for name in ("target_accuracy", "patience"):
         if not spec.validation and (value := getattr(spec, name)) is not None:
             yield f"{flag(name)} {value}: needs --validation, whose images it looks at"
-    for name in ("num_processes", "process_id"):
-        value, address = getattr(spec, name), spec.coordinator not in (None, "auto")
-        if address and value is None:
-            yield f"--coordinator {spec.coordinator}: needs {flag(name)}, {RULES[name].words}"
-        if value is not None and not address:
-            yield f"{flag(name)} {value}: needs --coordinator HOST:PORT"
-    if spec.process_id is not None and spec.process_id >= (spec.num_processes or 1):
-        yield f"--process-id {spec.process_id}: must be less than --num-processes {spec.num_processes}"
     if ":" not in spec.dataset:  # A user's own may take --data-dir or not.
         needed = dataset_row(spec.dataset).data_dir
         if needed is not None and spec.data_dir is None:

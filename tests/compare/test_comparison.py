@@ -87,9 +87,9 @@ def test_a_run_and_a_comparison_do_not_overwrite_each_other(tmp_path):
     compare(comparison, silent())
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     for how in ({"overwrite": True}, {"resume": True}, {}):
-        with pytest.raises(InputError, match="holds a run, not a comparison"):
+        with pytest.raises(InputError, match="not a readable configuration of a comparison"):
             compare(dataclasses.replace(comparison, run_dir=tmp_path / "run", **how), silent())
-        with pytest.raises(InputError, match="holds a comparison, not a run"):
+        with pytest.raises(InputError, match="not a readable configuration of a run"):
             train(dataclasses.replace(options, run_dir=tmp_path / "comparison", **how), silent())
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 

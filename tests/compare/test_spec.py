@@ -64,8 +64,12 @@ def test_the_file_gives_back_the_configuration_and_says_what_differs(tmp_path):
     other = dataclasses.replace(spec, learning_rates="auto", device="cpu")
     assert spec.differences(other) == ["--learning-rates auto (it holds 0.1 0.3)"]
     path.write_text("{}")
-    with pytest.raises(InputError, match="not a readable configuration of a comparison$"):
+    with pytest.raises(
+        InputError, match="not a readable configuration of a comparison .it has no optimizers"
+    ):
         load_spec(path)
     path.write_text(resolve_run(Options()).to_json())
-    with pytest.raises(InputError, match=f"{tmp_path}: holds a run, not a comparison"):
+    with pytest.raises(
+        InputError, match="not a readable configuration of a comparison .it has no optimizers"
+    ):
         load_spec(path)

@@ -190,8 +190,6 @@ def test_what_arrived_does_not_choose_the_validation_images_anew(pictures, tmp_p
 
 def test_it_goes_with_pictures_that_are_streamed(pictures):
     assert resolve(options_of(pictures, follow=True, resident="auto")).resident == "no"
-    with pytest.raises(InputError, match="--follow: cannot be combined with --resident yes"):
-        resolve(options_of(pictures, follow=True, resident="yes"))
     with pytest.raises(InputError, match="--follow: is only for --dataset folder, not for --dataset digits"):
         resolve(Options(follow=True))
 

@@ -140,5 +140,3 @@ def test_a_source_that_holds_no_run_is_refused(finished_run, tmp_path, console):
     shutil.copy(finished_run / "config.json", tmp_path / "x")
     with pytest.raises(InputError, match="--init-from .*x: holds no complete checkpoint"):
         train(options, console)
-    with pytest.raises(InputError, match="is the folder of this run"):
-        resolve(dataclasses.replace(SMALL, init_from=finished_run, run_dir=finished_run))
