@@ -121,10 +121,9 @@ class Loop:
         """The state before the first step, of these parameters and batch statistics, or of fresh ones."""
         if weights is None:
             weights = nnx.to_pure_dict(self._params), nnx.to_pure_dict(self._rest)
-        # Copies: the state is donated, and there may be a second one.
-        params, rest = jax.tree.map(jnp.copy, weights)
-        params = optax.tree.cast(params, self._dtype)
-        state = TrainState.fresh(params, rest, self._optimizer.init(params))
+        params, rest = optax.tree.cast(weights[0], self._dtype), weights[1]
+        # Copies: the state is donated, there may be a second one, and an optimizer may keep the parameters.
+        state = jax.tree.map(jnp.copy, TrainState.fresh(params, rest, self._optimizer.init(params)))
         return put(state, self._shardings(state))
 
     def run_chunk(self, state: TrainState, num_steps: int) -> TrainState:

@@ -84,6 +84,12 @@ def test_what_takes_other_arguments_is_named_in_one_line(fields: dict[str, Any],
         make_loop(**fields)
 
 
+def test_an_optimizer_may_hold_the_parameters_themselves():
+    loop = make_loop(optimizer="optax.contrib:cocob")
+    first, second = loop.init(), loop.init()
+    assert loop.is_finite(loop.run_chunk(first, 1)) and loop.is_finite(second)
+
+
 def test_a_fault_inside_of_it_keeps_its_traceback():
     with pytest.raises(TypeError, match="unsupported operand"):
         make_loop(optimizer=f"{__name__}:faulty")
