@@ -43,11 +43,11 @@ validation data. Runs of the same seed are compared. "Beyond chance" means more 
 | AdamW → `laprop`, on CIFAR-10 | {cifar_laprop} |
 | AdamW → `muon`, on CIFAR-10 | {cifar_muon}, and a step {cifar_muon_time} times as long |
 | `optax.sgd` or heavy ball → `nag`, on CIFAR-10 | {cifar_sgd}; {cifar_ball} |
-| `optax.sgd` → exact momentum of 0.97 under decay | {exact} |
-| momentum of 0.9 → one that rises to it | {rising} |
-| the parameters → the iterate | {cifar_iterate} on CIFAR-10 at a constant rate |
+| `optax.sgd` → `nag`, both at momentum 0.97 and a decaying rate | {exact} |
+| a momentum of 0.9 → one that rises to 0.9 | {rising} |
+| `nag` evaluated at the parameters → at the iterate, at a constant rate | {cifar_iterate} on CIFAR-10 |
 | JAXopt → `minimize` | {jaxopt} |
-| scikit-learn's `lasso_path` → `minimize` under `vmap` | no: {path} times as long |
+| scikit-learn's `lasso_path` → `minimize` under `vmap` | {path} times the time |
 
 ## A character model
 
@@ -58,8 +58,8 @@ A transformer of 115,136 parameters learns Python's standard library in {steps} 
 
 {characters}
 
-Two things make the gain of `laprop`. Nesterov's lookahead within Adam, which is NAdamW, gains {nadamw}.
-Momentum behind the normalisation, and not within it, gains the rest.
+`laprop` gains by two things. Nesterov's lookahead within Adam, which is NAdamW, gains {nadamw}.
+Momentum behind the normalisation, not within it, gains the rest.
 
 A small model says little about a large one. Compare in the same way on yours: search each learning rate, and
 look at more than one seed.
@@ -77,9 +77,9 @@ Most of these differences are small. This is how they came out in runs of the sa
 
 {cifar_changes}
 
-With the cosine Muon learns fastest, and it overfits so few pictures. Its loss is lowest after epoch
-{muon_epoch}, at {muon_least}, and ends at {muon_last}. Its accuracy is still the highest. At a constant rate
-the search chose a far smaller rate. Muon is then slow at first, and ends with the lowest loss by a little.
+With the cosine, Muon learns fastest, and overfits these few pictures. Its loss is lowest after epoch
+{muon_epoch}, at {muon_least}, and ends at {muon_last}. Its accuracy is still the highest. For a constant rate
+the search chose a far lower one. Muon is then slow at first, and ends with the lowest loss by a little.
 
 The decay of the rate matters more. From a constant rate to the cosine, `nag` ends with {cifar_decay}.
 
@@ -93,8 +93,8 @@ higher the test loss is at p than at x:
 
 {resnet}
 
-So short a training, of so few pictures, shows how fast each optimizer begins. AdamW and `laprop` lead. From
-AdamW to `laprop` it gives {resnet_laprop}; from `optax.sgd` to `nag`,
+This training is short and has few pictures, so it shows how fast each optimizer begins. AdamW and `laprop`
+lead. AdamW → `laprop` gives {resnet_laprop}, and `optax.sgd` → `nag` gives
 {resnet_sgd}. In the first epoch the iterate is ahead:
 
 {resnet_iterates}

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from nag_optax.cli import _cache_folder, _keep_programs, main, parse, parse_over, run
 from nag_optax.compare.spec import CompareOptions
-from nag_optax.train.options import EvaluateOptions, Options, PredictOptions
+from nag_optax.parallel.options import ServeOptions
+from nag_optax.train.options import EvaluateOptions, ExportOptions, Options, PredictOptions
 from nag_optax.train.registry import OPTIMIZERS, RECIPES
 from nag_optax.train.runner import train
 from nag_optax.train.spec import resolve
@@ -167,6 +168,12 @@ def test_a_line_of_help_ends_only_with_a_sentence(options):
     assert len(texts) >= 3
     for text in texts:
         assert all(line.endswith((".", "?", ":")) for line in text.split("\n")), text
+
+
+def test_no_command_s_description_is_wider_than_a_terminal():
+    """The parser wraps the options, but not this line."""
+    kinds = (Options, ServeOptions, CompareOptions, PredictOptions, EvaluateOptions, ExportOptions)
+    assert [kind for kind in kinds if len(inspect.getdoc(kind)) > 80] == []
 
 
 def test_version_and_a_missing_extra(capsys, monkeypatch):

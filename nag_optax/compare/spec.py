@@ -46,14 +46,14 @@ DEFAULT_CONTENDERS = ("sgd", "momentum", "nag", "nag-restart", "adam", "nadamw",
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Train one model from the same seeds with several optimizers, each at its best learning rate."""
+    """Train one model with several optimizers, each at its best learning rate."""
 
     # None stands for a default that `resolve` fills in, by the other options.
 
     dataset: Annotated[str | None, one_of(DATASETS, hint="(default: digits)")] = None
     """Images to train on, as in nag-optax train."""
     data_dir: OptionalPath = None
-    """Folder of the images, or file of the arrays, for a --dataset that is not built in."""
+    """Folder of the images, or file of the arrays, for every --dataset but digits."""
     model: Annotated[str | None, one_of(MODELS, hint="(default: mlp)")] = None
     """As in nag-optax train. Many runs of the mlp train at once. On a CPU other models train one by one."""
     image_size: Int = None

@@ -25,7 +25,7 @@ SERVER, TOKEN = "server.json", "token"
 
 @dataclass(frozen=True)
 class ServeOptions(Options):
-    """Train with workers who come, go and lag. Takes the options of nag-optax train too."""
+    """Train with workers who come, go and lag, with the options of nag-optax train."""
 
     # None stands for the default. In a run that is resumed, it stands for what the run was started with.
 

@@ -63,7 +63,7 @@ class Options:
         one_of(DATASETS, help=described(DATASETS, "package.module:function"), hint="(default: digits)"),
     ] = None
     data_dir: OptionalPath = None
-    """Folder of the images, or file of the arrays, for a --dataset that is not built in."""
+    """Folder of the images, or file of the arrays, for every --dataset but digits."""
     skip_unreadable: bool = False
     """Leave out the pictures that cannot be decoded, and say how many."""
     resident: Literal["auto", "yes", "no"] = "auto"
@@ -234,7 +234,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Print the class and the probabilities of images as a CSV. The folder of the run is enough."""
+    """Print the class and the probabilities of images as a CSV."""
 
     run_dir: Annotated[Path, tyro.conf.arg(metavar="RUN_DIR")]
     """Folder of the run, as nag-optax train wrote it."""
@@ -250,7 +250,7 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Write a run for a device without JAX, where device.py trains and predicts with NumPy and IREE."""
+    """Write a run for a device without JAX: device.py needs NumPy and IREE alone."""
 
     run_dir: Annotated[Path, tyro.conf.arg(metavar="RUN_DIR")]
     """Folder of the run, as nag-optax train wrote it."""
