@@ -21,6 +21,8 @@ class Docstrings(Extension):
         text = re.sub(r"(?m)^Example:$", "Examples:", obj.docstring.value)
         # One line for arguments that are those of another function.
         text = _SEVERAL.sub(_one_line_each, text)
+        if obj.is_attribute:  # The stars of a pattern, as in conv*,norm*, are no emphasis.
+            text = re.sub(r"(?<=\w)\*(?=[,.])", r"\\*", text)
 
         def link(name: re.Match[str]) -> str:
             return name[0] if name[1] == obj.name else f"[{name[0]}][nag_optax.{name[1]}]"

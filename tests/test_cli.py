@@ -173,7 +173,7 @@ def test_a_line_of_help_ends_only_with_a_sentence(options):
 def test_no_command_s_description_is_wider_than_a_terminal():
     """The parser wraps the options, but not this line."""
     kinds = (Options, ServeOptions, CompareOptions, PredictOptions, EvaluateOptions, ExportOptions)
-    assert [kind for kind in kinds if len(inspect.getdoc(kind)) > 80] == []
+    assert [kind for kind in kinds if len(inspect.getdoc(kind) or "") > 80] == []
 
 
 def test_version_and_a_missing_extra(capsys, monkeypatch):

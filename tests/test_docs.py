@@ -238,7 +238,7 @@ def test_the_calls_of_coming_from_are_calls_of_this_package(name: str, least: in
 def test_every_public_name_has_its_entry_in_the_reference():
     import nag_optax
     import nag_optax.parallel
-    import nag_optax.train
+    import nag_optax.train.rows
     from nag_optax import export, momentum, plot, prox
 
     pages = "".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
