@@ -82,7 +82,7 @@ def _rounded(tree: Any, wire: Wire, step: jax.Array, seed: jax.Array) -> list[ja
         if wire == "bfloat16":
             arrays.append(to_bfloat16(x, bits))
         else:
-            arrays += codes.encode(x, uniform(bits), BLOCK_SIZE)
+            arrays += codes.encode(x, uniform(bits), BLOCK_SIZE, squares=False)
     return arrays
 
 

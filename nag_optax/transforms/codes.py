@@ -3,8 +3,8 @@
     s = max|x| over the block,   z = x/s,   y = 127·2z/(1 + |z|),   q = ⌊y + u⌋ in [−127, 127]
     x ≈ s·q/(254 − |q|)
 
-u is uniform in [0, 1), so that the mean of q is y. A block without a negative number never rounds a
-positive one to 0: it may hold averages of squares, by whose roots an optimizer divides.
+u is uniform in [0, 1), so that the mean of q is y. In a state, a block without a negative number never
+rounds a positive one to 0: it may hold averages of squares, by whose roots an optimizer divides.
 """
 
 import functools
@@ -43,8 +43,13 @@ def layout(shape: tuple[int, ...], block_size: int) -> Layout:
     return Layout((count, block_size), (count,) + (1,) * (len(shape) - 1), count * block_size - size)
 
 
-def encode(x: jax.Array, noise: jax.Array, block_size: int) -> tuple[jax.Array, jax.Array]:
-    """(codes, scales) of a float32 array; `noise` is u, of its shape."""
+def encode(
+    x: jax.Array, noise: jax.Array, block_size: int, *, squares: bool = True
+) -> tuple[jax.Array, jax.Array]:
+    """(codes, scales) of a float32 array; `noise` is u, of its shape.
+
+    Without `squares` the mean is right for a block without a negative number too.
+    """
     cut = layout(x.shape, block_size)
     blocks, noise = _in_blocks(x, cut), _in_blocks(noise, cut)
     low, high = _extremes(blocks)
@@ -52,7 +57,8 @@ def encode(x: jax.Array, noise: jax.Array, block_size: int) -> tuple[jax.Array, 
     z = blocks / jnp.where(scales > 0, scales, 1)
     # 254 comes first. A product before the sum would be fused with it, and round by device.
     y = (2 * LARGEST) * z / (1 + jnp.abs(z))
-    codes = jnp.clip(jnp.floor(y + noise).astype(jnp.int32), _least(blocks, low), LARGEST)
+    least = _least(blocks, low) if squares else -LARGEST
+    codes = jnp.clip(jnp.floor(y + noise).astype(jnp.int32), least, LARGEST)
     return _from_blocks(codes.astype(jnp.int8), cut, x.shape), scales.reshape(cut.scales)
 
 

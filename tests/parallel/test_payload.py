@@ -46,6 +46,15 @@ def test_the_rounding_is_right_on_average(format):
     assert (other != found[0]).any()
 
 
+def test_a_small_number_among_positive_ones_is_right_on_average():
+    """A state would keep it above 0. In a gradient that is an error of one sign, at every step."""
+    tree, code = {"a": np.array([1.0, 1e-3, 1e-5, 0.0], np.float32)}, 1 / 253
+    found = np.stack([np.asarray(round_trip(tree, "int8", step, 7)[1]["a"]) for step in range(200)])
+    # Each is 0 or the least code, with the deviation of such a coin.
+    deviation = np.sqrt(tree["a"] * code / 200)
+    assert (np.abs(found.mean(0) - tree["a"])[1:] <= 5 * deviation[1:]).all()
+
+
 def test_the_tree_is_rebuilt_from_its_header():
     like = payload.skeleton(payload.names(TREE))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), like) == jax.tree.map(
