@@ -147,7 +147,7 @@ def read_state(path: Path, leaves: list[dict[str, Any]]) -> tuple[list[np.ndarra
         # Opened here: NumPy leaves a damaged file open.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             steps, arrays = int(file["steps"]), [file[f"arr_{k}"] for k in range(len(file.files) - 1)]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: is no readable state ({error})") from None
     if len(arrays) != len(leaves):
         raise ValueError(
@@ -202,8 +202,20 @@ def _fitted(x: Any, leaf: dict[str, Any]) -> np.ndarray:
     return x.astype(dtype, copy=False)
 
 
+def _labelled(device: Device, options: argparse.Namespace) -> dict[str, np.ndarray]:
+    """Images, and for each the place of its class."""
+    data, names = read_data(options.data, ["images", "labels"]), device.manifest["notes"]["class_names"]
+    labels, count = data["labels"], data["images"].shape[:1]
+    if labels.shape != count:  # NumPy would compare each with all.
+        raise ValueError(f"labels: must be {[*count]}, one for each image; is {[*labels.shape]}")
+    last = len(names) - 1
+    if labels.dtype.kind not in "biu" or ((labels < 0) | (labels > last)).any():
+        raise ValueError(f"labels: must be integers from 0 for class {names[0]} to {last} for {names[-1]}")
+    return data
+
+
 def _train(device: Device, options: argparse.Namespace) -> None:
-    data = read_data(options.data, ["images", "labels"])
+    data = _labelled(device, options)
     if device.steps >= options.steps:
         print(f"{device.path} has seen {device.steps} steps already")
     for outputs in device.train(data, options.steps, options.seed):
@@ -224,11 +236,8 @@ def _predict(device: Device, options: argparse.Namespace) -> None:
 
 
 def _evaluate(device: Device, options: argparse.Namespace) -> None:
-    data = read_data(options.data, ["images", "labels"])
-    found, labels = device.predict(data["images"]).argmax(1), data["labels"]
-    if labels.shape != found.shape:  # NumPy would compare each with all.
-        raise ValueError(f"labels: must be one for each of {len(found)} images; is {list(labels.shape)}")
-    right = found == labels
+    data = _labelled(device, options)
+    right = device.predict(data["images"]).argmax(1) == data["labels"]
     print(f"accuracy {right.mean():.4f} of {len(right)} images")
 
 

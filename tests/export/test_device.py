@@ -160,18 +160,39 @@ WRONG = {
     "fewer labels": (
         lambda f: np.savez("y.npz", images=np.ones((3, 8, 8)), labels=np.ones(2, int)),
         "train y.npz --steps 1",
-        "the arrays hold 3 and 2 examples",
+        "labels: must be [3], one for each image; is [2]",
     ),
     "labels in a column": (
         lambda f: np.savez("y.npz", images=np.ones((3, 8, 8)), labels=np.ones((3, 1), int)),
         "evaluate y.npz",
-        "labels: must be one for each of 3 images; is [3, 1]",
+        "labels: must be [3], one for each image; is [3, 1]",
+    ),
+    "a lone label": (
+        lambda f: np.savez("y.npz", images=np.ones((1, 8, 8)), labels=3),
+        "train y.npz --steps 1",
+        "labels: must be [1], one for each image; is []",
+    ),
+    "a label without class": (
+        lambda f: np.savez("y.npz", images=np.ones((2, 8, 8)), labels=[0, 5]),
+        "train y.npz --steps 1",
+        "labels: must be integers from 0 for class 0 to 4 for 4",
+    ),
+    "a negative label": (
+        lambda f: np.savez("y.npz", images=np.ones((2, 8, 8)), labels=[0, -1]),
+        "evaluate y.npz",
+        "labels: must be integers from 0 for class 0 to 4 for 4",
+    ),
+    "names for labels": (
+        lambda f: np.savez("y.npz", images=np.ones((2, 8, 8)), labels=["0", "1"]),
+        "evaluate y.npz",
+        "labels: must be integers from 0 for class 0 to 4 for 4",
     ),
     "damaged state": (
         lambda f: Path("s.npz").write_bytes((f / "state.npz").read_bytes()[:-30]),
         "--state s.npz predict x.npy",
         "s.npz: is no readable state",
     ),
+    "an array for a state": (lambda f: None, "--state x.npy predict x.npy", "x.npy: is no readable state"),
     "another's state": (
         lambda f: np.savez("s.npz", np.ones(3), steps=1),
         "--state s.npz predict x.npy",
