@@ -155,9 +155,11 @@ def connect(
 
 def parsed_address(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise InputError(f"--address {address}: must be HOST:PORT")
-    return host.strip("[]"), int(port)
+    host = host.strip("[]")
+    with contextlib.suppress(UnicodeError):  # Of a host such as 10.0..1, which no resolver takes.
+        if host.encode("idna") and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
+            return host, int(port)
+    raise InputError(f"--address {address}: must be HOST:PORT")
 
 
 def read_token(token: str | Path | None) -> bytes:

@@ -45,7 +45,7 @@ class ServeOptions(Options):
     ] = None
     """The address to listen at. Nobody but this machine reaches 127.0.0.1."""
     timeout: Float = None
-    """Seconds of silence after which a worker no longer counts, above 0; by default 30."""
+    """Seconds of silence after which a worker no longer counts, above 0 and up to 1e6; by default 30."""
     local_steps: Int = None
     """How many steps a worker takes between two updates of delayed or diloco, at least 1; by default 20."""
     outer_learning_rate: Float = None
@@ -163,7 +163,7 @@ def serving(options: ServeOptions, stored: dict[str, Any]) -> Serving:
     for name, fits, allowed in (
         ("workers", 0 <= found.workers <= 256, "a whole number from 0 to 256"),
         ("port", 0 <= found.port < 65536, "a whole number from 0 to 65535"),
-        ("timeout", 0 < found.timeout < math.inf, "a finite number above 0"),
+        ("timeout", 0 < found.timeout <= 1e6, "a number above 0 and up to 1e6"),
         ("local_steps", found.local_steps >= outer, "a whole number of at least 1"),
         ("outer_learning_rate", 0 < found.outer_learning_rate < math.inf, "a finite number above 0"),
         ("outer_momentum", 0 <= found.outer_momentum < 1, "a number in [0, 1)"),

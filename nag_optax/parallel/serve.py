@@ -25,7 +25,7 @@ from nag_optax.parallel.options import (
 )
 from nag_optax.parallel.own_workers import own_workers
 from nag_optax.parallel.served import checkpoint, dana, outer
-from nag_optax.parallel.server import Counts, Server, token_of
+from nag_optax.parallel.server import Counts, Listener, Server, token_of
 from nag_optax.train.data import Dataset
 from nag_optax.train.errors import InputError, collected_signals, reason
 from nag_optax.train.folder import RunFolder
@@ -63,10 +63,9 @@ def serve(options: ServeOptions, console: Console | None = None) -> dict[str, An
 
 def _check_place(known: Serving) -> None:
     """Raises, before a folder is made, if the address is taken."""
-    family = socket.AF_INET6 if ":" in known.host else socket.AF_INET
     try:
-        socket.create_server((known.host, known.port), family=family).close()
-    except OSError as error:
+        Listener((known.host, known.port)).server_close()
+    except (OSError, UnicodeError) as error:
         place = f"--host {known.host} --port {known.port}"
         raise InputError(f"{place}: cannot listen there ({reason(error)})") from None
 
@@ -114,7 +113,8 @@ class ServedLoop(Loop):
             counts, step = server.counts, min(server.step, target)
             written = self._checkpoint(server, counts, step)
             if step % self.steps_per_epoch == 0:
-                server.counts = Counts()
+                if server.step < step + self.steps_per_epoch:  # Else the next epoch has no update of its own.
+                    server.counts = Counts()
                 self._say(server.line())
         return jax.device_put(written, self._shardings(written))
 

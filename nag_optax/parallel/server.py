@@ -56,7 +56,6 @@ class Worker:
 class Counts:
     """Sums over the updates of an epoch: of their mean losses, shares of right answers and norms."""
 
-    steps: int = 0
     told: int = 0
     loss: float = 0.0
     correct: float = 0.0
@@ -97,7 +96,7 @@ class Server:
         self._steps = max(1, spec["local_steps"])
         self._spec, self._token, self._timeout, self._say = spec, token, timeout, say
         self.workers: dict[int, Worker] = {}
-        self.counts, self._rounds, self._joined = Counts(), 0, 0
+        self.counts, self._joined = Counts(), 0
         self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self.changed = threading.Condition()
         # Compiled, what is sent is no part of the state, whose memory the next update takes.
@@ -105,7 +104,7 @@ class Server:
             jax.jit(f) for f in (served.method.send, served.method.join, served.method.leave)
         )
         self._sent = self._send(state)
-        self._listener = _Listener(address, self)
+        self._listener = Listener(address, self)
         self.address = self._listener.server_address[:2]
         threading.Thread(target=self._listener.serve_forever, args=(0.1,), daemon=True).start()
 
@@ -256,16 +255,13 @@ class Server:
 
     def _count(self, header: wire.Header, norm: float) -> None:
         counts = self.counts
-        counts.steps, counts.updates, counts.norm = (
-            counts.steps + self._steps,
-            counts.updates + 1,
-            counts.norm + norm,
-        )
-        told = [header.get(name) for name in ("loss", "correct")]
-        numbers = [float(x) for x in told if isinstance(x, int | float) and np.isfinite(x)]
-        if len(numbers) == 2:
+        counts.updates, counts.norm = counts.updates + 1, counts.norm + norm
+        loss, correct = header.get("loss"), header.get("correct")
+        if not isinstance(loss, int | float) or not isinstance(correct, int | float):
+            return
+        if abs(loss) < 1e30 and 0 <= correct <= 1:  # Else the sums would not fit the run's arrays.
             counts.told += 1
-            counts.loss, counts.correct = counts.loss + numbers[0], counts.correct + numbers[1]
+            counts.loss, counts.correct = counts.loss + loss, counts.correct + correct
 
     def _left(self, worker: Worker) -> None:
         with self.changed:
@@ -278,19 +274,20 @@ class Server:
                 self._say(f"worker {worker.number} is gone ({worker.name}); {self.line()}")
 
 
-class _Listener(socketserver.ThreadingTCPServer):
+class Listener(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], server: Server):
+    def __init__(self, address: tuple[str, int], server: Server | None = None):
         self._server = server
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, socketserver.BaseRequestHandler)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        assert self._server is not None
         self._server.talk(request, client_address[0])
 
 

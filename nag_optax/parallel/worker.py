@@ -53,7 +53,7 @@ class _Work:
     def __init__(self, options: WorkOptions, console: Console, interrupts: list[int]):
         self._options, self._console, self._interrupts = options, console, interrupts
         self._loop: WorkerLoop | None = None
-        self._config: dict[str, Any] | None = None
+        self._made_for: Any = None
         self._updates = 0
 
     def carry_out(self) -> int:
@@ -92,10 +92,11 @@ class _Work:
 
     def _with(self, server: Client) -> bool:
         """Works until the run ends, or the updates are enough."""
-        if self._loop is None or server.config != self._config:
-            self._loop, self._config = self._made(server), server.config
+        run = server.config, server.facts, server.local_steps
+        if self._loop is None or run != self._made_for:
+            self._loop, self._made_for = self._made(server), run
         loop = self._loop
-        loop.begin(server.worker)
+        loop.begin(server.worker, server.step)
         said = f"worker {server.worker} of {self._options.address}: {server.config['dataset']} · "
         self._say(f"{said}{server.config['model']}, {len(loop.dataset.train.labels)} images")
         while not server.done:
@@ -123,7 +124,10 @@ class _Work:
         dataset = load_dataset(spec, server.facts, self._console)
         check_same_shapes(dataset, server.facts, source_of(spec))
         dataset = standardised_as(dataset, server.facts)
-        return WorkerLoop(spec, dataset, find_devices(spec.device, 1), server.local_steps)
+        loop = WorkerLoop(spec, dataset, find_devices(spec.device, 1), server.local_steps)
+        if jax.tree.map(np.shape, loop.params) != jax.tree.map(np.shape, server.params):
+            raise InputError(f"--address {self._options.address}: has another {spec.model} than this machine")
+        return loop
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -140,6 +144,7 @@ class WorkerLoop(Loop):
             )
         self._local_steps = local_steps
         fresh = self.init()
+        self.params = jax.eval_shape(lambda tree: tree, fresh.params)
         self._opt_state: Any = fresh.opt_state if local_steps else ()
         plan = self.plan
 
@@ -188,17 +193,20 @@ class WorkerLoop(Loop):
 
         self._one, self._several = jax.jit(one), jax.jit(several)
 
-    def begin(self, worker: int) -> None:
-        """Takes a new place at the server, and with it another order of the data."""
-        self._worker, self._taken = worker, 0
-        self._drawn: tuple[int, int] | None = None
+    def begin(self, worker: int, step: int) -> None:
+        """Takes a new place at the server, and with it another order of the data.
+
+        A server that goes on counts its workers from 1 again, and the step tells their orders apart.
+        """
+        self._order, self._taken = [self._spec.seed, worker, step], 0
+        self._key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self._spec.seed), worker), step)
+        self._drawn: int | None = None
 
     def update(self, server: Client) -> tuple[Any, Any, float, float]:
         """The next update, batch statistics, the mean loss and the share of right answers."""
         count = max(1, self._local_steps)
         rows = np.stack([self._rows(self._taken + i) for i in range(count)])
-        seed = jax.random.fold_in(jax.random.key(self._spec.seed), self._worker)
-        key = jax.random.fold_in(seed, self._taken)
+        key = jax.random.fold_in(self._key, self._taken)
         epoch = jnp.int32(self._taken // self.steps_per_epoch)
         self._taken += count
         inputs = self.resident, self.dataset.statistics, epoch, rows, key
@@ -212,8 +220,8 @@ class WorkerLoop(Loop):
 
     def _rows(self, step: int) -> np.ndarray:
         epoch, place = divmod(step, self.steps_per_epoch)
-        if self._drawn != (self._worker, epoch):
-            rng = np.random.default_rng([self._spec.seed, self._worker, epoch])
+        if self._drawn != epoch:
+            rng = np.random.default_rng([*self._order, epoch])
             order = np.resize(rng.permutation(self.num_examples), self.steps_per_epoch * self.batch_size)
-            self._drawn, self._rows_of_epoch = (self._worker, epoch), order.astype(np.int32)
+            self._drawn, self._rows_of_epoch = epoch, order.astype(np.int32)
         return self._rows_of_epoch[place * self.batch_size :][: self.batch_size]

@@ -15,13 +15,20 @@ from rich.console import Console
 from nag_optax.cli import run
 from nag_optax.parallel.options import ServeOptions, Serving, WorkOptions, serving, training
 from nag_optax.parallel.serve import serve
-from nag_optax.parallel.worker import work
+from nag_optax.parallel.worker import WorkerLoop, _Work, work
 from nag_optax.train import load
+from nag_optax.train.data import load_dataset
 from nag_optax.train.errors import InputError
+from nag_optax.train.options import Options
+from nag_optax.train.parallel import find_devices
 from nag_optax.train.runner import train
+from nag_optax.train.spec import resolve
+from nag_optax.train.transfer import facts_of
 from tests.parallel.conftest import port_of, written
 
 SMALL = ServeOptions(model="mlp", num_epochs=2, batch_size=64, warmup_epochs=0.0, port=0, timeout=60.0)
+
+_needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +117,7 @@ def test_one_worker_of_dana_learns_as_train_does(tmp_path):
         ({"workers": -1}, "--workers -1"),
         ({"port": 70000}, "--port 70000"),
         ({"timeout": 0.0}, "--timeout 0.0"),
+        ({"timeout": 1e9}, "--timeout 1000000000.0: must be a number above 0 and up to 1e6"),
         ({"ray_address": "auto"}, "--ray-address auto: is only for --workers"),
         ({"num_devices": 2}, "--num-devices 2"),
         ({"coordinator": "host:1"}, "--coordinator host:1"),
@@ -155,11 +163,14 @@ def test_the_command_says_it_in_one_line(arguments, line, capsys, tmp_path, monk
     assert captured.err.count("\n") == 1 and captured.out == ""
 
 
-def test_a_port_that_is_taken_is_named_before_a_folder_is_made(tmp_path):
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::", marks=_needs_ipv6)])
+def test_a_port_that_is_taken_is_named_before_a_folder_is_made(host, tmp_path):
+    """IPv6's "::" stands for all addresses of IPv4 too."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=rf"--port {port}: cannot listen there \(Address already in use"):
-            serve(dataclasses.replace(SMALL, port=port, run_dir=tmp_path / "run"), Console(quiet=True))
+            options = dataclasses.replace(SMALL, host=host, port=port, run_dir=tmp_path / "run")
+            serve(options, Console(quiet=True))
     assert not (tmp_path / "run").exists()
 
 
@@ -169,13 +180,55 @@ def test_a_worker_gives_up_after_its_patience(tmp_path, monkeypatch):
         work(WorkOptions("127.0.0.1:1", patience=0.0), Console(quiet=True))
 
 
-def test_a_server_of_another_version_is_named(monkeypatch):
-    from nag_optax.parallel import worker
-
+def test_a_server_of_another_version_is_named():
     server = SimpleNamespace(config={"model": "mlp", "of_later": 1})
-    loop = worker._Work(WorkOptions("host:1"), Console(quiet=True), [])
+    loop = _Work(WorkOptions("host:1"), Console(quiet=True), [])
     with pytest.raises(InputError, match="--address host:1: the server is of another version .*'of_later'"):
         loop._made(server)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_worker_follows_a_server_that_was_started_with_other_steps(monkeypatch):
+    """What it has compiled stays for the same run alone."""
+    worker_of, made = _Work(WorkOptions("host:1"), Console(quiet=True), []), []
+    loop = SimpleNamespace(begin=lambda *_: None, dataset=SimpleNamespace(train=SimpleNamespace(labels=())))
+    monkeypatch.setattr(worker_of, "_made", lambda server: made.append(server.local_steps) or loop)
+    for steps in (20, 20, 5):
+        run = {"config": {"dataset": "", "model": ""}, "facts": {}, "local_steps": steps}
+        worker_of._with(SimpleNamespace(**run, worker=1, step=0, done=True))  # pyright: ignore[reportArgumentType]
+    assert made == [20, 5]
+
+
+def test_a_worker_of_a_run_that_goes_on_draws_other_batches():
+    """The server counts its workers from 1 again."""
+    spec = resolve(Options(model="mlp", batch_size=64))
+    loop = WorkerLoop(spec, load_dataset(spec, None, Console(quiet=True)), find_devices("cpu", 1), 0)
+
+    def rows(worker: int, step: int) -> list[int]:
+        loop.begin(worker, step)
+        return loop._rows(0).tolist()
+
+    first = rows(1, 0)
+    assert first == rows(1, 0) and first != rows(1, 23) != rows(2, 23)
+
+
+def test_a_worker_with_another_model_is_refused(monkeypatch):
+    """One of the same name, such as a user's own in another version."""
+    spec = resolve(Options(model="mlp", batch_size=64))
+    facts = facts_of(load_dataset(spec, None, Console(quiet=True)))
+    server = SimpleNamespace(config=spec.to_dict(), facts=facts, local_steps=0, params={"w": np.zeros(3)})
+    with pytest.raises(InputError, match="--address host:1: has another mlp than this machine"):
+        _Work(WorkOptions("host:1"), Console(quiet=True), [])._made(server)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.exhaustive
+def test_an_epoch_without_an_update_of_its_own_has_the_loss_of_the_update_that_reached_beyond_it(tmp_path):
+    folder = tmp_path / "run"
+    options = dataclasses.replace(SMALL, method="delayed", local_steps=50, num_epochs=6, run_dir=folder)
+    served(options, 1)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["train_loss"] for row in rows]
+    # Of 23 steps each: the updates of 50 steps reach steps 50, 100 and 150.
+    assert losses[0] == losses[1] > losses[2] == losses[3] > losses[4] == losses[5] > 0
 
 
 def test_data_of_another_shape_are_refused(tmp_path):

@@ -101,6 +101,19 @@ def test_a_round_of_diloco_waits_for_all_who_are_there_and_for_nobody_who_is_sil
             assert int(server.state.rounds) == 2 and list(server.workers) == [b.worker]
 
 
+@pytest.mark.parametrize(
+    "told", [{"loss": 10**400, "correct": 1}, {"loss": 1.0, "correct": 1e300}, {"loss": "1", "correct": None}]
+)
+def test_numbers_that_nobody_can_add_up_are_left_out(told, serving):
+    """And the updates that came with them are not."""
+    server = serving()
+    with connect(address(server), TOKEN) as client:
+        client.push(client.params, **told)
+        client.push(client.params, loss=2.0, correct=0.5)
+        counts = server.counts
+        assert (counts.updates, counts.told, counts.loss, counts.correct) == (2, 1, 2.0, 0.5)
+
+
 @pytest.mark.exhaustive
 def test_a_worker_killed_frozen_slow_or_mad_changes_nothing_for_the_others(serving, processes):
     server = serving(timeout=2.0)

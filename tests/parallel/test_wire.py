@@ -140,6 +140,7 @@ def test_a_guest_who_talks_nonsense_is_shown_out_and_the_others_stay(frames, ser
     [
         ("nowhere", TOKEN, "--address nowhere: must be HOST:PORT"),
         ("host:0", TOKEN, "--address host:0"),
+        ("10.0..1:7117", TOKEN, "--address 10.0..1:7117: must be HOST:PORT"),
         ("127.0.0.1:1", "short", "--token-file: holds no token"),
         ("127.0.0.1:1", None, "NAG_OPTAX_TOKEN"),
     ],
