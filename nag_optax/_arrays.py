@@ -77,6 +77,12 @@ def path_name(path: Any, root: str = "at the root") -> str:
     return jax.tree_util.keystr(path) or root
 
 
+def named(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
+    """The leaves of a tree by their paths, such as `block0/kernel`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
 def is_none(leaf: Any) -> bool:
     return leaf is None
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from nag_optax._arrays import named
 from nag_optax.train.environment import versions_of
 from nag_optax.train.errors import InputError, reason
 from nag_optax.train.parallel import put, whole
@@ -44,7 +45,7 @@ class Checkpoints:
     def save(self, step: int, state: Any, notes: dict[str, Any], best: int | None = None) -> None:
         """Writes `state` as the newest checkpoint, then drops all but the last three and the best."""
         arrays: dict[str, Any] = {
-            path: whole(array) for path, array in _named(state).items()
+            path: whole(array) for path, array in named(state).items()
         }  # All processes together.
         if jax.process_index():
             return
@@ -83,7 +84,7 @@ class Checkpoints:
             for what in damaged:
                 say(f"{what}; using that of step {step}")
             self._check_same(step, record, _structure(like))
-            leaves = [put(arrays[path].view(x.dtype), x.sharding) for path, x in _named(like).items()]
+            leaves = [put(arrays[path].view(x.dtype), x.sharding) for path, x in named(like).items()]
             return Restored(step, jax.tree.structure(like).unflatten(leaves), record["notes"])
         if damaged:
             raise InputError(f"{'; '.join(damaged)}; none is left: train it again with --overwrite")
@@ -141,15 +142,9 @@ class Checkpoints:
                 )
 
 
-def _named(tree: Any) -> dict[str, Any]:
-    """The arrays of a tree by their paths."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
 def _structure(tree: Any) -> dict[str, str]:
     """The dtype and shape of each array. NumPy's files do not tell bfloat16 from other two bytes."""
-    return {path: f"{array.dtype}{list(array.shape)}" for path, array in _named(tree).items()}
+    return {path: f"{array.dtype}{list(array.shape)}" for path, array in named(tree).items()}
 
 
 def _digest(content: Any) -> bytes:

@@ -9,13 +9,13 @@ import jax
 import optax
 from flax import nnx
 
+from nag_optax._arrays import named
 from nag_optax.train.errors import InputError
 
 
 def frozen_mask(patterns: Sequence[str], params: Any) -> Any:
     """True for each parameter that a pattern names, by its path or by that of a module above it."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    paths = list(named(params))
     for pattern in patterns:
         if not any(_names(pattern, path) for path in paths):
             raise InputError(

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 import nag_optax
+from nag_optax._arrays import named
 from nag_optax.train.rows import HiddenLayer
 
 Layers = tuple[HiddenLayer, ...]
@@ -24,30 +25,27 @@ def units_prox(layers: Layers, strength: float) -> Any:
     A layer with a masked parameter is frozen, and the prox does not change it.
     """
 
+    def masked(node: Any) -> bool:
+        return isinstance(node, optax.MaskedNode)
+
     def prox(params: dict[str, Any], step_size: jax.typing.ArrayLike) -> dict[str, Any]:
-        params = jax.tree.map(lambda p: p, params)  # Its dicts are written to.
+        arrays = named(params, is_leaf=masked)
         for layer in layers:
-            own = {path: module_at(params, path) for path in layer.modules}
-            leaves = jax.tree.leaves(own, is_leaf=lambda node: isinstance(node, optax.MaskedNode))
-            if any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):
-                continue
-            axis = jax.tree.map(lambda p: tuple(range(p.ndim - 1)), own)
-            shrunk = nag_optax.prox.group_l2(strength, axis, joint=True)(own, step_size)
-            for path, module in shrunk.items():
-                _put(params, path, module)
-        return params
+            own = arrays_of(layer, arrays)
+            if not any(map(masked, own.values())):
+                axis = {name: tuple(range(p.ndim - 1)) for name, p in own.items()}
+                arrays |= nag_optax.prox.group_l2(strength, axis, joint=True)(own, step_size)
+        return jax.tree.structure(params, is_leaf=masked).unflatten(arrays.values())
 
     return prox
 
 
 def zero_units(layers: Layers, params: dict[str, Any]) -> dict[str, np.ndarray]:
     """For each hidden layer, which of its units are exactly zero."""
+    arrays = named(params)
     return {
         layer.kernel: np.logical_and.reduce(
-            [
-                np.asarray(jnp.all(p == 0, tuple(range(p.ndim - 1))))
-                for p in jax.tree.leaves([module_at(params, path) for path in layer.modules])
-            ]
+            [np.asarray(jnp.all(p == 0, tuple(range(p.ndim - 1)))) for p in arrays_of(layer, arrays).values()]
         )
         for layer in layers
     }
@@ -60,20 +58,27 @@ def without_units(
 
     A layer keeps one unit at least.
     """
-    params, model_state = (jax.tree.map(np.asarray, tree) for tree in (params, model_state))
+    trees = [named(jax.tree.map(np.asarray, tree)) for tree in (params, model_state)]
     widths = []
     for layer in layers:
         marked = remove[layer.kernel]
         keep = np.array([0]) if marked.all() else np.flatnonzero(~marked)
         widths.append(len(keep))
-        for path in layer.modules:
-            for tree in (params, model_state):
-                # Units are the last axis of everything that a layer has.
-                if module := module_at(tree, path):
-                    _put(tree, path, jax.tree.map(lambda p, keep=keep: p[..., keep], module))
-        after = module_at(params, layer.next)
-        after["kernel"] = _inputs(after["kernel"], len(marked), keep)
+        for arrays in trees:
+            arrays |= {name: p[..., keep] for name, p in arrays_of(layer, arrays).items()}
+        after = f"{layer.next}/kernel"
+        trees[0][after] = _inputs(trees[0][after], len(marked), keep)
+    params, model_state = (
+        jax.tree.structure(tree).unflatten(arrays.values())
+        for tree, arrays in zip((params, model_state), trees, strict=True)
+    )
     return params, model_state, tuple(widths)
+
+
+def arrays_of(layer: HiddenLayer, arrays: dict[str, Any]) -> dict[str, Any]:
+    """Those of the named arrays that make the layer's units. Units are the last axis of each."""
+    modules = tuple(f"{module}/" for module in layer.modules)
+    return {name: p for name, p in arrays.items() if name.startswith(modules)}
 
 
 def _inputs(kernel: np.ndarray, units: int, keep: np.ndarray) -> np.ndarray:
@@ -81,20 +86,3 @@ def _inputs(kernel: np.ndarray, units: int, keep: np.ndarray) -> np.ndarray:
     *window, inputs, outputs = kernel.shape
     kernel = kernel.reshape(*window, inputs // units, units, outputs)[..., keep, :]
     return kernel.reshape(*window, -1, outputs)
-
-
-def module_at(tree: Any, path: str) -> Any:
-    """The part of a tree of modules at a path such as `block0/conv1`, or {} where there is none."""
-    for name in path.split("/"):
-        tree = tree.get(_key(name), {})
-    return tree
-
-
-def _put(tree: Any, path: str, module: Any) -> None:
-    above, _, name = path.rpartition("/")
-    (module_at(tree, above) if above else tree)[_key(name)] = module
-
-
-def _key(name: str) -> str | int:
-    """The key of a module: in a list it is a number."""
-    return int(name) if name.isdecimal() else name

@@ -9,10 +9,10 @@ import optax
 import pytest
 from flax import nnx
 
+from nag_optax._arrays import named
 from nag_optax.train.errors import InputError
 from nag_optax.train.models import make_model
 from nag_optax.train.models.vit import positions
-from nag_optax.train.pruning import module_at
 from nag_optax.train.registry import MODELS
 from tests.helpers import exhaustive
 
@@ -191,8 +191,8 @@ def test_a_step_of_gradient_descent_lowers_the_loss(name):
 def test_every_row_of_the_registry_names_what_its_model_has():
     for name, row in MODELS.items():
         model = nnx.eval_shape(lambda name=name: make_model(name, (32, 32, 3), 2, 0))
-        params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+        params = named(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
         for layer, width in zip(row.hidden_layers, row.widths, strict=True):
-            assert module_at(params, layer.kernel)["kernel"].shape[-1] == width
-            assert module_at(params, layer.next)["kernel"].ndim in (2, 4)
-        assert all(module_at(params, module) for module in (row.head, *row.embeddings))
+            assert params[f"{layer.kernel}/kernel"].shape[-1] == width
+            assert params[f"{layer.next}/kernel"].ndim in (2, 4)
+        assert {row.head, *row.embeddings} <= {name.partition("/")[0] for name in params}

@@ -12,10 +12,11 @@ import pytest
 from flax import nnx
 from sklearn.datasets import load_digits
 
+from nag_optax._arrays import named
 from nag_optax.train import metrics
 from nag_optax.train.models import make_model
 from nag_optax.train.options import EvaluateOptions
-from nag_optax.train.pruning import module_at, units_prox, without_units, zero_units
+from nag_optax.train.pruning import arrays_of, units_prox, without_units, zero_units
 from nag_optax.train.registry import MODELS
 from nag_optax.train.runner import train
 from nag_optax.train.trained import evaluate, load
@@ -50,7 +51,7 @@ def logits_of(graphdef, params, rest, images):
 
 def units_of(params, layer) -> np.ndarray:
     """A column a unit, of all that makes its activation."""
-    arrays = [np.asarray(a) for path in layer.modules for a in jax.tree.leaves(module_at(params, path))]
+    arrays = [np.asarray(a) for a in arrays_of(layer, named(params)).values()]
     return np.concatenate([a.reshape(-1, a.shape[-1]) for a in arrays]).astype(np.float64)
 
 
@@ -87,9 +88,9 @@ def test_the_logits_without_the_zero_units_are_the_same(name, share):
         for layer, width in zip(MODELS[name].hidden_layers, MODELS[name].widths, strict=True)
     }
     for layer in MODELS[name].hidden_layers:
-        for module in layer.modules:
-            there = module_at(params, module)
-            there |= jax.tree.map(lambda p, z=zero[layer.kernel]: jnp.where(z, 0, p), there)
+        arrays = named(params)
+        arrays |= {n: jnp.where(zero[layer.kernel], 0, p) for n, p in arrays_of(layer, arrays).items()}
+        params = jax.tree.structure(params).unflatten(arrays.values())
     found = zero_units(MODELS[name].hidden_layers, params)
     jax.tree.map(np.testing.assert_array_equal, found, zero)
 
