@@ -198,15 +198,15 @@ class WorkerLoop(Loop):
 
         A server that goes on counts its workers from 1 again, and the step tells their orders apart.
         """
-        self._order, self._taken = [self._spec.seed, worker, step], 0
-        self._key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self._spec.seed), worker), step)
+        self._place, self._taken = [self._spec.seed, worker, step], 0
+        self._dropout = jax.random.fold_in(jax.random.fold_in(jax.random.key(self._spec.seed), worker), step)
         self._drawn: int | None = None
 
     def update(self, server: Client) -> tuple[Any, Any, float, float]:
         """The next update, batch statistics, the mean loss and the share of right answers."""
         count = max(1, self._local_steps)
         rows = np.stack([self._rows(self._taken + i) for i in range(count)])
-        key = jax.random.fold_in(self._key, self._taken)
+        key = jax.random.fold_in(self._dropout, self._taken)
         epoch = jnp.int32(self._taken // self.steps_per_epoch)
         self._taken += count
         inputs = self.resident, self.dataset.statistics, epoch, rows, key
@@ -221,7 +221,7 @@ class WorkerLoop(Loop):
     def _rows(self, step: int) -> np.ndarray:
         epoch, place = divmod(step, self.steps_per_epoch)
         if self._drawn != epoch:
-            rng = np.random.default_rng([*self._order, epoch])
+            rng = np.random.default_rng([*self._place, epoch])
             order = np.resize(rng.permutation(self.num_examples), self.steps_per_epoch * self.batch_size)
             self._drawn, self._rows_of_epoch = epoch, order.astype(np.int32)
         return self._rows_of_epoch[place * self.batch_size :][: self.batch_size]
