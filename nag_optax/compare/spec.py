@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections import ChainMap
-from ctypes import c_float
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -114,19 +113,12 @@ _ON_DATA = (
 )
 
 
-def _are_contenders(names: tuple[str, ...]) -> bool:
-    return 0 < len(names) == len(set(names)) and set(names) <= set(CONTENDERS)
-
-
-def _are_rates(rates: Any) -> bool:
-    if isinstance(rates, str):
-        return rates == "auto"
-    return 0 < len(rates) == len({c_float(rate).value for rate in rates}) and all(map(is_positive, rates))
-
-
 _RULES = RULES | {
-    "optimizers": Rule(_are_contenders, f"different names of {', '.join(CONTENDERS)}"),
-    "learning_rates": Rule(_are_rates, "auto, or different finite float32 numbers above 0"),
+    "optimizers": Rule(lambda names: set(names) <= set(CONTENDERS), f"names of {', '.join(CONTENDERS)}"),
+    "learning_rates": Rule(
+        lambda rates: rates == "auto" or (rates and all(map(is_positive, rates))),
+        "auto, or finite float32 numbers above 0",
+    ),
     "seeds": whole(1, 100),
     "num_steps": whole(1, 1_000_000),
     "target": Rule(lambda value: 0 < value <= 1, "a test accuracy in (0, 1]"),

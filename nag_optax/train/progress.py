@@ -99,37 +99,14 @@ def watched(console: Console, items: Iterable[Any], total: int, what: str) -> It
                 bar.stop()
 
 
-class RunProgress(LiveBar):
-    """Use as a context manager around the run; `step_to` after each chunk, `epoch` after each epoch."""
-
-    def __init__(
-        self,
-        console: Console,
-        num_epochs: int,
-        steps_per_epoch: int,
-        start_step: int,
-        beside: Callable[[], Any] | None = None,
-    ):
-        task = {"total": num_epochs * steps_per_epoch, "completed": start_step, "loss": ""}
-        super().__init__(console, "{task.fields[loss]}", beside, **task)
-        self._num_epochs = num_epochs
-
-    def step_to(self, step: int, epoch: int, loss: float) -> None:
-        self.update(
-            self.task,
-            completed=step,
-            description=f"epoch {epoch}/{self._num_epochs}",
-            loss=f"loss {shown(loss)}",
-        )
-
-    def epoch(self, row: dict[str, Any]) -> None:
-        """Prints the line of an epoch above the bar."""
-        measured = ((name, row[f"{name}_accuracy"]) for name in ("validation", "test"))
-        others = "".join(f"  {name} {value:7.2%}" for name, value in measured if value is not None)
-        self.say(
-            f"epoch {row['epoch']:>3}/{self._num_epochs}  loss {shown(row['train_loss']):>7}  "
-            f"train {row['train_accuracy']:7.2%}{others}  {row['seconds']:6.2f} s"
-        )
+def epoch_line(row: dict[str, Any], num_epochs: int) -> str:
+    """The line of an epoch."""
+    measured = ((name, row[f"{name}_accuracy"]) for name in ("validation", "test"))
+    others = "".join(f"  {name} {value:7.2%}" for name, value in measured if value is not None)
+    return (
+        f"epoch {row['epoch']:>3}/{num_epochs}  loss {shown(row['train_loss']):>7}  "
+        f"train {row['train_accuracy']:7.2%}{others}  {row['seconds']:6.2f} s"
+    )
 
 
 def shown(loss: float) -> str:
@@ -143,29 +120,25 @@ def summary_table(summary: dict[str, Any], run_dir: str) -> Table:
     """The table that ends a run."""
     table = Table(show_header=False, title="Result", title_justify="left")
     table.add_column(style="bold")
-    for row in _rows(summary):
-        table.add_row(*row)
-    table.add_row("saved in", run_dir)
-    return table
-
-
-def _rows(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     accuracies = {"train accuracy": "train", "test accuracy": "test", "validation": "validation"}
     for name, split in accuracies.items():
         if (accuracy := summary.get(f"{split}_accuracy")) is not None:
-            yield name, f"{accuracy:.2%}", f"loss {shown(summary[f'{split}_loss'])}"
+            table.add_row(name, f"{accuracy:.2%}", f"loss {shown(summary[f'{split}_loss'])}")
     if "best_epoch" in summary:
         best = f"validation accuracy {summary['best_validation_accuracy']:.2%}"
-        yield "best", f"epoch {summary['best_epoch']}", best
+        table.add_row("best", f"epoch {summary['best_epoch']}", best)
     speed, seconds = f"{summary['steps_per_second']:.0f} steps/s", summary["seconds_per_epoch"]
-    yield "speed", speed, f"{seconds:.2f} s an epoch"
-    yield "time", f"{summary['wall_seconds']:.1f} s", f"{summary['compile_seconds']:.1f} s for compiling"
+    table.add_row("speed", speed, f"{seconds:.2f} s an epoch")
+    compiling = f"{summary['compile_seconds']:.1f} s for compiling"
+    table.add_row("time", f"{summary['wall_seconds']:.1f} s", compiling)
     frozen = f", {summary['frozen_parameters']:,} frozen" if "frozen_parameters" in summary else ""
-    yield "model", f"{summary['parameters']:,} parameters{frozen}", f"{summary['steps']:,} steps"
+    table.add_row("model", f"{summary['parameters']:,} parameters{frozen}", f"{summary['steps']:,} steps")
     if "zero_units" in summary:
         units, zero = summary["units"], summary["zero_units"]
         layers = ", ".join(f"{name} {zero[name]} of {count}" for name, count in units.items())
-        yield "units at zero", f"{sum(zero.values())} of {sum(units.values())}", layers
+        table.add_row("units at zero", f"{sum(zero.values())} of {sum(units.values())}", layers)
         split = "train" if summary["pruned_test_accuracy"] is None else "test"
         accuracy = f"{split} accuracy {summary[f'pruned_{split}_accuracy']:.2%}"
-        yield "without them", f"{summary['pruned_parameters']:,} parameters", accuracy
+        table.add_row("without them", f"{summary['pruned_parameters']:,} parameters", accuracy)
+    table.add_row("saved in", run_dir)
+    return table

@@ -24,7 +24,7 @@ from nag_optax.train.loop import Loop
 from nag_optax.train.metrics import best_row, divergence, stop_reason, too_high
 from nag_optax.train.options import Options
 from nag_optax.train.parallel import check_alike, devices_of_all, joined, largest
-from nag_optax.train.progress import RunProgress, busy, say, summary_table
+from nag_optax.train.progress import LiveBar, busy, epoch_line, say, shown, summary_table
 from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec, fit_batch, preset_in_words, resolve
 from nag_optax.train.step import TrainState
@@ -120,8 +120,9 @@ class _Run:
             return summary
         writes_events = self.spec.tensorboard and jax.process_index() == 0
         events = event_file(self.folder.path, begin) if writes_events else nullcontext()
-        progress = RunProgress(self.console, self.spec.num_epochs, loop.steps_per_epoch, begin, loop.beside)
-        with progress as self.progress, events as self.add_event:
+        loss = "{task.fields[loss]}"
+        bar = LiveBar(self.console, loss, loop.beside, total=total, completed=begin, loss="")
+        with bar as self.bar, events as self.add_event:
             if self.evaluated * loop.steps_per_epoch < begin == loop.stretch(begin - 1).stop:
                 self.log(state)
                 self.save(state)
@@ -172,7 +173,7 @@ class _Run:
         """Trains to the end of the epoch, or to the next evaluation if that is one chunk, and saves."""
         loop, begin = self.loop, int(state.step)
         if self.arrivals is not None:
-            self.arrivals.take_in(loop, self.dataset, begin // loop.steps_per_epoch + 1, self.progress.say)
+            self.arrivals.take_in(loop, self.dataset, begin // loop.steps_per_epoch + 1, self.bar.say)
         for length in loop.chunk_lengths(begin):
             self.look(state)
             compiled, started, due = loop.compile_seconds, time.perf_counter(), int(state.step) + length
@@ -190,7 +191,8 @@ class _Run:
             epoch, place = divmod(step - 1, loop.steps_per_epoch)
             mean_loss = float(state.loss_sum) / ((place + 1) * loop.batch_size)
             self.check_finite(math.isfinite(mean_loss), state)
-            self.progress.step_to(step, epoch + 1, mean_loss)
+            where = f"epoch {epoch + 1}/{self.spec.num_epochs}"
+            self.bar.update(self.bar.task, completed=step, description=where, loss=f"loss {shown(mean_loss)}")
         if int(state.step) == loop.stretch(begin).stop:
             self.log(state)
         self.save(state)
@@ -221,9 +223,9 @@ class _Run:
         self.folder.write_rows(self.rows)
         if self.add_event is not None:
             self.add_event(row)
-        self.progress.epoch(row)
+        self.bar.say(epoch_line(row, self.spec.num_epochs))
         if self.first_far_off() is row:
-            self.progress.say(too_high(self.spec, row, self.loss_of_a_guess))
+            self.bar.say(too_high(self.spec, row, self.loss_of_a_guess))
 
     def save(self, state: TrainState) -> None:
         self.check_finite(self.loop.is_finite(state), state)

