@@ -66,9 +66,6 @@ def train(
         if facts is not None:
             # Weights are of use with the standardisation that they were trained with.
             dataset = loop.dataset = standardised_as(dataset, facts)
-        # Before the folder is touched: the counter of steps is an int32.
-        if (steps := spec.num_epochs * loop.steps_per_epoch) >= 2**31:
-            raise InputError(f"--num-epochs {spec.num_epochs}: makes {steps} steps; at most {2**31 - 1}")
         where = f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}"
         if spec.coordinator is not None:
             where += f" in {jax.process_count()} processes"
@@ -76,6 +73,7 @@ def train(
             say(console, f"--preset {spec.preset}: {preset_in_words(spec)}")
         say(console, dataset.sizes)
         rate = f"learning rate {spec.learning_rate:g}"
+        steps = spec.num_epochs * loop.steps_per_epoch
         how_long = f"{steps:,} step{'s' * (steps > 1)} of {spec.batch_size} images"
         say(console, f"{loop.num_parameters:,} parameters on {where}, {rate}, {how_long}")
         if dataset.streamed:
@@ -102,6 +100,7 @@ class _Run:
     earlier_seconds: float = 0.0
     epoch_seconds: float = 0.0
     waited: float = 0.0
+    warned: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -143,11 +142,6 @@ class _Run:
             raise InputError(
                 f"{path / METRICS}: holds {self.evaluated} of the {done} epochs of the "
                 "checkpoint; bring the file back, or start again with --overwrite"
-            )
-        if step > self.spec.num_epochs * length:
-            raise InputError(
-                f"--num-epochs {self.spec.num_epochs}: {path} is in epoch {-(-step // length)} already; "
-                "take more"
             )
         if self.spec.resume:
             self.folder.write_config()  # Not sooner: options that fit nothing must not stay.
@@ -224,7 +218,8 @@ class _Run:
         if self.add_event is not None:
             self.add_event(row)
         self.bar.say(epoch_line(row, self.spec.num_epochs))
-        if self.first_far_off() is row:
+        if row["train_loss"] > 2 * self.loss_of_a_guess and not self.warned:  # No model begins there.
+            self.warned = True
             self.bar.say(too_high(self.spec, row, self.loss_of_a_guess))
 
     def save(self, state: TrainState) -> None:
@@ -268,10 +263,6 @@ class _Run:
             epoch = -(-step // self.loop.steps_per_epoch)
             raise Diverged(divergence(self.spec, self.folder.path, self.checkpoints.steps(), step, epoch))
 
-    def first_far_off(self) -> dict[str, Any] | None:
-        """The first epoch with more than twice the loss of a guess, where no model begins."""
-        return next((row for row in self.rows if row["train_loss"] > 2 * self.loss_of_a_guess), None)
-
     def finish(self, state: TrainState) -> dict[str, Any]:
         spec, rows, loop = self.spec, self.rows, self.loop
         # The first epoch warms caches up.
@@ -303,8 +294,6 @@ class _Run:
         self.folder.draw(rows, f"{spec.dataset} · {spec.model} · {spec.optimizer}")
         self.folder.write(SUMMARY, json.dumps(summary, indent=2) + "\n")
         self.console.print(summary_table(summary, str(self.folder.path)))
-        if summary["train_loss"] > self.loss_of_a_guess and (row := self.first_far_off()):
-            self.say(too_high(spec, row, self.loss_of_a_guess))
         return summary
 
     def without_zero_units(self, state: TrainState) -> dict[str, Any]:

