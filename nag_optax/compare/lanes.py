@@ -22,7 +22,6 @@ from nag_optax.train.data import Dataset, Statistics
 from nag_optax.train.data.stream import epoch_order
 from nag_optax.train.loop import Loop, Plan, chunk_lengths
 from nag_optax.train.metrics import Metrics, metrics_of, metrics_of_lanes
-from nag_optax.train.models import make_model
 from nag_optax.train.optimizers import core, make_schedule
 from nag_optax.train.parallel import Device, memory_of
 from nag_optax.train.rows import Factory, Optimizer, Split
@@ -152,22 +151,16 @@ class LaneRunner:
 
     def _chunk(self, row: Optimizer, running: _Running, orders: jax.Array, num_steps: int) -> _Running:
         """The runs after these steps. One program serves chunks of every length."""
-        inputs = self._inputs(running, orders, num_steps)
-        return self._program(row, *inputs)(*inputs)
-
-    def _inputs(self, running: _Running, orders: jax.Array, num_steps: int) -> tuple[Any, ...]:
-        return running, orders, self._loop.resident, self._loop.dataset.statistics, jnp.int32(num_steps)
-
-    def _program(self, row: Optimizer, running: _Running, *inputs: Any) -> Any:
-        name = row.label, row.make, len(running.rate)  # A user's own may have any label.
+        loop, count = self._loop, len(running.rate)
+        inputs = (running, orders, loop.resident, loop.dataset.statistics, jnp.int32(num_steps))
+        name = row.label, row.make, count  # A user's own may have any label.
         if name not in self._programs:
             # JAX keeps the constants of a program, so the runner is not among them.
-            steps = partial(_steps, self._loop.plan, partial(self._optimizer, row))
+            steps = partial(_steps, loop.plan, partial(self._optimizer, row))
             # A single lane has no axis of lanes within: XLA compiles it as `nag-optax train` does.
-            several = len(running.rate) > 1
-            lanes = jax.vmap(steps, (0, 0, None, None, None)) if several else partial(_alone, steps)
-            self._programs[name] = jax.jit(lanes, donate_argnums=0).lower(running, *inputs).compile()
-        return self._programs[name]
+            lanes = jax.vmap(steps, (0, 0, None, None, None)) if count > 1 else partial(_alone, steps)
+            self._programs[name] = jax.jit(lanes, donate_argnums=0).lower(*inputs).compile()
+        return self._programs[name](*inputs)
 
     def _at_once(self, row: Optimizer, count: int) -> int:
         """How many lanes go into one program.
@@ -178,7 +171,8 @@ class LaneRunner:
         if not self._model.in_lanes and self._device.platform == "cpu":
             return 1
         lanes = [Lane(0.0, 0)]
-        program = self._program(row, *self._inputs(self._begin(row, lanes), self._orders(lanes, 0), 0))
+        self._chunk(row, self._begin(row, lanes), self._orders(lanes, 0), 0)  # Compiles it for one lane.
+        program = self._programs[row.label, row.make, 1]
         return min(count, lanes_that_fit(program.memory_analysis(), self._device))
 
     def _evaluate(self, state: TrainState, split: Split) -> list[Metrics]:
@@ -200,10 +194,7 @@ class LaneRunner:
 
     def _weights(self, seed: int) -> tuple[Any, Any]:
         """The initial parameters and batch statistics of a seed."""
-        dataset = self._loop.dataset
-        shape, classes = dataset.image_shape, dataset.num_classes
-        model = make_model(self._loop.model, shape, classes, seed, sample=dataset.sample)
-        _, params, rest = nnx.split(model, nnx.Param, ...)
+        _, params, rest = nnx.split(self._loop.fresh(seed), nnx.Param, ...)
         return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
 

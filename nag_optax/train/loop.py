@@ -62,8 +62,7 @@ class Loop:
         self.batch_size = spec.batch_size
         # The last batch of an epoch is filled up from the epoch's first examples.
         self.steps_per_epoch = -(-self.num_examples // self.batch_size)
-        shape, classes = dataset.image_shape, dataset.num_classes
-        model = make_model(spec.model, shape, classes, spec.seed, sample=dataset.sample)
+        model = self.fresh(spec.seed)
         params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
         self._frozen = frozen_mask(spec.freeze, params)
         fix_statistics(model, self._frozen)
@@ -92,6 +91,11 @@ class Loop:
             self.num_workers = given_or(spec.data_workers, default_workers())
         self._programs: dict[int, Any] = {}
         self.compile_seconds = 0.0
+
+    def fresh(self, seed: int) -> nnx.Module:
+        """The model as it begins with this seed."""
+        data = self.dataset
+        return make_model(self.model, data.image_shape, data.num_classes, seed, sample=data.sample)
 
     @property
     def num_parameters(self) -> int:

@@ -130,7 +130,18 @@ def joined(spec: Spec) -> Iterator[None]:
         return
     with _last_words() as prepare:
         prepare(f"--coordinator {spec.coordinator}: the processes did not find each other there")
-        _initialize(spec)
+        by_hand: dict[str, Any] = {
+            "coordinator_address": spec.coordinator,
+            "num_processes": spec.num_processes,
+            "process_id": spec.process_id,
+            "coordinator_bind_address": spec.coordinator,  # Or it would listen to every network.
+        }
+        found = {} if spec.coordinator == "auto" else by_hand
+        try:
+            jax.distributed.initialize(**found, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"--coordinator {spec.coordinator}: cannot be used ({reason})") from None
         # JAX takes SIGTERM for its own use.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         prepare(
@@ -156,23 +167,6 @@ def check_alike(spec: Spec, *data: object) -> None:
     if largest(digest) != -largest(-digest):
         jax.distributed.shutdown()  # Once each of them knows.
         raise InputError("the processes do not have the same options and training data; start them alike")
-
-
-def _initialize(spec: Spec) -> None:
-    try:
-        if spec.coordinator == "auto":
-            jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
-        else:
-            jax.distributed.initialize(
-                spec.coordinator,
-                spec.num_processes,
-                spec.process_id,
-                heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-                coordinator_bind_address=spec.coordinator,  # Or it would listen to every network.
-            )
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"--coordinator {spec.coordinator}: cannot be used ({reason})") from None
 
 
 @contextmanager

@@ -43,13 +43,6 @@ class How(NamedTuple):
     accumulate: int = 1
 
 
-class _Batch(NamedTuple):
-    images: jax.Array
-    labels: jax.Array
-    partners: jax.Array | None
-    """The labels that are mixed in."""
-
-
 def train_step(
     graphdef: Any,
     optimizer: optax.GradientTransformationExtraArgs,
@@ -84,32 +77,31 @@ def gradients(
     how: How = How(),  # noqa: B008
 ) -> tuple[tuple[jax.Array, tuple[jax.Array, Any]], Any]:
     """((mean loss, (right answers, batch statistics after it)), gradients) of a batch; see `train_step`."""
-    share = partners = None
+    share = partners = None  # Partners are labels that are mixed in.
     if how.mixup:
         share = mixing_share(augmentation_key(key, "mixup"), how.mixup)
         images, partners = mixed(images, share), labels[::-1]
 
-    def loss_fn(params: Any, model_state: Any, batch: _Batch, key: jax.Array):
-        images = batch.images
+    def loss_fn(params: Any, model_state: Any, batch: tuple[Any, ...], key: jax.Array):
+        images, labels, partners = batch
         if how.bfloat16:
             params, images = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (params, images))
         model = nnx.merge(graphdef, params, model_state)
         if how.bfloat16:
             _normalise_in_bfloat16(model)
         logits = model(images, train=True, rngs=nnx.Rngs(dropout=key)).astype(jnp.float32)
-        losses = cross_entropy(logits, batch.labels, how.label_smoothing)
+        losses = cross_entropy(logits, labels, how.label_smoothing)
         if share is not None:
-            others = cross_entropy(logits, batch.partners, how.label_smoothing)
+            others = cross_entropy(logits, partners, how.label_smoothing)
             losses = share * losses + (1 - share) * others
-        correct = jnp.sum(jnp.argmax(logits, -1) == batch.labels)
+        correct = jnp.sum(jnp.argmax(logits, -1) == labels)
         model_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
         return jnp.mean(losses), (correct, model_state)
 
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
-    batch = _Batch(images, labels, partners)
     if how.accumulate > 1:
         gradient = _in_parts(gradient, how.accumulate)
-    return gradient(params, model_state, batch, key)
+    return gradient(params, model_state, (images, labels, partners), key)
 
 
 def step_key(seed: int | jax.Array, step: jax.Array) -> jax.Array:
@@ -139,7 +131,7 @@ def _normalise_in_bfloat16(model: nnx.Module) -> None:
 def _in_parts(gradient: Any, count: int) -> Any:
     """The same function of a batch, in a scan over its parts, so that one part at a time is in memory."""
 
-    def in_parts(params: Any, model_state: Any, batch: _Batch, key: jax.Array):
+    def in_parts(params: Any, model_state: Any, batch: Any, key: jax.Array):
         # Every count-th example: a batch that is split over devices is split in each part too.
         parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
 

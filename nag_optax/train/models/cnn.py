@@ -27,11 +27,8 @@ class CNN(nnx.Module):
 
     def __call__(self, images: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> jax.Array:
         del rngs
-        x = self._block(images, self.conv1, self.norm1, train)
-        x = self._block(x, self.conv2, self.norm2, train)
+        x = normalised_and_pooled(self.norm1, self.conv1(images), train)
+        x = normalised_and_pooled(self.norm2, self.conv2(x), train)
         x = x.reshape(x.shape[0], -1)
         x = nnx.relu(normalised(self.norm3, self.dense(x), train))
         return self.head(x)
-
-    def _block(self, x: jax.Array, conv: nnx.Conv, norm: nnx.BatchNorm, train: bool) -> jax.Array:
-        return normalised_and_pooled(norm, conv(x), train)
