@@ -1,9 +1,8 @@
 """The progress of a run: a live bar in a terminal, plain lines elsewhere; and the table that ends it."""
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rich.console import Console
@@ -26,20 +25,9 @@ def say(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-@contextmanager
-def busy(console: Console, what: str) -> Iterator[None]:
-    """Shows a spinner with these words in a terminal, once the work takes half a second."""
-    status = console.status(what)
-    later = threading.Timer(0.5, status.start)
-    if console.is_terminal:
-        later.start()
-    try:
-        yield
-    finally:
-        later.cancel()
-        if console.is_terminal:
-            later.join()
-        status.stop()
+def busy(console: Console, what: str) -> AbstractContextManager[Any]:
+    """Shows a spinner with these words in a terminal."""
+    return console.status(what) if console.is_terminal else nullcontext()
 
 
 class LiveBar(Progress):

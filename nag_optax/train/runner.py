@@ -15,6 +15,7 @@ import jax
 from rich.console import Console
 
 from nag_optax.train.checkpoints import Checkpoints
+from nag_optax.train.checks import flag
 from nag_optax.train.curves import check_installed, event_file
 from nag_optax.train.data import Dataset, load_dataset, source_of
 from nag_optax.train.errors import Diverged, InputError, StreamError, collected_signals, interrupted
@@ -25,8 +26,9 @@ from nag_optax.train.metrics import best_row, divergence, stop_reason, too_high
 from nag_optax.train.options import Options
 from nag_optax.train.parallel import check_alike, devices_of_all, joined, largest
 from nag_optax.train.progress import LiveBar, busy, epoch_line, say, shown, summary_table
+from nag_optax.train.registry import preset_row
 from nag_optax.train.rows import Split
-from nag_optax.train.spec import Spec, fit_batch, preset_in_words, resolve
+from nag_optax.train.spec import Spec, fit_batch, resolve
 from nag_optax.train.step import TrainState
 from nag_optax.train.transfer import check_same_data, facts_of, standardised_as, starting_weights
 
@@ -70,7 +72,8 @@ def train(
         if spec.coordinator is not None:
             where += f" in {jax.process_count()} processes"
         if spec.preset is not None:
-            say(console, f"--preset {spec.preset}: {preset_in_words(spec)}")
+            chosen = (f"{flag(name)} {getattr(spec, name)}" for name in preset_row(spec.preset).options)
+            say(console, f"--preset {spec.preset}: {' '.join(chosen)}")
         say(console, dataset.sizes)
         rate = f"learning rate {spec.learning_rate:g}"
         steps = spec.num_epochs * loop.steps_per_epoch

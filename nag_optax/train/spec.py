@@ -179,12 +179,6 @@ def resolve(options: Options) -> Spec:
     return spec
 
 
-def preset_in_words(spec: Spec) -> str:
-    """The options that the preset is about, as they are in this run."""
-    names = preset_row(spec.preset or "").options
-    return " ".join(f"{flag(name)} {shown(getattr(spec, name))}" for name in names)
-
-
 def load_spec(path: Path) -> Spec:
     """The run that `config.json` holds."""
     return load_stored(

@@ -2,9 +2,6 @@
 
 import io
 import os
-import threading
-import time
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -89,22 +86,12 @@ def test_the_classes_of_a_run_keep_their_numbers_where_some_are_missing_and_no_o
         load_dataset(spec_of(pictures), facts)
 
 
-def test_a_spinner_says_what_takes_long_in_a_terminal(monkeypatch):
-    timer, started = threading.Timer, []
-
-    def make(wait: float, seconds: float, call: Any) -> threading.Timer:
-        started.append(seconds)
-        return timer(wait, call)
-
-    for terminal, wait, said in ((True, 0.0, True), (True, 60.0, False), (False, 0.0, False)):
-        monkeypatch.setattr(progress.threading, "Timer", partial(make, wait))
-        console = Console(file=io.StringIO(), force_terminal=terminal)
-        with progress.busy(console, "making the model"):
-            until = time.monotonic() + (20.0 if said else 0.1)
-            while "making the model" not in output(console) and time.monotonic() < until:
-                time.sleep(0.01)
-        assert ("making the model" in output(console)) == said
-    assert set(started) == {0.5}
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_spinner_says_in_a_terminal_what_is_done(terminal):
+    console = Console(file=io.StringIO(), force_terminal=terminal)
+    with progress.busy(console, "making the model"):
+        pass
+    assert ("making the model" in output(console)) == terminal == bool(output(console))
 
 
 def test_a_bar_is_shown_once_it_takes_two_seconds(monkeypatch):
