@@ -66,9 +66,10 @@ class _Work:
                     if self._with(server):
                         self._say(f"{self._updates} updates sent, {server.sent / 1e6:.1f} MB")
                         return self._updates
-            except wire.WrongToken as error:
-                raise InputError(f"--address {self._options.address}: {error}") from None
             except (OSError, wire.ProtocolError) as error:
+                if isinstance(error, wire.WrongToken) and self._loop is None:
+                    raise InputError(f"--address {self._options.address}: {error}") from None
+                # A server that is killed amid the greeting looks as if it did not take the token.
                 why = reason(error) or "it is silent"
                 if self._lately:
                     lost, tries, self._lately = time.monotonic(), 0, False

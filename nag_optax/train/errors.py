@@ -3,8 +3,9 @@
 import os
 import signal
 import textwrap
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -41,6 +42,10 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or textwrap.shorten(str(error), 400, placeholder=" …")
 
 
+SAME_SECONDS = 0.3
+"""A second signal within this time is the first one: `timeout` tells a process, and then its group."""
+
+
 @contextmanager
 def collected_signals() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM. A second signal acts at once. Outside the main thread none is collected.
@@ -53,11 +58,9 @@ def collected_signals() -> Iterator[list[int]]:
         return
     receiver = _Receiver()
     previous = {}
-    try:
+    with suppress(ValueError):  # not the main thread
         for number in (signal.SIGINT, signal.SIGTERM):
             previous[number] = signal.signal(number, receiver)
-    except ValueError:  # not the main thread
-        pass
     try:
         yield receiver.received
     finally:
@@ -77,7 +80,10 @@ class _Receiver:
     def __call__(self, number: int, frame: Any) -> None:
         del frame
         if self.received:
-            raise KeyboardInterrupt
+            if time.monotonic() - self._first > SAME_SECONDS:
+                raise KeyboardInterrupt
+            return
+        self._first = time.monotonic()
         self.received.append(number)
         # Not print: the handler may have interrupted one.
         os.write(2, b"\nnag-optax: stopping soon; once more stops at once\n")

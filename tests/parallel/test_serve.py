@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from nag_optax.cli import run
+from nag_optax.parallel import wire
 from nag_optax.parallel.options import ServeOptions, Serving, WorkOptions, serving, training
 from nag_optax.parallel.serve import serve
 from nag_optax.parallel.worker import WorkerLoop, _Work, work
@@ -178,6 +179,23 @@ def test_a_worker_gives_up_after_its_patience(tmp_path, monkeypatch):
     monkeypatch.setenv("NAG_OPTAX_TOKEN", "0" * 64)
     with pytest.raises(InputError, match=r"127.0.0.1:1: no server answers \(Connection refused\)"):
         work(WorkOptions("127.0.0.1:1", patience=0.0), Console(quiet=True))
+
+
+def test_a_token_that_was_right_once_is_tried_again(monkeypatch):
+    """A server that is killed amid the greeting hangs up as one that does not take the token."""
+    from nag_optax.parallel import worker
+
+    def hangs_up(*_: Any, **__: Any) -> None:
+        raise wire.WrongToken("the server does not take this token")
+
+    monkeypatch.setattr(worker, "connect", hangs_up)
+    monkeypatch.setenv("NAG_OPTAX_TOKEN", "0" * 64)
+    fresh = _Work(WorkOptions("host:1", patience=0.2), Console(quiet=True), [])
+    with pytest.raises(InputError, match="^--address host:1: the server does not take this token$"):
+        fresh.carry_out()
+    fresh._loop = SimpleNamespace()  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(InputError, match="host:1: no server answers .the server does not take this token"):
+        fresh.carry_out()
 
 
 def test_a_server_of_another_version_is_named():
