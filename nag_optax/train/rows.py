@@ -3,7 +3,7 @@
 import importlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +57,8 @@ class Request(NamedTuple):
     """Those of the files that are training images of this run."""
     labels: dict[str, int] | None = None
     """The labels of the classes that a model knows, by their names; None for a run that begins."""
+    chosen: Callable[[Collection[int], Sequence[str]], Collection[int]] = lambda labels, names: labels
+    """Those of the labels that the run takes, given the name of each."""
 
 
 class HiddenLayer(NamedTuple):

@@ -58,7 +58,12 @@ def test_classes_are_the_folders_in_the_order_of_their_names(pictures):
 def test_classes_are_chosen_by_their_names(pictures):
     for part in ("train", "test"):
         picture(pictures / part / "a-b" / "0.png", 100, mode="L")
+    whole = load_dataset(spec_of(pictures))
+    # The pictures of other classes are not decoded.
+    (pictures / "train" / "cat" / "0.png").write_bytes(b"")
     dataset = load_dataset(spec_of(pictures, classes="dog, a-b"))
+    for part, of_whole in ((dataset.train, whole.train), (dataset.test, whole.test)):
+        np.testing.assert_array_equal(part.images, of_whole.images[of_whole.labels != 1])
     assert dataset.class_names == ("a-b", "dog") and dataset.classes == (0, 2)
     assert load_dataset(spec_of(pictures, classes="2,a-b")).digest == dataset.digest
     with pytest.raises(

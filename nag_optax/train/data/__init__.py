@@ -95,6 +95,12 @@ def load_dataset(
     resident = partial(stays_resident, spec.resident, device or jax.local_devices()[0])
     console = console or Console()
     source = source_of(spec)
+
+    def choose(labels: Any, names: Sequence[str] | None) -> Sequence[int]:
+        if spec.classes is None:
+            return labels
+        return _chosen(spec, labels, names) if facts is None else facts["classes"]
+
     request = Request(
         spec.data_dir,
         spec.image_size,
@@ -104,11 +110,12 @@ def load_dataset(
         train_only=spec.train_only,
         fits=resident,
         labels=None if facts is None else dict(zip(facts["class_names"], facts["classes"], strict=True)),
+        chosen=choose,
         **of_the_run,
     )
     train, test, names = _parts(load, request, source)
     if spec.classes is not None:
-        chosen = _chosen(spec, train.labels, names) if facts is None else facts["classes"]
+        chosen = choose(train.labels, names)
         train, test = (split.take(np.isin(split.labels, chosen)) for split in (train, test))
     classes = tuple(np.unique(train.labels).tolist() if facts is None else facts["classes"])
     class_names = _names(classes, names)
@@ -241,7 +248,7 @@ def _digest(split: Split) -> str:
     return digest.hexdigest()
 
 
-def _chosen(spec: Spec, labels: np.ndarray, names: Sequence[str] | None) -> list[int]:
+def _chosen(spec: Spec, labels: Any, names: Sequence[str] | None) -> list[int]:
     """The labels that --classes chooses by their names, by themselves, or by a range of them."""
     there = np.unique(labels).tolist()
     known = {str(label): label for label in there} | dict(zip(_names(there, names), there, strict=True))

@@ -35,15 +35,17 @@ def load(request: Request) -> Splits:
         train = [file for file in train if not is_held_out(file, below)]
     if others:
         request.say(left_out(others))
-    files = train + test
     numbers = dict(request.labels or {})
-    for name in sorted(set(map(class_of, files))):
+    for name in sorted(set(map(class_of, train + test))):
         numbers.setdefault(name, max(numbers.values(), default=-1) + 1)
     names = {number: name for name, number in numbers.items()}
+    class_names = tuple(names.get(i, str(i)) for i in range(max(names) + 1))
+    chosen = request.chosen(list(names), class_names)  # No other picture is decoded.
+    train, test = ([file for file in part if numbers[class_of(file)] in chosen] for part in (train, test))
+    files = train + test
     images, readable = _images(request, root, files)
     both = Split(images, np.array([numbers[class_of(file)] for file in files], np.int32))
     is_train = np.arange(len(files)) < len(train)
-    class_names = tuple(names.get(i, str(i)) for i in range(max(names) + 1))
     return Splits(both.take(is_train & readable), both.take(~is_train & readable), class_names)
 
 
