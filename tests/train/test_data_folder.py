@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,6 +73,15 @@ def test_classes_are_chosen_by_their_names(pictures):
         load_dataset(spec_of(pictures, classes="cat,cow"))
     facts = facts_of(dataset)
     assert load_dataset(spec_of(pictures, classes="dog,a-b"), facts).class_names == ("a-b", "dog")
+
+
+def test_an_error_gives_the_signals_back(pictures):
+    """At once: where the garbage collector did, in whatever thread, it could not."""
+    (pictures / "train" / "cat" / "0.png").write_bytes(b"")
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(InputError, match="cannot be decoded"):
+        load_dataset(spec_of(pictures))
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_classes_of_a_run_keep_their_numbers_where_some_are_missing_and_no_other_is_taken(pictures):

@@ -137,7 +137,7 @@ def _images(request: Request, root: Path, files: list[File]) -> tuple[Pictures, 
         for row, picture in zip(rows, watched, strict=True):
             if isinstance(picture, InputError):
                 if not request.skip_unreadable:
-                    raise picture
+                    raise InputError(*picture.args)  # Itself, it would keep alive what this frame holds.
                 usable[row] = False
                 continue
             check_size(root / files[row][0], picture, height, width)
