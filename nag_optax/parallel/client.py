@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from nag_optax._arrays import check_buffers
 from nag_optax.parallel import payload, wire
 from nag_optax.train.errors import InputError, reason
 
@@ -81,12 +82,15 @@ class Client:
             The newest parameters, which are also in `params`. The batch statistics and `step` are new, too.
 
         Raises:
+            ValueError: if a tree or a shape is not the one of `params`, or of `model_state`.
             InputError: if the server has dropped this worker.
             wire.ProtocolError, OSError: if the server is gone.
         """
+        found = update, self.model_state if model_state is None else model_state
+        check_buffers(found, None, self._like)
         arrays = payload.encoded(update, self._format, self._pushes, self._seed)
-        states = jax.tree.leaves(self.model_state if model_state is None else model_state)
-        body = payload.to_bytes([*arrays, *states])
+        states = jax.tree.map(lambda like, x: np.asarray(x, like.dtype), self._like[1], found[1])
+        body = payload.to_bytes([*arrays, *jax.tree.leaves(states)])
         self._pushes += 1
         self.sent += sum(map(len, body))
         self._take(*self._ask({"kind": "push", "loss": loss, "correct": correct}, body))

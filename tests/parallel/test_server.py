@@ -52,6 +52,30 @@ def test_parameters_come_in_bfloat16_where_updates_are_not_float32(wire_format, 
         assert client.sent == sent + 2 * 4 and client.received == 2 * (2 * 9 + 2 * 4)
 
 
+@pytest.mark.parametrize(
+    ("update", "named"),
+    [
+        (
+            {"w": np.ones((3, 2)), "b": np.ones(3)},
+            r"w\'\] has shape \(3, 2\), but its parameter has shape \(2, 3\)",
+        ),
+        ({"w": np.ones(3), "b": np.ones((2, 3))}, "has shape"),
+        ([np.ones(3), np.ones((2, 3))], "different trees"),
+        (np.ones(9), "is an array"),
+    ],
+)
+def test_an_update_of_another_tree_or_shape_is_named(update, named, serving):
+    """It may have the right bytes. The server would add them in another order."""
+    server = serving()
+    with connect(address(server), TOKEN) as client:
+        with pytest.raises(ValueError, match=named):
+            client.push(update)
+        with pytest.raises(ValueError, match="has shape"):
+            client.push(client.params, model_state={"mean": np.ones(3)})
+        client.push(client.params, model_state={"mean": np.ones(2)})  # Of another dtype.
+    assert server.step == 1
+
+
 def test_no_thread_is_at_work_after_the_end(serving):
     """One that is within JAX when Python ends would abort it."""
     server = serving()
