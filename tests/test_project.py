@@ -39,7 +39,8 @@ def test_the_index_of_the_reference_has_a_row_for_every_public_name():
     for name in nag_optax.__all__:
         assert getattr(nag_optax, name).__doc__
         if not name.endswith("State"):
-            assert re.search(rf"^\| `{name}` \|", page, re.M), f"docs/api/index.md has no row for {name}"
+            row = rf"^\| \[`{name}`\]\(\w+\.md(#nag_optax\.{name})?\) \|"
+            assert re.search(row, page, re.M), f"docs/api/index.md has no row for {name}"
 
 
 def test_no_name_of_the_core_loads_what_only_an_extra_brings():
