@@ -251,7 +251,7 @@ def test_a_dry_run_says_what_will_be_trained_and_writes_nothing(tmp_path, capsys
         assert run([*run_of, "--validation", validation]) == 0
         assert capsys.readouterr().out == (
             f"digits · mlp · nag\n{counts} images of 10 classes\n"
-            f"9,610 parameters on 1 cpu device, learning rate 0.1, {steps} steps of 32 images\n"
+            f"9,610 parameters on 1 cpu device\n{steps} steps of 32 images, learning rate 0.1\n"
         )
     assert not run_dir.exists()
 
@@ -334,8 +334,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
         text=True,
     )
     assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(5)]
-    assert lines[0] == "digits · mlp · nag\n" and lines[3] == "compiling\n" and lines[4].startswith("epoch")
+    lines = [process.stdout.readline() for _ in range(6)]
+    assert lines[0] == "digits · mlp · nag\n" and lines[4] == "compiling\n" and lines[5].startswith("epoch")
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -88,8 +88,8 @@ def watched(console: Console, items: Iterable[Any], total: int, what: str) -> It
 
 
 def epoch_line(row: dict[str, Any], num_epochs: int) -> str:
-    """The line of an epoch."""
-    measured = ((name, row[f"{name}_accuracy"]) for name in ("validation", "test"))
+    """The line of an epoch, which fits a terminal of 80 columns."""
+    measured = (("val", row["validation_accuracy"]), ("test", row["test_accuracy"]))
     others = "".join(f"  {name} {value:7.2%}" for name, value in measured if value is not None)
     return (
         f"epoch {row['epoch']:>3}/{num_epochs}  loss {shown(row['train_loss']):>7}  "

@@ -78,7 +78,7 @@ def train(
         rate = f"learning rate {spec.learning_rate:g}"
         steps = spec.num_epochs * loop.steps_per_epoch
         how_long = f"{steps:,} step{'s' * (steps > 1)} of {spec.batch_size} images"
-        say(console, f"{loop.num_parameters:,} parameters on {where}, {rate}, {how_long}")
+        say(console, f"{loop.num_parameters:,} parameters on {where}\n{how_long}, {rate}")
         if dataset.streamed:
             by = f", decoded in {loop.num_workers} processes" * bool(loop.num_workers)
             say(console, f"{len(dataset.train.labels):,} images are streamed{by}")

@@ -102,8 +102,8 @@ def test_where_one_is_killed_the_other_says_so_and_two_go_on(tmp_path, killed):
 
     # They stop together where a signal comes to one of them, and say at which step.
     resumed = start_two(run_dir, "--resume")
-    lines = [resumed[0].stdout.readline() for _ in range(6)]  # pyright: ignore[reportOptionalMemberAccess]
-    assert re.match(r"resuming .* from step \d+", lines[3]) and lines[5].startswith("epoch")
+    lines = [resumed[0].stdout.readline() for _ in range(7)]  # pyright: ignore[reportOptionalMemberAccess]
+    assert re.match(r"resuming .* from step \d+", lines[4]) and lines[6].startswith("epoch")
     resumed[1].send_signal(signal.SIGTERM)
     for process in resumed:
         error = process.communicate(timeout=60)[1]
