@@ -236,6 +236,7 @@ OPERATORS = {
     "group_l2": prox.group_l2(0.5, {"matrix": 0, "kernel": (0, 1, 2), "bias": ()}, joint=True),
     "simplex": prox.projection(optax.projections.projection_simplex, scale=1),
     "l1_ball": prox.projection(optax.projections.projection_l1_ball, scale=jnp.array(2.0)),
+    "l2_ball": prox.projection(optax.projections.projection_l2_ball, scale=2.0),
 }
 
 

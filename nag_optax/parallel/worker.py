@@ -16,7 +16,7 @@ from nag_optax.parallel import wire
 from nag_optax.parallel.client import Client, connect, parsed_address, read_token
 from nag_optax.parallel.options import WorkOptions
 from nag_optax.parallel.served import at_step
-from nag_optax.train.data import Dataset, Statistics, load_dataset, source_of
+from nag_optax.train.data import Dataset, load_dataset, source_of
 from nag_optax.train.data.augment import augmentation_key
 from nag_optax.train.errors import InputError, collected_signals, interrupted, reason
 from nag_optax.train.loop import Loop
@@ -24,7 +24,7 @@ from nag_optax.train.options import Options
 from nag_optax.train.parallel import Device, find_devices
 from nag_optax.train.spec import Spec, resolve
 from nag_optax.train.step import gradients
-from nag_optax.train.transfer import check_same_shapes
+from nag_optax.train.transfer import check_same_shapes, standardised_as
 
 
 def work(options: WorkOptions, console: Console | None = None) -> int:
@@ -124,7 +124,7 @@ class _Work:
             spec = dataclasses.replace(spec, optimizer=spec.inner, inner=None)
         dataset = load_dataset(spec, server.facts, self._console)
         check_same_shapes(dataset, server.facts, source_of(spec))
-        dataset = dataset._replace(statistics=Statistics.of(server.facts))
+        dataset = standardised_as(dataset, server.facts)
         loop = WorkerLoop(spec, dataset, find_devices(spec.device, 1), server.local_steps)
         if jax.tree.map(np.shape, loop.params) != jax.tree.map(np.shape, server.params):
             raise InputError(f"--address {self._options.address}: has another {spec.model} than this machine")

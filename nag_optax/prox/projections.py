@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
 from nag_optax._arguments import check_numbers
-from nag_optax._arrays import array_norm, on_auto_axes, wide
-from nag_optax.prox.base import Leaf, Params, Prox, indicator, leaves_of, narrowed
+from nag_optax._arrays import array_norm, dot, on_auto_axes, select, wide
+from nag_optax.prox.base import Leaf, Params, Prox, indicator, leaves_of, narrowed, total
 from nag_optax.prox.constraints import box, nonnegative
 
 # Only these of Optax's projections are right for complex parameters.
@@ -33,7 +34,8 @@ def projection(fn: Callable[..., Params], *args: Any, **kwargs: Any) -> Prox:
         fn: `fn(tree, *args, **kwargs) -> tree`, the Euclidean projection: any function of
             `optax.projections`, or your own. The whole tree is one vector; for one set a leaf, use
             `separable`. It is called with all leaves in one dtype, the widest of theirs and JAX's default
-            float.
+            float. Most of Optax's name a set here: the projection onto it is another algorithm, which
+            stays exact where float32 rounds large coordinates, and for a radius of 0.
         *args: its other arguments: numbers, arrays or trees of them. May be traced.
         **kwargs: those by name, likewise. An option that is no array belongs in a function of your
             own.
@@ -110,7 +112,8 @@ def _projected(
             raise TypeError(
                 f"{_name(fn)} is for real parameters; parameter {leaf.name} has dtype {leaf.dtype}"
             )
-    # With x64 enabled some of Optax's are float64 inside. Their derivatives then fail for float32.
+    # With x64 enabled some of Optax's, which yours may call, are float64 inside. Their derivatives then fail
+    # for float32.
     dtype = wide(jnp.result_type(float), *(leaf.array.dtype for leaf in leaves))
     given = [leaf.array.astype(dtype) for leaf in leaves]
     if not any(a.size for a in given):
@@ -118,7 +121,7 @@ def _projected(
     args, kwargs = jax.tree.map(lambda a: _in_dtype(a, dtype), (args, kwargs))
     tree = treedef.unflatten(given)
     if _is_optax(fn):
-        call = functools.partial(_promoting, _OURS.get(fn, fn))
+        call = functools.partial(_called, _OURS.get(_name(fn), fn))
         result = on_auto_axes(call, tree, tree, args, kwargs)
     else:
         result = _called(fn, tree, args, kwargs)
@@ -149,25 +152,92 @@ def _called(fn: Callable[..., Params], tree: Params, args: tuple, kwargs: dict) 
         return fn(tree, *args, **kwargs)
 
 
-_promoting = jax.custom_jvp(_called, nondiff_argnums=(0,))
+# In place of Optax's, which miss the set by the rounding of the largest coordinate, overflow where a square
+# does, and divide by a radius of zero.
 
 
-@_promoting.defjvp
-def _promoting_jvp(fn: Callable[..., Params], primals: tuple, tangents: tuple) -> tuple[Params, Params]:
-    # A derivative rule of fn runs here, and after jit it does so outside of the call above.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return jax.jvp(lambda tree, args, kwargs: fn(tree, *args, **kwargs), primals, tangents)
+def _simplex(tree: Params, scale: jax.typing.ArrayLike = 1) -> Params:
+    values, unravel = ravel_pytree(tree)
+    scale = jnp.asarray(scale, values.dtype)
+    # A shift changes nothing. After this one the coordinates above 0 differ by `scale` at most, and so
+    # does their rounding.
+    values = values - jax.lax.stop_gradient(jnp.max(values))
+    ranked = jax.lax.stop_gradient(jnp.sort(jnp.maximum(values, -scale), descending=True))
+    thresholds = (jnp.cumsum(ranked) - scale) / jnp.arange(1, ranked.size + 1, dtype=ranked.dtype)
+    positive = jnp.count_nonzero(ranked > thresholds)
+    threshold = jax.lax.stop_gradient(thresholds[jnp.maximum(positive, 1) - 1])
+    # The largest stays also where the radius is 0. A NaN stays, so that it is seen in the result.
+    falls = (values <= threshold) & (values < 0)
+    mean = (jnp.sum(jnp.where(falls, 0, values)) - scale) / jnp.sum(~falls, dtype=values.dtype)
+    return unravel(jnp.where(falls | (values < mean), 0, values - mean))
+
+
+def _l1_sphere(tree: Params, scale: jax.typing.ArrayLike = 1.0) -> Params:
+    moduli = _simplex(jax.tree.map(jnp.abs, tree), scale)
+    return jax.tree.map(lambda leaf, modulus: jnp.where(leaf < 0, -modulus, modulus), tree, moduli)
+
+
+def _l1_ball(tree: Params, scale: jax.typing.ArrayLike = 1.0) -> Params:
+    length = total([jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)])
+    return select(length <= scale, tree, _l1_sphere(tree, scale))
+
+
+def _length(tree: Params) -> jax.Array:
+    return array_norm(jnp.stack([array_norm(leaf) for leaf in jax.tree.leaves(tree)]))
+
+
+def _l2_sphere(tree: Params, scale: jax.typing.ArrayLike = 1.0) -> Params:
+    factor = scale / _length(tree)
+    return jax.tree.map(lambda leaf: factor.astype(leaf.dtype) * leaf, tree)
 
 
 def _l2_ball(tree: Params, scale: jax.typing.ArrayLike = 1.0) -> Params:
-    """As Optax's. Its derivative within the ball would not be 0, but a rounding error."""
-    length = array_norm(jnp.stack([array_norm(leaf) for leaf in jax.tree.leaves(tree)]))
+    """Its derivative within the ball is 0 in `scale`; Optax's is a rounding error."""
+    length = _length(tree)
     outside = length > scale
     factor = jnp.where(outside, scale / jnp.where(outside, length, 1), 1)
     return jax.tree.map(lambda leaf: factor.astype(leaf.dtype) * leaf, tree)
 
 
-_OURS = {optax.projections.projection_l2_ball: _l2_ball}
+def _unit(a: Params, tree: Params) -> tuple[Params, jax.Array]:
+    """a/‖a‖ in the dtype of the tree, and ‖a‖."""
+    a = jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), a, tree)
+    length = _length(a)
+    return jax.tree.map(lambda leaf: leaf / length, a), length
+
+
+def _along(tree: Params, shift: jax.typing.ArrayLike, unit: Params) -> Params:
+    return jax.tree.map(lambda leaf, u: leaf + jnp.asarray(shift, leaf.dtype) * u, tree, unit)
+
+
+def _vector(tree: Params, a: Params) -> Params:
+    unit, _ = _unit(a, tree)
+    return _along(jax.tree.map(jnp.zeros_like, tree), dot(tree, unit), unit)
+
+
+def _hyperplane(tree: Params, a: Params, b: jax.typing.ArrayLike) -> Params:
+    unit, length = _unit(a, tree)
+    # The first step rounds in units of the tree, the second in those of the result.
+    for _ in range(2):
+        tree = _along(tree, b / length - dot(tree, unit), unit)
+    return tree
+
+
+def _halfspace(tree: Params, a: Params, b: jax.typing.ArrayLike) -> Params:
+    unit, length = _unit(a, tree)
+    return select(dot(tree, unit) <= b / length, tree, _hyperplane(tree, a, b))
+
+
+_OURS = {
+    "projection_simplex": _simplex,
+    "projection_l1_sphere": _l1_sphere,
+    "projection_l1_ball": _l1_ball,
+    "projection_l2_sphere": _l2_sphere,
+    "projection_l2_ball": _l2_ball,
+    "projection_vector": _vector,
+    "projection_hyperplane": _hyperplane,
+    "projection_halfspace": _halfspace,
+}
 
 
 def _is_optax(fn: Callable) -> bool:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,6 @@ import jax
 import numpy as np
 
 from nag_optax._arrays import named
-from nag_optax.train.data.parts import readable
 from nag_optax.train.environment import versions_of
 from nag_optax.train.errors import InputError, reason
 from nag_optax.train.parallel import put, whole
@@ -73,40 +73,37 @@ class Checkpoints:
 
         Arrays come back with the shapes and shardings of `like`. Each damaged checkpoint is told to `say`.
         """
-        found = self._newest()
-        if found is not None and best:
-            found = self._newest(found[2]["best"])
-        if found is None:
-            return None
-        step, arrays, record, damaged = found
-        for what in damaged:
-            say(f"{what}; using that of step {step}")
-        self._check_same(step, record, _structure(like))
-        leaves = [put(arrays[path].view(x.dtype), x.sharding) for path, x in named(like).items()]
-        return Restored(step, jax.tree.structure(like).unflatten(leaves), record["notes"])
+        damaged = []
+        first = (self._newest_record() or {}).get("best") if best else None
+        for step in sorted(self.steps(), key=lambda step: step != first):
+            try:
+                arrays, record = self._read(step)
+            except (OSError, ValueError) as error:
+                damaged.append(f"checkpoint {self._path(step)} is damaged ({reason(error)})")
+                continue
+            for what in damaged:
+                say(f"{what}; using that of step {step}")
+            self._check_same(step, record, _structure(like))
+            leaves = [put(arrays[path].view(x.dtype), x.sharding) for path, x in named(like).items()]
+            return Restored(step, jax.tree.structure(like).unflatten(leaves), record["notes"])
+        if damaged:
+            raise InputError(f"{'; '.join(damaged)}; none is left: train it again with --overwrite")
+        return None
 
     def data_facts(self) -> dict[str, Any] | None:
         """The facts about the data in the newest readable notes. They are the same in all of a run."""
-        found = self._newest()
-        return None if found is None else found[2]["notes"].get("data")
+        record = self._newest_record()
+        return None if record is None else record["notes"].get("data")
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, newest first."""
-        with readable():
-            files = list(self._folder.iterdir()) if self._folder.exists() else []
-        steps = (int(path.stem) for path in files if path.suffix == ".npz" and path.stem.isdecimal())
-        return sorted(steps, reverse=True)
+        files = self._folder.glob("*.npz")
+        return sorted((int(path.stem) for path in files if path.stem.isdecimal()), reverse=True)
 
-    def _newest(self, first: int | None = None) -> tuple[int, Any, dict[str, Any], list[str]] | None:
-        """The step, arrays and record of the `first` or newest one that is whole, and why others are not."""
-        damaged = []
-        for step in sorted(self.steps(), key=lambda step: step != first):
-            try:
-                return step, *self._read(step), damaged
-            except (OSError, ValueError) as error:
-                damaged.append(f"checkpoint {self._path(step)} is damaged ({reason(error)})")
-        if damaged:
-            raise InputError(f"{'; '.join(damaged)}; none is left: train it again with --overwrite")
+    def _newest_record(self) -> dict[str, Any] | None:
+        for step in self.steps():
+            with suppress(OSError, ValueError):
+                return self._read(step)[1]
         return None
 
     def _read(self, step: int) -> tuple[Any, dict[str, Any]]:

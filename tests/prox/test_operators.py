@@ -283,6 +283,63 @@ def test_complex_balls_act_on_moduli(x64: None):
         np.testing.assert_allclose(result, z * 1.5 / np.linalg.norm(z), rtol=1e-14)
 
 
+EPS = float(np.finfo(np.float32).eps)
+
+
+@pytest.mark.parametrize("radius", [1.0, 1e-3])
+@pytest.mark.parametrize("name", ["simplex", "l1_ball", "l1_sphere"])
+def test_a_sum_is_exact_where_coordinates_are_large(name: str, radius: float):
+    """The rounding is in units of the radius, not of the largest coordinate."""
+    p = (1e5 + np.random.default_rng(0).standard_normal(1000)).astype(np.float32)
+    z = np.asarray(optax_projection(name, {"scale": radius})(jnp.asarray(p), 1.0), np.float64)
+    expected = reference.simplex(p.astype(np.float64), float(np.float32(radius)))
+    # A coordinate of p rounds to 1e5·EPS = 0.01, so that few are above the threshold.
+    np.testing.assert_allclose(z, expected, rtol=0, atol=2 * EPS * radius)
+    np.testing.assert_allclose(np.sum(z), radius, rtol=4 * EPS)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-30, 1e30])
+@over(name for name in available(SETS) if name in ("hyperplane", "halfspace"))
+def test_a_plane_is_exact_where_coordinates_are_large(name: str, unit: float):
+    """Whatever the units of its normal, ⟨a, z⟩ rounds in those of z, of length 32, not of p, of 3e6."""
+    p = (1e5 + np.random.default_rng(0).standard_normal(1000)).astype(np.float32)
+    a = np.full(1000, unit, np.float32)
+    z = np.asarray(optax_projection(name, {"a": a, "b": unit})(jnp.asarray(p), 1.0), np.float64)
+    expected = p.astype(np.float64) - np.mean(p.astype(np.float64)) + 1e-3
+    # Two lengths of 32 and 32 for ⟨1, z⟩, and that divided by 32 for z.
+    assert abs(np.sum(z) - 1.0) < 32 * 32 * EPS
+    assert np.linalg.norm(z - expected) < 2 * 32 * EPS
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+@over(name for name in {**available(SETS), **available(SPHERES)} if name in ("l2_sphere", "vector"))
+def test_small_and_large_units(name: str, unit: float):
+    line = {"a": unit * np.array([3.0, -4.0, 0.0], np.float32)}
+    z = optax_projection(name, line if name == "vector" else {})(unit * jnp.array([3.0, -4.0, 0.0]), 1.0)
+    expected = np.array([3.0, -4.0, 0.0]) * (unit if name == "vector" else 0.2)
+    np.testing.assert_allclose(z, expected, rtol=1e-6)
+
+
+def test_every_coordinate_has_a_share_of_a_sphere():
+    """A sign that is 0 loses none."""
+    z = optax_projection("l1_sphere", {})(jnp.array([1e-30, -1e-30, 0.0, 0.0]), 1.0)
+    np.testing.assert_array_equal(z, [0.25, -0.25, 0.25, 0.25])
+
+
+@pytest.mark.parametrize("name", ["simplex", "l1_ball", "l1_sphere", "l2_ball", "l2_sphere"])
+def test_a_radius_of_zero(name: str):
+    """It is a point, and the nearest one of a small set moves from there as from elsewhere."""
+    p = jnp.array([3.0, -4.0, 0.0])
+
+    def solve(radius: jax.Array) -> jax.Array:
+        return optax_projection(name, {"scale": radius})(p, 1.0)
+
+    z, slope = jax.jvp(solve, (jnp.zeros([]),), (jnp.ones([]),))
+    np.testing.assert_array_equal(z, 0.0)
+    expected = [1, 0, 0] if name == "simplex" else [0, -1, 0] if "l1" in name else [0.6, -0.8, 0.0]
+    np.testing.assert_allclose(slope, expected, rtol=1e-6)
+
+
 def test_zeros_are_exact():
     """Positive zeros, so that no sign is left over either."""
     p = jnp.array([-0.25, 0.25, 0.5, -0.0, 2.0])
@@ -312,7 +369,7 @@ def test_norms_neither_over_nor_underflow(scale: float):
     np.testing.assert_allclose(group_l2(1.0).value(p), 5.0 * scale, rtol=1e-6)
 
 
-@over(name for name in ALL if "simplex" not in name and "l1_" not in name)
+@over(ALL)
 def test_nan_stays_visible(name: str):
     """A solver must see it; a group with a NaN is not a group of norm zero."""
     p = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), point(0))

@@ -6,6 +6,7 @@ from tests.reference.matrices import muon, newton_schulz
 from tests.reference.operators import (
     block_soft_threshold,
     elastic_net_prox,
+    simplex,
     singular_value_threshold,
     soft_threshold,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "newton_schulz",
     "ogm",
     "scheduled_restart",
+    "simplex",
     "singular_value_threshold",
     "snoo",
     "soft_threshold",

@@ -31,3 +31,10 @@ def singular_value_threshold(matrix: Array, threshold: float) -> Array:
     eigenvalues, v = np.linalg.eigh(matrix.conj().T @ matrix)
     sigma = np.sqrt(np.maximum(eigenvalues, 1e-300))
     return matrix @ (v * np.maximum(1.0 - threshold / sigma, 0.0)) @ v.conj().T
+
+
+def simplex(p: Array, radius: float) -> Array:
+    """The z ≥ 0 nearest to p whose sum is the radius: Held, Wolfe and Crowder, 1974."""
+    ranked = np.sort(p)[::-1]
+    means = (np.cumsum(ranked) - radius) / np.arange(1, p.size + 1)
+    return np.maximum(p - means[np.flatnonzero(ranked > means)[-1]], 0.0)
