@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from nag_optax.train.checks import check, flag, prune_strength, shown
 from nag_optax.train.errors import InputError, reason
-from nag_optax.train.options import AugmentName, Options, PrecisionName, ScheduleName, given_or
+from nag_optax.train.options import AugmentName, Options, PrecisionName, ScheduleName
 from nag_optax.train.registry import (
     DATASETS,
     all_options,
@@ -140,39 +140,35 @@ def resolve(options: Options) -> Spec:
     preset = {} if options.preset is None else preset_row(options.preset).options
     given = {name: value for name, value in vars(options).items() if value is not None}
     filled = _PLAIN | preset | given
-    options = Options(**filled)
-    check(options)
+    check(Options(**filled))
     dataset, optimizer, inner = filled["dataset"], filled["optimizer"], options.inner
-    model = options.model or dataset_row(dataset).model
+    model = filled.get("model", dataset_row(dataset).model)
     model_row(model)  # Names it if it is none.
     table, row = recipe(dataset, model), optimizer_row(optimizer)
     if inner is not None and ":" not in inner and inner not in inner_names():
         raise InputError(
             f"--inner {inner}: must be one of {', '.join(inner_names())}, or package.module:name"
         )
-    defaults = all_options(row, inner)
-    num_epochs = given_or(options.num_epochs, table.num_epochs)
-    schedule = given_or(options.schedule, table.schedule)
-    warmup = 0.23 * num_epochs if schedule == "triangle" else min(table.warmup_epochs, num_epochs / 10)
-    usual = default_learning_rate(row, inner, dataset, model)
     resolved: dict[str, Any] = {
-        "data_dir": None if options.data_dir is None else Path(options.data_dir),
         "model": model,
-        "resident": "no" if options.follow else options.resident,
-        "inner": given_or(inner, defaults.get("inner")),
-        "learning_rate": given_or(options.learning_rate, usual),
-        "momentum": given_or(options.momentum, defaults.get("momentum")),
-        "weight_decay": given_or(options.weight_decay, defaults.get("weight_decay", 0.0)),
-        "schedule": schedule,
-        "warmup_epochs": given_or(options.warmup_epochs, warmup),
-        "num_epochs": num_epochs,
-        "batch_size": given_or(options.batch_size, table.batch_size),
-        "init_from": None if options.init_from is None else Path(options.init_from).resolve(),
+        "learning_rate": default_learning_rate(row, inner, dataset, model),
+        "weight_decay": 0.0,
+        "run_dir": f"runs/{dataset}-{model}-{optimizer}-{options.seed}",
+        **table._asdict(),
+        **all_options(row, inner),
+        **filled,
         "freeze": tuple(part.strip() for pattern in options.freeze for part in pattern.split(",")),
-        "run_dir": Path(options.run_dir or f"runs/{dataset}-{model}-{optimizer}-{options.seed}"),
-        "default_batch": "batch_size" not in given,
     }
-    spec = Spec(**vars(options) | resolved)
+    if "warmup_epochs" not in filled:
+        triangle, epochs = resolved["schedule"] == "triangle", resolved["num_epochs"]
+        resolved["warmup_epochs"] = 0.23 * epochs if triangle else min(table.warmup_epochs, epochs / 10)
+    for name in {"data_dir", "run_dir", "init_from"} & resolved.keys():
+        resolved[name] = Path(resolved[name])
+    if "init_from" in resolved:
+        resolved["init_from"] = resolved["init_from"].resolve()
+    if options.follow:
+        resolved["resident"] = "no"
+    spec = Spec(**resolved, default_batch="batch_size" not in given)
     for complaint in _complaints(spec):
         raise InputError(complaint)
     check_batch(spec, spec.num_processes or 1)
