@@ -6,7 +6,10 @@ import os
 import sys
 from typing import Any
 
-_NEEDED = ("flax", "sklearn", "tyro", "rich", "matplotlib", "PIL", "grain", "absl", "flatbuffers")
+_NEEDED = (
+    *("flax", "orbax.checkpoint", "sklearn", "tyro", "rich", "matplotlib", "PIL", "grain", "absl"),
+    "flatbuffers",
+)
 _CARRY_OUT = {
     "train": "nag_optax.train.runner:train",
     "predict": "nag_optax.train.predict:predict",

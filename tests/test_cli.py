@@ -236,8 +236,8 @@ def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_checkpoint(
         return [re.sub(r', "seconds": .*', "", line) for line in lines]
 
     assert rows(broken) == rows(whole) and len(rows(whole)) == 8
-    last = max((whole / "checkpoints").glob("*.npz"), key=lambda path: int(path.stem)).stem
-    assert (broken / "checkpoints" / f"{last}.npz").exists()
+    last = max((whole / "checkpoints").glob("*.json"), key=lambda path: int(path.stem)).stem
+    assert (broken / "checkpoints" / f"{last}.json").exists()
 
 
 def test_a_dry_run_says_what_will_be_trained_and_writes_nothing(tmp_path, capsys, standard_promotion):

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXTRA = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["train"]
-IMPORTED_AS = {"scikit-learn": "sklearn", "pillow": "PIL", "absl-py": "absl"}
+IMPORTED_AS = {"scikit-learn": "sklearn", "orbax-checkpoint": "orbax", "pillow": "PIL", "absl-py": "absl"}
 NEEDED = {"nag_optax", *(IMPORTED_AS.get(name, name) for name in (line.split(">=")[0] for line in EXTRA))}
 INSTALL = '%pip install -q "{source}[train]"'
 WHEEL = "nag_optax-0.10.0-py3-none-any.whl"
@@ -41,8 +41,8 @@ def test_they_are_committed_as_they_ran():
 
 def test_the_first_cell_is_the_same_in_all_and_knows_every_import():
     assert len({"".join(code_cells(path)[0]["source"]) for path in NOTEBOOKS}) == 1
-    # What the core's dependencies bring, Pillow, which Matplotlib brings, and Orbax, which Flax brings.
-    with_them = {"jax", "optax", "numpy", "PIL", "orbax"}
+    # What the core's dependencies bring, and Pillow, which Matplotlib brings.
+    with_them = {"jax", "optax", "numpy", "PIL"}
     for path in NOTEBOOKS:
         for cell in code_cells(path)[1:]:
             for node in ast.walk(ast.parse("".join(cell["source"]))):

@@ -1,27 +1,27 @@
 """Checkpoints of a run, complete or absent. A damaged one gives way to the one before."""
 
 import hashlib
-import io
+import itertools
 import json
+import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
+from orbax.checkpoint import v1 as ocp
 
 from nag_optax._arrays import named
 from nag_optax.train.environment import versions_of
 from nag_optax.train.errors import InputError, reason
-from nag_optax.train.parallel import put, whole
+from nag_optax.train.parallel import largest
 
 _KEEP = 3
-_PACKAGES = ("nag_optax", "optax", "flax")
-"""These decide the structure of a state."""
-_DIGEST = 16
-"""Bytes of the digest."""
+# What decides the structure of a state, and how it is written.
+_PACKAGES = ("nag_optax", "optax", "flax", "orbax-checkpoint")
 
 
 class Restored(NamedTuple):
@@ -33,36 +33,41 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints in one folder, each a file `<step>.npz` that appears complete or not at all.
+    """The checkpoints in one folder.
 
-    It has the arrays of the state by their paths, and a record as JSON. A digest of all this stands behind
-    it, where NumPy does not look.
+    Orbax writes the state into a folder of its own; of several processes each writes its part. Then
+    `<step>.json` gets the name of that folder, a digest of each file and the notes: it makes the checkpoint
+    complete, and shows damage before Orbax meets it. Older checkpoints are removed last.
     """
 
     def __init__(self, folder: Path):
-        self._folder = folder
+        self._folder = folder.resolve()  # Orbax takes absolute paths alone
 
     def save(self, step: int, state: Any, notes: dict[str, Any], best: int | None = None) -> None:
         """Writes `state` as the newest checkpoint, then drops all but the last three and the best."""
-        arrays: dict[str, Any] = {
-            path: whole(array) for path, array in named(state).items()
-        }  # All processes together.
-        if jax.process_index():
-            return
-        versions = versions_of(*_PACKAGES)
-        record = {"structure": _structure(state), "versions": versions, "notes": notes, "best": best}
-        arrays["record"] = np.bytes_(json.dumps(record).encode())
-        file = io.BytesIO()
-        np.savez(file, **arrays)
-        partial = self._path(step).with_suffix(".partial")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as stream:
-                stream.write(file.getbuffer())
-                stream.write(_digest(file.getbuffer()))
-            os.replace(partial, self._path(step))
-            self._remove_others(step, best)
-        except OSError as error:
+            self._check_space(state)
+            folder = self._unused(step)
+            with _quiet():
+                ocp.save_checkpointables(str(folder), {"state": state})  # All processes together.
+            if jax.process_index():
+                return
+            record: dict[str, Any] = {
+                "folder": folder.name,
+                "files": _digests(folder),
+                "versions": versions_of(*_PACKAGES),
+                "notes": notes,
+                "best": best,
+            }
+            record["digest"] = _digest_of(record)
+            partial = self._record(step).with_suffix(".partial")
+            partial.write_text(json.dumps(record))
+            os.replace(partial, self._record(step))
+            self._remove_others(step, folder, best)
+        except (OSError, ValueError) as error:  # TensorStore reports errors of the disk as ValueError.
+            if isinstance(error, TimeoutError) and jax.process_count() > 1:  # Another process is gone.
+                raise
             raise InputError(
                 f"{self._folder}: the checkpoint of step {step} could not be written ({reason(error)}); "
                 "fix that, then --resume"
@@ -77,15 +82,16 @@ class Checkpoints:
         first = (self._newest_record() or {}).get("best") if best else None
         for step in sorted(self.steps(), key=lambda step: step != first):
             try:
-                arrays, record = self._read(step)
+                record = self._recorded(step)
+                folder = self._folder / record["folder"]
+                if _digests(folder) != record["files"]:
+                    raise ValueError("its files have changed since they were written")
             except (OSError, ValueError) as error:
-                damaged.append(f"checkpoint {self._path(step)} is damaged ({reason(error)})")
+                damaged.append(f"checkpoint {self._folder / str(step)} is damaged ({reason(error)})")
                 continue
             for what in damaged:
                 say(f"{what}; using that of step {step}")
-            self._check_same(step, record, _structure(like))
-            leaves = [put(arrays[path].view(x.dtype), x.sharding) for path, x in named(like).items()]
-            return Restored(step, jax.tree.structure(like).unflatten(leaves), record["notes"])
+            return Restored(step, _load(folder, like, record["versions"]), record["notes"])
         if damaged:
             raise InputError(f"{'; '.join(damaged)}; none is left: train it again with --overwrite")
         return None
@@ -97,55 +103,104 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, newest first."""
-        files = self._folder.glob("*.npz")
-        return sorted((int(path.stem) for path in files if path.stem.isdecimal()), reverse=True)
+        records = self._folder.glob("*.json")
+        return sorted((int(path.stem) for path in records if path.stem.isdecimal()), reverse=True)
 
     def _newest_record(self) -> dict[str, Any] | None:
         for step in self.steps():
             with suppress(OSError, ValueError):
-                return self._read(step)[1]
+                return self._recorded(step)
         return None
 
-    def _read(self, step: int) -> tuple[Any, dict[str, Any]]:
-        """The arrays and the record of a checkpoint that is as it was written."""
-        content = memoryview(self._path(step).read_bytes())
-        if _digest(content[:-_DIGEST]) != content[-_DIGEST:]:
-            raise ValueError("it has changed since it was written")
-        arrays = np.load(io.BytesIO(content), allow_pickle=False)
-        return arrays, json.loads(arrays["record"].item())
+    def _recorded(self, step: int) -> dict[str, Any]:
+        record = json.loads(self._record(step).read_text())
+        if record.pop("digest", None) != _digest_of(record):
+            raise ValueError("its record has changed since it was written")
+        return record
 
-    def _path(self, step: int) -> Path:
-        return self._folder / f"{step}.npz"
+    def _record(self, step: int) -> Path:
+        return self._folder / f"{step}.json"
 
-    def _remove_others(self, step: int, best: int | None) -> None:
-        """Removes all but this checkpoint, the last two before it and the best.
+    def _unused(self, step: int) -> Path:
+        """A folder of this step beside those that are there already, whole or not."""
+        names = itertools.chain([f"{step}"], (f"{step}.{i}" for i in itertools.count(1)))
+        # Where a save failed, a thread of Orbax's may still be at work on its unfinished folder.
+        first = next(
+            i
+            for i, name in enumerate(names)
+            if not (self._folder / name).exists() and not any(self._folder.glob(f"{name}.orbax*"))
+        )
+        first = largest(first)  # Every process has looked before one of them writes.
+        return self._folder / (f"{step}.{first}" if first else f"{step}")
 
-        Those of later steps are damaged, or were not completed.
+    def _remove_others(self, step: int, folder: Path, best: int | None) -> None:
+        """Removes what this checkpoint replaces, and all but the last three and the best.
+
+        Checkpoints of later steps are damaged or were not completed.
         """
         older = [earlier for earlier in self.steps() if earlier < step]
-        kept = {step, *older[: _KEEP - 1], *(earlier for earlier in older if earlier == best)}
+        kept = {*older[: _KEEP - 1], *(earlier for earlier in older if earlier == best)}
         for path in self._folder.iterdir():
-            if path.stem.isdecimal() and path not in map(self._path, kept):
-                path.unlink()
+            name = path.name.split(".")[0]
+            if name.isdecimal() and int(name) not in kept and path not in (folder, self._record(step)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _check_same(self, step: int, record: dict[str, Any], here: dict[str, str]) -> None:
-        """Refuses a state of another structure, which is no damage."""
-        stored = record["structure"]
-        for path in sorted(stored.keys() | here.keys()):
-            if stored.get(path) != here.get(path):
-                packages = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-                found, wanted = stored.get(path, "missing"), here.get(path, "expected")
-                raise InputError(
-                    f"checkpoint {self._path(step)} is whole, but from another version ({path} is {found}, "
-                    f"not {wanted}); use the packages that wrote it: {packages}; or train anew in another "
-                    "--run-dir"
-                )
+    def _check_space(self, state: Any) -> None:
+        """Looks beforehand, because Orbax's threads report a full disk with pages of tracebacks."""
+        # Twice the arrays: Orbax writes each file, then merges them.
+        needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 100_000
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise OSError(f"the disk has {free / 1e6:.1f} MB left, a checkpoint needs {needed / 1e6:.1f} MB")
+
+
+def _load(folder: Path, like: Any, versions: dict[str, str]) -> Any:
+    """The state in a folder whose files are whole; `versions` are those of the packages that wrote it."""
+    try:
+        with _quiet():
+            stored = _structure(ocp.checkpointables_metadata(str(folder)).metadata["state"])
+            here = _structure(like)
+            for path in sorted(stored.keys() | here.keys()):  # Orbax would cast another dtype without a word.
+                if stored.get(path) != here.get(path):
+                    found, wanted = stored.get(path, "missing"), here.get(path, "expected")
+                    raise ValueError(f"{path} is {found}, not {wanted}")
+            return ocp.load_checkpointables(str(folder), {"state": like})["state"]
+    except (ValueError, KeyError) as error:
+        packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+        raise InputError(
+            f"checkpoint {folder} is whole, but from another version ({reason(error)}); use the packages "
+            f"that wrote it: {packages}; or train anew in another --run-dir"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax from logging. Its errors are raised, and said in one line."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _structure(tree: Any) -> dict[str, str]:
-    """The dtype and shape of each array. NumPy's files do not tell bfloat16 from other two bytes."""
-    return {path: f"{array.dtype}{list(array.shape)}" for path, array in named(tree).items()}
+    """The shape and dtype of each array by its path, in a state or in Orbax's metadata of one."""
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in named(tree).items()}
 
 
-def _digest(content: Any) -> bytes:
-    return hashlib.blake2b(content, digest_size=_DIGEST).digest()
+def _digests(folder: Path) -> dict[str, str]:
+    """A digest of each file below the folder, by its relative path."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): _digest(path.read_bytes()) for path in paths}
+
+
+def _digest_of(record: dict[str, Any]) -> str:
+    return _digest(json.dumps(record, sort_keys=True).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

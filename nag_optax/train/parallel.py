@@ -61,15 +61,6 @@ def put(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(one, tree, shardings)
 
 
-def whole(array: jax.Array) -> np.ndarray:
-    """The array in the memory of every process, wherever it is. All of them ask for it together."""
-    if not (array.is_fully_addressable or array.is_fully_replicated):
-        sharding: Any = array.sharding
-        everywhere = NamedSharding(sharding.mesh, PartitionSpec())
-        array = jax.jit(lambda x: x, out_shardings=everywhere)(array)
-    return np.asarray(array)
-
-
 def put_parts(tree: Any, sharding: NamedSharding) -> Any:
     """The arrays with this sharding. Each of several processes has its part of them."""
     return jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), tree)

@@ -39,11 +39,11 @@ def test_a_server_that_is_killed_goes_on_and_its_workers_find_it(tmp_path):
     join = ["work", "--address", f"127.0.0.1:{port}", "--token-file", "run/token"]
     workers = [start(*join, folder=tmp_path) for _ in range(2)]
     try:
-        eventually(lambda: len(list((folder / "checkpoints").glob("*.npz"))) > 1, 120)
+        eventually(lambda: len(list((folder / "checkpoints").glob("*.json"))) > 1, 120)
         server.kill()
         server.wait()
         workers.append(start(*join, folder=tmp_path))
-        step = max(int(path.stem) for path in (folder / "checkpoints").glob("*.npz"))
+        step = max(int(path.stem) for path in (folder / "checkpoints").glob("*.json"))
         server = start("serve", "--resume", "--run-dir", "run", folder=tmp_path)
         eventually(lambda: f"resuming run from step {step}" in logs(tmp_path), 120)
         eventually(lambda: "3 workers" in logs(tmp_path), 120)

@@ -50,11 +50,6 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
-def damage(checkpoint: Path) -> None:
-    """Cuts the file short."""
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-
-
 @pytest.fixture
 def idx_folder(tmp_path: Path) -> Path:
     """Two classes of 6×5 images, dark and bright, gzipped and not: 64 to train, 20 to test."""

@@ -136,8 +136,8 @@ def test_overwrite_spares_a_folder_that_holds_no_run(tmp_path, config):
 def test_overwrite_of_a_run_removes_its_own_files_alone(folder, tmp_path):
     checkpoints = tmp_path / "run" / "checkpoints"
     with folder.claimed():
-        checkpoints.mkdir()
-        for path in (checkpoints / "23.npz", checkpoints / "46.partial", tmp_path / "run" / "notes.txt"):
+        (checkpoints / "23").mkdir(parents=True)
+        for path in (checkpoints / "23" / "state", checkpoints / "23.json", tmp_path / "run" / "notes.txt"):
             path.write_text("")
         folder.write_rows([row(1)])
     overwriting = RunFolder(resolve(Options(run_dir=tmp_path / "run", overwrite=True)))

@@ -22,7 +22,7 @@ from nag_optax.train.runner import train
 from nag_optax.train.trained import evaluate, load
 from nag_optax.train.transfer import standardised_as, stored_run
 from tests.helpers import exhaustive
-from tests.train.conftest import SMALL, damage, output
+from tests.train.conftest import SMALL, output
 from tests.train.test_loop import make_loop
 from tests.train.test_run import assert_same_run
 
@@ -150,7 +150,7 @@ def test_a_pruned_run_reports_its_units_and_the_same_accuracy(tmp_path, console)
     assert results["test_accuracy"] == summary["test_accuracy"]
 
     shutil.copytree(tmp_path / "run", tmp_path / "resumed")
-    damage(tmp_path / "resumed" / "checkpoints" / "69.npz")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "69" / "state")
     (tmp_path / "resumed" / "summary.json").unlink()
     train(dataclasses.replace(options, run_dir=tmp_path / "resumed", resume=True), console)
     assert_same_run(tmp_path / "resumed", tmp_path / "run")

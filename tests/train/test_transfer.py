@@ -19,7 +19,7 @@ from nag_optax.train.runner import train
 from nag_optax.train.spec import load_spec, resolve
 from nag_optax.train.trained import evaluate, load
 from nag_optax.train.transfer import standardised_as, starting_weights
-from tests.train.conftest import SMALL, damage, output
+from tests.train.conftest import SMALL, output
 from tests.train.test_run import Signals, assert_same_run
 
 
@@ -82,9 +82,9 @@ def test_a_fine_tuned_run_keeps_the_standardisation_and_needs_its_source_no_more
 
     everything = load_dataset(resolve(SMALL))
     half = load_dataset(resolve(options))
-    facts = Checkpoints(tmp_path / "whole" / "checkpoints").data_facts()
-    assert facts is not None and facts["classes"] == [5, 6, 7, 8, 9]
-    kept = standardised_as(half, facts)
+    record = json.loads((tmp_path / "whole" / "checkpoints" / f"{summary['steps']}.json").read_text())
+    assert record["notes"]["data"]["classes"] == [5, 6, 7, 8, 9]
+    kept = standardised_as(half, record["notes"]["data"])
     np.testing.assert_array_equal(kept.mean, everything.mean)
     np.testing.assert_array_equal(kept.std, everything.std)
     assert abs(float(half.mean[0]) - float(everything.mean[0])) > 1e-3
@@ -96,7 +96,7 @@ def test_a_fine_tuned_run_keeps_the_standardisation_and_needs_its_source_no_more
         train(broken, console)
     newest, first = Checkpoints(tmp_path / "broken" / "checkpoints").steps()
     assert (newest < 12, first) == (True, 0)
-    damage(tmp_path / "broken" / "checkpoints" / f"{newest}.npz")
+    shutil.rmtree(tmp_path / "broken" / "checkpoints" / str(newest))
     shutil.rmtree(source)
     train(dataclasses.replace(broken, resume=True), console)
     assert f"resuming {tmp_path / 'broken'} from step 0" in output(console)
