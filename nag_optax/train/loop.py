@@ -317,10 +317,7 @@ def chunk_lengths(start: int, steps_per_epoch: int, target: int) -> list[int]:
     A length that divides the epoch is preferred, as each length is a compiled program of its own.
     """
     count = -(-steps_per_epoch // target)
-    for candidate in range(count, 3 * count + 1):
-        if steps_per_epoch % candidate == 0:
-            count = candidate
-            break
+    count = next((n for n in range(count, 3 * count + 1) if steps_per_epoch % n == 0), count)
     length = -(-steps_per_epoch // count)
     bounds = [*range(0, steps_per_epoch, length), steps_per_epoch]
     return [b - a for a, b in zip(bounds, bounds[1:], strict=False) if a >= start]
