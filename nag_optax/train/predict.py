@@ -76,9 +76,11 @@ def _images(
     """
     for file in files:
         if file.suffix.lower() == ".npy":
-            images = trained.shaped(np.asarray(read_numpy(file)), str(file))
-            for i, image in enumerate(as_float32(images, str(file))):
-                yield f"{file}[{i}]", image
+            images = np.atleast_1d(read_numpy(file))
+            for start in range(0, max(1, len(images)), _AT_ONCE):  # Resized ones may be large.
+                piece = trained.shaped(images[start : start + _AT_ONCE], str(file))
+                for i, image in enumerate(as_float32(piece, str(file)), start):
+                    yield f"{file}[{i}]", image
             continue
         height, width, channels = trained.image_shape
         try:

@@ -180,9 +180,9 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> dict[s
         for column in ("split", "accuracy", "loss", "images"):
             table.add_column(column, justify="left" if column == "split" else "right")
         results: dict[str, Any] = {}
-        held_out = () if dataset.validation is None else (("validation", dataset.validation),)
-        for name, split in (("train", dataset.train), *held_out, ("test", dataset.test)):
-            if not len(split.labels):  # A run with --train-only may have no test split.
+        splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+        for name, split in splits.items():
+            if split is None or not len(split.labels):  # A run with --train-only may have no test split.
                 continue
             with busy(console, f"evaluating {name} images"):
                 metrics = loop.evaluate(state, split, look)
