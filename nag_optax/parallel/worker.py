@@ -99,7 +99,7 @@ class _Work:
         loop = self._loop
         loop.begin(server.worker, server.step)
         said = f"worker {server.worker} of {self._options.address}: {server.config['dataset']} · "
-        self._say(f"{said}{server.config['model']}, {len(loop.dataset.train.labels)} images")
+        self._say(f"{said}{server.config['model']}, {len(loop.dataset.train.labels):,} images")
         while not server.done:
             if self._interrupts:
                 raise interrupted(self._interrupts, f"; {self._updates} updates were sent")

@@ -54,6 +54,7 @@ def test_a_server_that_is_killed_goes_on_and_its_workers_find_it(tmp_path):
         for process in (server, *workers):
             process.kill()
             process.wait()
+    assert "digits · mlp, 1,437 images" in logs(tmp_path)
     assert "no server at" in logs(tmp_path) and "stopped by SIGINT" in logs(tmp_path)
     assert load(folder).metrics["steps"] == 40 * 23
 
