@@ -146,6 +146,8 @@ class _Run:
                 f"{path / METRICS}: holds {self.evaluated} of the {done} epochs of the "
                 "checkpoint; bring the file back, or start again with --overwrite"
             )
+        if done > self.spec.num_epochs:
+            raise InputError(f"--num-epochs {self.spec.num_epochs}: {path} has {done} already; take more")
         if self.spec.resume:
             self.folder.write_config()  # Not sooner: options that fit nothing must not stay.
         if restored is None:

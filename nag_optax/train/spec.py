@@ -215,6 +215,8 @@ def _complaints(spec: Spec) -> Iterator[str]:
     for name in ("target_accuracy", "patience"):
         if not spec.validation and (value := getattr(spec, name)) is not None:
             yield f"{flag(name)} {value}: needs --validation, whose images it looks at"
+    if spec.coordinator is None and (spec.num_processes, spec.process_id) != (None, None):
+        yield "--num-processes and --process-id: need --coordinator HOST:PORT"  # Or each would train alone.
     if ":" not in spec.dataset:  # A user's own may take --data-dir or not.
         needed = dataset_row(spec.dataset).data_dir
         if needed is not None and spec.data_dir is None:

@@ -108,6 +108,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     ({"coordinator": "x"}, "--coordinator x: must be HOST:PORT, with a port from 1 to 65535, or auto"),
     ({"coordinator": "x:0"}, "--coordinator x:0: must be HOST:PORT"),
+    ({"num_processes": 2, "process_id": 0}, "--num-processes and --process-id: need --coordinator HOST:PORT"),
     ({"optimizer": "adam", "momentum": 0.5}, "--momentum 0.5: --optimizer adam has none"),
     ({"optimizer": "sgd", "restart": "speed"}, "--restart speed: --optimizer sgd has none"),
     ({"optimizer": "momentum", "momentum_schedule": "sutskever"}, "--momentum-schedule sutskever: --opt"),

@@ -1,11 +1,13 @@
 """The best epoch, the reasons to stop, and a longer run."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from nag_optax.train.data import load_dataset
+from nag_optax.train.errors import InputError
 from nag_optax.train.metrics import best_row, stop_reason
 from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.rows import Split
@@ -93,5 +95,8 @@ def test_more_epochs_make_a_run_longer_as_if_it_had_been_so_from_the_start(tmp_p
     parts = dataclasses.replace(options, run_dir=tmp_path / "parts")
     train(dataclasses.replace(parts, num_epochs=2), console)
     assert summary_of(tmp_path / "parts")["stopped"] is None
+    with pytest.raises(InputError, match="--num-epochs 1: .*parts has 2 already; take more"):
+        train(dataclasses.replace(parts, num_epochs=1, resume=True), console)
+    assert json.loads((tmp_path / "parts" / "config.json").read_text())["num_epochs"] == 2
     train(dataclasses.replace(parts, num_epochs=3, resume=True), console)
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
