@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -60,9 +59,7 @@ class Runs:
 
     def begin(self, rate: float, seed: int) -> TrainState:
         params, rest = map(nnx.to_pure_dict, nnx.state(self._model(seed), nnx.Param, ...))
-        zero = jnp.zeros([], jnp.int32)
-        loss = jnp.zeros([], jnp.float32)
-        return TrainState(zero, params, rest, self._optimizer(rate).init(params), loss, jnp.copy(zero))
+        return TrainState.fresh(params, rest, self._optimizer(rate).init(params))
 
     def states(self, rate: float, seed: int, epochs: int) -> Iterator[TrainState]:
         """The state after each epoch; it is given up when the next one is asked for."""
