@@ -3,6 +3,7 @@
 import dataclasses
 import random
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from nag_optax.parallel.client import Client, connect, parsed_address, read_toke
 from nag_optax.parallel.options import WorkOptions
 from nag_optax.parallel.served import at_step
 from nag_optax.train.data import Dataset, load_dataset, source_of
-from nag_optax.train.data.augment import augmentation_key
+from nag_optax.train.data.stream import epoch_order
 from nag_optax.train.errors import InputError, collected_signals, interrupted, reason
 from nag_optax.train.loop import Loop
 from nag_optax.train.options import Options
 from nag_optax.train.parallel import Device, find_devices
+from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec, resolve
-from nag_optax.train.step import gradients
+from nag_optax.train.step import TrainState, gradients, train_step
 from nag_optax.train.transfer import check_same_shapes, standardised_as
 
 
@@ -149,80 +151,52 @@ class WorkerLoop(Loop):
         self._opt_state: Any = fresh.opt_state if local_steps else ()
         plan = self.plan
 
-        def gradient(
-            params: Any, model_state: Any, train: Any, statistics: Any, epoch: Any, rows: Any, key: Any
-        ):
-            images = train.images[rows]
-            if plan.augment is not None:
-                images = plan.augment(augmentation_key(key, "image"), images, epoch)
-            images, labels = statistics.standardise(images), train.labels[rows]
-            return gradients(plan.graphdef, params, model_state, images, labels, key, plan.how)
-
-        def one(params: Any, model_state: Any, train: Any, statistics: Any, epoch: Any, rows: Any, key: Any):
-            (loss, (correct, model_state)), grads = gradient(
-                params, model_state, train, statistics, epoch, rows[0], key
+        def one(state: TrainState, train: Split, statistics: Any, epoch: Any, rows: Any, key: Any):
+            images, labels = plan.batch(train, statistics, epoch, rows[0], key)
+            (loss, (correct, model_state)), grads = gradients(
+                plan.graphdef, state.params, state.model_state, images, labels, key, plan.how
             )
             grads = jax.tree.map(lambda g, f: jnp.zeros_like(g) if f else g, grads, self._frozen)
             if spec.clip_norm is not None:
                 grads, _ = optax.clip_by_global_norm(spec.clip_norm).update(grads, optax.EmptyState())
-            return grads, model_state, loss, correct / rows.size
+            return grads, model_state, loss, correct / rows.size, ()
 
-        def several(
-            params: Any,
-            model_state: Any,
-            opt_state: Any,
-            train: Any,
-            statistics: Any,
-            epoch: Any,
-            rows: Any,
-            key: Any,
-        ):
-            def body(carry: Any, i: jax.Array) -> Any:
-                params, model_state, opt_state = carry
-                (loss, (correct, model_state)), grads = gradient(
-                    params, model_state, train, statistics, epoch, rows[i], jax.random.fold_in(key, i)
-                )
-                updates, opt_state = self._optimizer.update(grads, opt_state, params, value=loss)
-                return (optax.apply_updates(params, updates), model_state, opt_state), (loss, correct)
+        def several(start: TrainState, train: Split, statistics: Any, epoch: Any, rows: Any, key: Any):
+            def body(state: TrainState, i: jax.Array) -> tuple[TrainState, None]:
+                of_step = jax.random.fold_in(key, i)
+                images, labels = plan.batch(train, statistics, epoch, rows[i], of_step)
+                step = train_step(plan.graphdef, plan.optimizer, state, images, labels, of_step, plan.how)
+                return step, None
 
-            carry = params, model_state, opt_state
-            (reached, model_state, opt_state), (loss, correct) = jax.lax.scan(
-                body, carry, jnp.arange(len(rows))
-            )
-            way = jax.tree.map(jnp.subtract, params, reached)
-            return way, model_state, jnp.mean(loss), jnp.sum(correct) / rows.size, opt_state
+            end, _ = jax.lax.scan(body, start, jnp.arange(len(rows)))
+            way = jax.tree.map(jnp.subtract, start.params, end.params)
+            return way, end.model_state, end.loss_sum / rows.size, end.correct / rows.size, end.opt_state
 
-        self._one, self._several = jax.jit(one), jax.jit(several)
+        self._program = jax.jit(several if local_steps else one)
 
     def begin(self, worker: int, step: int) -> None:
         """Takes a new place at the server, and with it another order of the data.
 
         A server that goes on counts its workers from 1 again, and the step tells their orders apart.
         """
-        self._place, self._taken = [self._spec.seed, worker, step], 0
+        self._taken, self._order = 0, (-1, np.empty(0, np.int32))
+        self._order_of = partial(
+            epoch_order,
+            [self._spec.seed, worker, step],
+            num_examples=self.num_examples,
+            batch_size=self.batch_size,
+        )
         self._dropout = jax.random.fold_in(jax.random.fold_in(jax.random.key(self._spec.seed), worker), step)
-        self._drawn: int | None = None
 
     def update(self, server: Client) -> tuple[Any, Any, float, float]:
         """The next update, batch statistics, the mean loss and the share of right answers."""
         count = max(1, self._local_steps)
-        rows = np.stack([self._rows(self._taken + i) for i in range(count)])
+        rows = np.stack([self._batch_rows(self._taken + i) for i in range(count)])
         key = jax.random.fold_in(self._dropout, self._taken)
         epoch = jnp.int32(self._taken // self.steps_per_epoch)
         self._taken += count
-        inputs = self.resident, self.dataset.statistics, epoch, rows, key
-        if not self._local_steps:
-            found = self._one(server.params, server.model_state, *inputs)
-        else:
-            opt_state = at_step(self._opt_state, jnp.int32(server.step))
-            *found, self._opt_state = self._several(server.params, server.model_state, opt_state, *inputs)
-        update, model_state, loss, correct = found
-        return update, model_state, float(loss), float(correct)
-
-    def _rows(self, step: int) -> np.ndarray:
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if self._drawn != epoch:
-            rng = np.random.default_rng([*self._place, epoch])
-            order = np.resize(rng.permutation(self.num_examples), self.steps_per_epoch * self.batch_size)
-            self._drawn, self._rows_of_epoch = epoch, order.astype(np.int32)
-        return self._rows_of_epoch[place * self.batch_size :][: self.batch_size]
+        opt_state = at_step(self._opt_state, jnp.int32(server.step))
+        start = TrainState.fresh(server.params, server.model_state, opt_state)
+        data = self.resident, self.dataset.statistics
+        *update, loss, correct, self._opt_state = self._program(start, *data, epoch, rows, key)
+        return *update, float(loss), float(correct)

@@ -279,20 +279,24 @@ class Plan(NamedTuple):
 
     def step(self, state: TrainState, rows: Any, train: Split, statistics: Statistics) -> TrainState:
         """The state after one more step, on these rows of all images, or without rows on a whole batch."""
-        if rows is not None:
-            train = train.take(jax.lax.with_sharding_constraint(rows, self.sharding))
-        images, labels = train
         epoch, place = jnp.divmod(state.step, self.steps_per_epoch)
         key = step_key(self.seed, state.step)
-        if self.augment is not None:
-            images = self.augment(augmentation_key(key, "image"), images, epoch)
-        images = statistics.standardise(images)
+        images, labels = self.batch(train, statistics, epoch, rows, key)
         # Sums are those of one epoch.
         state = state._replace(
             loss_sum=jnp.where(place == 0, 0.0, state.loss_sum),
             correct=jnp.where(place == 0, 0, state.correct),
         )
         return train_step(self.graphdef, self.optimizer, state, images, labels, key, self.how)
+
+    def batch(self, train: Split, statistics: Statistics, epoch: Any, rows: Any, key: jax.Array) -> Split:
+        """These examples, or all of them, augmented and standardised."""
+        if rows is not None:
+            train = train.take(jax.lax.with_sharding_constraint(rows, self.sharding))
+        images, labels = train
+        if self.augment is not None:
+            images = self.augment(augmentation_key(key, "image"), images, epoch)
+        return Split(statistics.standardise(images), labels)
 
 
 def _chunk(

@@ -223,7 +223,7 @@ def test_a_worker_of_a_run_that_goes_on_draws_other_batches():
 
     def rows(worker: int, step: int) -> list[int]:
         loop.begin(worker, step)
-        return loop._rows(0).tolist()
+        return loop._batch_rows(0).tolist()
 
     first = rows(1, 0)
     assert first == rows(1, 0) and first != rows(1, 23) != rows(2, 23)

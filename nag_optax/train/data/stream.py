@@ -35,9 +35,9 @@ def default_workers() -> int:
     return max(1, min(num_cores() - 1, 16))
 
 
-def epoch_order(seed: int, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
+def epoch_order(seed: int | list[int], epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
     """Every example once, in an order of (seed, epoch). The first ones fill the last batch."""
-    order = np.random.default_rng([seed, epoch]).permutation(num_examples)
+    order = np.random.default_rng(np.hstack([seed, epoch])).permutation(num_examples)
     return np.resize(order, -(-num_examples // batch_size) * batch_size).astype(np.int32)
 
 
