@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -134,7 +134,7 @@ def connect(
         A context manager of the `Client`.
 
     Raises:
-        InputError: before anything is sent, if the address or the token has a wrong form.
+        InputError: before anything is sent, if the address, the token or the format has a wrong form.
         wire.WrongToken: if the server does not take the token.
         OSError, wire.ProtocolError: if there is no server.
 
@@ -146,6 +146,8 @@ def connect(
         ...             server.push(gradient(server.params))
     """
     place, secret = parsed_address(address), read_token(token)
+    if wire_format not in get_args(payload.Wire):
+        raise InputError(f"wire_format {wire_format}: must be one of {', '.join(get_args(payload.Wire))}")
     with socket.create_connection(place, timeout=wire.GREETING_SECONDS) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wire.enter(sock, secret)

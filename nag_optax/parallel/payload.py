@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nag_optax.parallel.options import Wire as Wire
 from nag_optax.parallel.wire import ProtocolError
 from nag_optax.transforms import codes
 from nag_optax.transforms.stochastic_rounding import random_bits, to_bfloat16, uniform
 
-Wire = Literal["float32", "bfloat16", "int8"]
 BLOCK_SIZE = 128
 
 

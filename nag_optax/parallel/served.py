@@ -6,7 +6,7 @@ so that every command that reads the folder of a run reads this one too.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,6 @@ from nag_optax.parallel.delayed import delayed_nesterov
 from nag_optax.parallel.method import Method
 from nag_optax.train.optimizers import GradientNormState
 from nag_optax.train.step import TrainState
-
-MethodName = Literal["dana", "delayed", "diloco"]
 
 
 class Received(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -156,8 +156,8 @@ class Server:
             sock.settimeout(_FIRST_SECONDS)
             header, _ = wire.receive(sock)
             wire.expect(header, "join")
-            format = header.get("wire")
-            if format not in ("float32", "bfloat16", "int8"):
+            format: Any = header.get("wire")
+            if format not in get_args(payload.Wire):
                 raise wire.ProtocolError(f"wire {format!r}")
             with self.changed:
                 self._joined += 1

@@ -149,3 +149,11 @@ def test_a_mistake_is_named_before_anything_is_sent(where, token, named, monkeyp
     monkeypatch.delenv("NAG_OPTAX_TOKEN", raising=False)
     with pytest.raises(InputError, match=named), connect(where, token):
         pass
+
+
+def test_a_format_that_is_none_is_named():
+    with (
+        pytest.raises(InputError, match="^wire_format int4: must be one of float32, bfloat16, int8$"),
+        connect("127.0.0.1:1", TOKEN, wire_format="int4"),  # pyright: ignore[reportArgumentType]
+    ):
+        pass
