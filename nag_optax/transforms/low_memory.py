@@ -1,6 +1,5 @@
 """`low_memory`: the state of any optimizer in one byte a number, or in two."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -23,19 +22,14 @@ class Format(NamedTuple):
     dtype: Any
     block_size: int
 
+    @property
+    def key(self) -> str:
+        return f"{self.leaf}-{self.dtype}-{self.block_size}"
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Packing:
-    """How to unpack each packed array.
-
-    Attributes:
-        scales: float32, the largest modulus of each block, for each packed array; none for bfloat16.
-        formats: one for each packed array. They hold no arrays, and are part of the type.
-    """
-
-    scales: list[jax.Array]
-    formats: tuple[Format, ...] = dataclasses.field(metadata={"static": True})
+    @classmethod
+    def of(cls, key: str) -> "Format":
+        leaf, dtype, block_size = key.split("-")
+        return cls(int(leaf), jnp.dtype(dtype), int(block_size))
 
 
 class LowMemoryState(NamedTuple):
@@ -45,8 +39,11 @@ class LowMemoryState(NamedTuple):
         step: steps taken, int32.
         inner_state: the state of the inner optimizer, in place of its large arrays their codes: int8 or
             bfloat16, of the array's shape.
-        packing: a `Packing`, or a scalar False where nothing is packed: as a leaf, it lets
-            `optax.tree.map_params` find any packing in its place.
+        packing: a dictionary with the scales of each packed array, float32, the largest modulus of each
+            block; None for bfloat16. The key has the leaf of the array, its dtype before and the size of
+            its blocks, as in "3-float32-128": in a key they are part of the type, and every library
+            that saves a tree saves them. A scalar False where nothing is packed: as a leaf, it lets
+            `optax.tree.map_params` find any dictionary in its place.
     """
 
     step: jax.Array
@@ -130,27 +127,24 @@ def low_memory(
     def pack(state: Any, step: jax.Array, before: Any = None) -> LowMemoryState:
         """The packed state, with the block sizes of the state before."""
         leaves, treedef = jax.tree.flatten(state, is_leaf=_is_iterate)
-        known = {form.leaf: form.block_size for form in _formats(before)}
-        scales, formats = [], []
+        known = {form.leaf: form.block_size for form in map(Format.of, _packed(before))}
+        packing = {}
         for k, x in enumerate(leaves):
             if not _is_large(x, min_size):
                 continue
             size = known[k] if known else codes.block_size_within(x, block_size)
-            formats.append(Format(k, x.dtype, size))
             bits, wide = random_bits(x.shape, step, k, seed), x.astype(jnp.float32)
             if dtype == jnp.bfloat16:
-                leaves[k] = to_bfloat16(wide, bits)
+                leaves[k], scales = to_bfloat16(wide, bits), None
             else:
-                leaves[k], own = codes.encode(wide, uniform(bits), size)
-                scales.append(own)
-        packing = Packing(scales, tuple(formats)) if formats else jnp.zeros([], bool)
-        return LowMemoryState(step, treedef.unflatten(leaves), packing)
+                leaves[k], scales = codes.encode(wide, uniform(bits), size)
+            packing[Format(k, x.dtype, size).key] = scales
+        return LowMemoryState(step, treedef.unflatten(leaves), packing or jnp.zeros([], bool))
 
-    # Optax's types allow no static part of a state.
-    def init_fn(params: optax.Params) -> Any:
+    def init_fn(params: optax.Params) -> LowMemoryState:
         return pack(jax.tree.map(_unfolded, inner.init(params)), jnp.zeros([], jnp.int32))
 
-    def update_fn(updates, state, params=None, **extra_args) -> Any:
+    def update_fn(updates, state, params=None, **extra_args):
         updates, inner_state = inner.update(updates, unpack(state), params, **extra_args)
         step = jnp.asarray(optax.safe_increment(state.step))
         return updates, pack(inner_state, step, state.packing)
@@ -161,18 +155,21 @@ def low_memory(
 def unpack(state: LowMemoryState) -> Any:
     """The state of the inner optimizer, each array in its own dtype."""
     leaves, treedef = jax.tree.flatten(state.inner_state, is_leaf=_is_iterate)
-    scales = iter(jax.tree.leaves(state.packing))
-    for form in _formats(state.packing):
+    for key, scales in _packed(state.packing).items():
+        form = Format.of(key)
         x = leaves[form.leaf]
         if x.dtype not in (jnp.int8, jnp.bfloat16):
             raise TypeError(f"a packed array must stay int8 or bfloat16; opt_state has {x.dtype}")
-        wide = codes.decode(x, next(scales), form.block_size) if x.dtype == jnp.int8 else x
-        leaves[form.leaf] = wide.astype(form.dtype)
+        if x.dtype == jnp.int8:
+            # nnx wraps every array of the state; the one leaf of the wrapper is the array.
+            (own,) = jax.tree.leaves(scales)
+            x = codes.decode(x, own, form.block_size)
+        leaves[form.leaf] = x.astype(form.dtype)
     return treedef.unflatten(leaves)
 
 
-def _formats(packing: Any) -> tuple[Format, ...]:
-    return packing.formats if isinstance(packing, Packing) else ()
+def _packed(packing: Any) -> dict[str, Any]:
+    return packing if isinstance(packing, dict) else {}
 
 
 def _unfolded(x: Any) -> Any:
