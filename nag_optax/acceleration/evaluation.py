@@ -40,7 +40,7 @@ def eval_params(
     state, it calls this function on that state.
 
     Args:
-        opt_state: the optimizer's state, however nested: chain, masked, partition, MultiSteps,
+        opt_state: the optimizer's state, however nested: chain, masked, partition, MultiSteps, flatten,
             inject_hyperparams, apply_if_finite, or `nnx.Optimizer.opt_state` as it is. The
             accelerator must be the last part of its chain; a masked one may be followed by masked
             parts for the other leaves. (The state of a named chain keeps no order to check.)
@@ -52,8 +52,8 @@ def eval_params(
         x, in the tree type and dtypes of `params`. Pure: works inside and outside jit.
 
     Raises:
-        ValueError: if the accelerator is followed by what may change its step, if two hold an
-            offset for one leaf, if the state belongs to other parameters, or if a state in
+        ValueError: if what follows the accelerator, or goes around it, may change its step, if two hold
+            an offset for one leaf, if the state belongs to other parameters, or if a state in
             gradient units comes without `learning_rate`.
         TypeError: if `learning_rate` is a schedule; pass its value.
 
@@ -91,15 +91,17 @@ def eval_params(
             followers += after
     if followers:
         raise ValueError(
-            f"opt_state has {type(followers[0]).__name__} after the accelerator in a chain: if that changes "
-            "the step, there is no iterate that the accelerator knows. Put accelerate, nag, fista … last; to "
-            "freeze parameters, use optax.partition"
+            f"opt_state has {type(followers[0]).__name__} after the accelerator or around it: if that "
+            "changes the step, there is no iterate that the accelerator knows. Put accelerate, nag, fista … last and "
+            "outermost; to freeze parameters, use optax.partition"
         )
     return treedef.unflatten(iterate)
 
 
 # A decay and a rounding move iterate and parameters alike, and zero_nans changes no number.
 _HARMLESS = DecayState | StochasticRoundingState | optax.ZeroNansState
+# One scales the path of the optimizer inside, the other one averages it.
+_REWRITING = optax.contrib.MechanicState | optax.contrib.ScheduleFreeState
 
 
 def _knowing(node: Any, tails: tuple[list[Any], ...] = ()) -> Iterator[tuple[Any, list[Any]]]:
@@ -115,6 +117,8 @@ def _knowing(node: Any, tails: tuple[list[Any], ...] = ()) -> Iterator[tuple[Any
     if isinstance(node, optax.MaskedState):
         # A masked state does not say which leaves it has. Beside a masked accelerator we assume others.
         tails = tuple([part for part in tail if not isinstance(part, optax.MaskedState)] for tail in tails)
+    if isinstance(node, _REWRITING):
+        tails = (*tails, [node])
     children = _children(node)
     for i, child in enumerate(children):
         # The state of a chain is a tuple. A named chain has a dictionary, which keeps no order.

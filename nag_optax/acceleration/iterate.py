@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from nag_optax._arrays import path_name, wide
 from nag_optax.acceleration.momentum.rule import Scalar
@@ -126,6 +127,11 @@ def with_buffers(read: Callable[[jax.Array, jax.Array], jax.Array], params: Any,
     leaves = _leaves_with_path(params)
     shapes = {path: jnp.shape(p) for path, p in leaves}
     held = dict(_leaves_with_path(buffers))
+    if [*held] == [()] and () not in shapes:
+        # optax.flatten gives its optimizer all parameters as one vector.
+        vector, restore = ravel_pytree(params)
+        if vector.shape == held[()].shape:
+            return restore(read(vector, held[()]))
     for path, buffer in held.items():
         if shapes.get(path) != buffer.shape:
             what = "which params lack" if path not in shapes else f"of another shape than {shapes[path]}"

@@ -53,7 +53,7 @@ def rest(optimizer: optax.GradientTransformation) -> optax.GradientTransformatio
     return optax.masked(optimizer, jax.tree.map(lambda flag: not flag, MASK))
 
 
-# The accelerator is not last, and what follows.
+# The accelerator is not last, and what follows; or what goes around it.
 FOLLOWED = {
     "scale": (optax.chain(accelerate(0.9), optax.scale(-RATE)), "EmptyState"),
     "clip": (optax.chain(nag(RATE), optax.clip(0.01)), "EmptyState"),
@@ -67,6 +67,8 @@ FOLLOWED = {
     "injected": (optax.chain(optax.inject_hyperparams(nag)(RATE), optax.clip(1.0)), "EmptyState"),
     "nested": (optax.chain(optax.chain(nag(RATE)), optax.chain(optax.clip(1.0))), "EmptyState"),
     "gradients": (optax.chain(nag(RATE, accumulate="gradients"), optax.clip(0.01)), "EmptyState"),
+    "scaled": (optax.contrib.mechanize(nag(1.0)), "MechanicState"),
+    "averaged": (optax.chain(optax.contrib.schedule_free(nag(RATE), RATE)), "ScheduleFreeState"),
 }
 # It is, or what follows moves x as it moves p.
 LAST = {

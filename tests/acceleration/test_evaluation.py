@@ -43,6 +43,8 @@ WRAPPED = {
     "chain-in-chain": optax.chain(optax.chain(optax.identity(), optax.chain(nag(RATE, 0.9)))),
     "named-chain": optax.named_chain(("clip", optax.clip(1e9)), ("nag", nag(RATE, 0.9))),
     "inject_hyperparams": optax.inject_hyperparams(nag)(RATE, 0.9),
+    "flatten": optax.flatten(nag(RATE, 0.9)),
+    "flatten-fista": optax.flatten(nag_optax.fista(RATE, lambda p, step_size: p, momentum=0.9, restart=None)),
     "apply_if_finite": optax.apply_if_finite(nag(RATE, 0.9), 5),
     "partition": optax.partition({"first": nag(RATE, 0.9), "second": nag(RATE, 0.9)}, LABELS),
     "partition-of-two-kinds": optax.partition(
