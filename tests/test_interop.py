@@ -122,6 +122,23 @@ class TestOptax:
         assert_trees_close(params.slow, slow, rtol=1e-5, atol=1e-6)
 
 
+    def test_reduce_on_plateau_between_learning_rate_and_momentum(self, standard_promotion: None):
+        """It is laprop with the rate that the plateau has left."""
+        plateau = optax.contrib.reduce_on_plateau(0.5, patience=1)
+        optimizer = optax.chain(optax.adam(0.1, b1=0.0), plateau, accelerate(0.9))
+        by_hand = optax.inject_hyperparams(nag_optax.laprop)(learning_rate=0.1)
+        params = params_tree()
+        state, expected_state = optimizer.init(params), by_hand.init(params)
+        for step in range(6):
+            grads = jax.tree.map(lambda p: p + step, params)  # noqa: B023
+            updates, state = optimizer.update(grads, state, params, value=1.0)
+            expected_state.hyperparams["learning_rate"] = 0.1 * state[1].scale
+            expected, expected_state = by_hand.update(grads, expected_state, params)
+            assert_trees_close(updates, expected, rtol=1e-5)
+            assert_trees_close(eval_params(state, params), eval_params(expected_state, params), rtol=1e-5)
+        assert state[1].scale <= 0.25
+
+
 @pytest.mark.usefixtures("standard_promotion")  # Flax adds a bias to a batch
 class TestFlax:
     def test_linen_train_state(self):
