@@ -121,7 +121,6 @@ class TestOptax:
         assert_trees_close(params.fast, fast, rtol=1e-5, atol=1e-6)
         assert_trees_close(params.slow, slow, rtol=1e-5, atol=1e-6)
 
-
     def test_reduce_on_plateau_between_learning_rate_and_momentum(self, standard_promotion: None):
         """It is laprop with the rate that the plateau has left."""
         plateau = optax.contrib.reduce_on_plateau(0.5, patience=1)

@@ -92,8 +92,8 @@ def eval_params(
     if followers:
         raise ValueError(
             f"opt_state has {type(followers[0]).__name__} after the accelerator or around it: if that "
-            "changes the step, there is no iterate that the accelerator knows. Put accelerate, nag, fista … last and "
-            "outermost; to freeze parameters, use optax.partition"
+            "changes the step, there is no iterate that the accelerator knows. Put accelerate, nag, fista … "
+            "last and outermost; to freeze parameters, use optax.partition"
         )
     return treedef.unflatten(iterate)
 
