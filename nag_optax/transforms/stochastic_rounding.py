@@ -39,7 +39,8 @@ def stochastic_rounding(seed: int = 0) -> optax.GradientTransformationExtraArgs:
 
     Returns:
         A transformation whose update is float32 for bfloat16 parameters. Its state is a counter. Extra
-        arguments are ignored.
+        arguments are ignored. `optax.apply_if_finite` lets no dtype change within it, so it goes in
+        front: `optax.chain(optax.apply_if_finite(inner, 5), stochastic_rounding())`.
 
     Raises:
         ValueError: if seed is out of range, or the parameters are missing.

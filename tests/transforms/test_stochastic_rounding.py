@@ -104,6 +104,21 @@ def test_apply_updates_lands_on_a_neighbour():
     assert np.abs(landed - exact).max() > 0
 
 
+def test_a_step_that_is_not_finite_moves_nothing():
+    """Behind `optax.apply_if_finite`, which refuses a float32 update of a bfloat16 gradient within it."""
+    inner = optax.apply_if_finite(optax.sgd(1.0), 5)
+    optimizer = optax.chain(inner, stochastic_rounding())
+    params = jnp.ones(256, jnp.bfloat16)
+    grads = jnp.full(256, -QUARTER, jnp.bfloat16)
+    step, state = jax.jit(optimizer.update), optimizer.init(params)
+    for moved, g in ((True, grads), (False, grads.at[0].set(jnp.nan))):
+        updates, state = step(g, state, params)
+        assert updates.dtype == jnp.float32 and bool(updates.any()) == moved
+    within = optax.apply_if_finite(optax.chain(optax.sgd(1.0), stochastic_rounding()), 5)
+    with pytest.raises(TypeError, match="cond"):
+        within.update(grads, within.init(params), params)
+
+
 def test_other_leaves_are_left_alone():
     params = {"wide": jnp.ones(3), "half": jnp.ones(3, jnp.float16), "none": jnp.ones(2, jnp.bfloat16)}
     updates = {"wide": jnp.full(3, 1e-3), "half": jnp.full(3, 1e-3, jnp.float16), "none": None}
