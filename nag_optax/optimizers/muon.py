@@ -83,7 +83,7 @@ def muon(
             learning rate but not by s. It does not reach a fallback that is given.
         mask: where weight decay applies, as in `nag`. None decays every parameter.
         steps, coefficients, eps, dtype: as in `orthogonalize`.
-        fallback_learning_rate: for `nadamw`, where no fallback is given. None takes the matrices'
+        fallback_learning_rate: for `nadamw`; with a `fallback` it is refused. None takes the matrices'
             rate. That fits "match_rms_adamw", whose entries of a step are as large as AdamW's.
         fallback_b1, fallback_b2, fallback_eps: as in `nadamw`, where no fallback is given.
         accumulator_dtype: dtype of the buffers; None takes each parameter's.
@@ -135,6 +135,8 @@ def muon(
         )
     else:
         fallback = checked_inner(fallback, "fallback")
+        if fallback_learning_rate is not None:
+            raise ValueError("a fallback has its own learning rate: leave out fallback_learning_rate")
     held = _rank_two if matrices is None else matrices
     matrix_optimizer = optax.chain(
         nesterov_kernel(MuonMomentumState, as_rule(momentum), accumulator_dtype),

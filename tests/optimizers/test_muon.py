@@ -405,6 +405,11 @@ def test_reverse_mode_through_training(x64: None):
         ({"steps": 0}, ValueError, "steps must be an integer"),
         ({"fallback": "adam"}, TypeError, "fallback must be an optax.GradientTransformation .* got 'adam'"),
         ({"accumulator_dtype": "int8"}, ValueError, "accumulator_dtype must be a floating"),
+        (
+            {"fallback": optax.sgd(0.1), "fallback_learning_rate": 0.1},
+            ValueError,
+            "a fallback has its own learning rate: leave out fallback_learning_rate",
+        ),
     ],
     ids=str,
 )
