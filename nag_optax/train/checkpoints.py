@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from nag_optax._arrays import named
+from nag_optax.train.data.parts import readable
 from nag_optax.train.environment import versions_of
 from nag_optax.train.errors import InputError, reason
 from nag_optax.train.parallel import largest
@@ -78,39 +79,48 @@ class Checkpoints:
 
         Arrays come back with the shapes and shardings of `like`. Each damaged checkpoint is told to `say`.
         """
+        newest = self._newest(self._recorded) if best else None
+        found = self._newest(self._verified, newest and newest[1]["best"])
+        if found is None:
+            return None
+        step, record, damaged = found
+        for what in damaged:
+            say(f"{what}; using that of step {step}")
+        state = _load(self._folder / record["folder"], like, record["versions"])
+        return Restored(step, state, record["notes"])
+
+    def data_facts(self) -> dict[str, Any] | None:
+        """The facts about the data in the newest readable notes. They are the same in all of a run."""
+        found = self._newest(self._recorded)
+        return None if found is None else found[1]["notes"].get("data")
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, newest first."""
+        with readable():
+            files = list(self._folder.iterdir()) if self._folder.exists() else []
+        steps = (int(path.stem) for path in files if path.suffix == ".json" and path.stem.isdecimal())
+        return sorted(steps, reverse=True)
+
+    def _newest(
+        self, read: Callable[[int], dict[str, Any]], first: int | None = None
+    ) -> tuple[int, dict[str, Any], list[str]] | None:
+        """The `first` or newest step that can be read, its record, and the faults of those before it."""
         damaged = []
-        first = (self._newest_record() or {}).get("best") if best else None
         for step in sorted(self.steps(), key=lambda step: step != first):
             try:
-                record = self._recorded(step)
-                folder = self._folder / record["folder"]
-                if _digests(folder) != record["files"]:
-                    raise ValueError("its files have changed since they were written")
+                return step, read(step), damaged
             except (OSError, ValueError) as error:
                 damaged.append(f"checkpoint {self._folder / str(step)} is damaged ({reason(error)})")
-                continue
-            for what in damaged:
-                say(f"{what}; using that of step {step}")
-            return Restored(step, _load(folder, like, record["versions"]), record["notes"])
         if damaged:
             raise InputError(f"{'; '.join(damaged)}; none is left: train it again with --overwrite")
         return None
 
-    def data_facts(self) -> dict[str, Any] | None:
-        """The facts about the data in the newest readable notes. They are the same in all of a run."""
-        record = self._newest_record()
-        return None if record is None else record["notes"].get("data")
-
-    def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, newest first."""
-        records = self._folder.glob("*.json")
-        return sorted((int(path.stem) for path in records if path.stem.isdecimal()), reverse=True)
-
-    def _newest_record(self) -> dict[str, Any] | None:
-        for step in self.steps():
-            with suppress(OSError, ValueError):
-                return self._recorded(step)
-        return None
+    def _verified(self, step: int) -> dict[str, Any]:
+        """The record of a checkpoint whose files are as they were written."""
+        record = self._recorded(step)
+        if _digests(self._folder / record["folder"]) != record["files"]:
+            raise ValueError("its files have changed since they were written")
+        return record
 
     def _recorded(self, step: int) -> dict[str, Any]:
         record = json.loads(self._record(step).read_text())

@@ -60,6 +60,13 @@ def test_a_folder_without_a_run_is_refused(tmp_path, console, finished_run):
     shutil.copy(finished_run / "config.json", tmp_path)
     with pytest.raises(InputError, match="holds no complete checkpoint"):
         evaluate(EvaluateOptions(tmp_path), console)
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(InputError, match="checkpoints: cannot be read"):
+        evaluate(EvaluateOptions(tmp_path), console)
+    (tmp_path / "checkpoints").unlink()
+    (tmp_path / "checkpoints" / "5.json").mkdir(parents=True)
+    with pytest.raises(InputError, match="checkpoints/5 is damaged .*; none is left"):
+        evaluate(EvaluateOptions(tmp_path), console)
 
 
 def test_a_signal_ends_it_before_the_next_split(finished_run, console, monkeypatch):
