@@ -372,7 +372,7 @@ def test_the_default_batch_has_no_more_images_than_there_are_and_resume_keeps_it
     run = dataclasses.replace(few, run_dir=tmp_path / "a")
     train(run, console)
     assert "batches of 48 images instead of 64: there are only 48 to train on\n" in output(console)
-    assert "1 step of 48 images\n" in output(console)
+    assert "\n1 step of 48 images, learning rate" in output(console)
     assert json.loads((tmp_path / "a" / "config.json").read_text())["batch_size"] == 48
     assert train(dataclasses.replace(run, resume=True), console)["steps"] == 1
     own = dataclasses.replace(run, batch_size=49, run_dir=tmp_path / "b")
