@@ -9,6 +9,7 @@ import optax
 from nag_optax._arrays import path_name
 from nag_optax.acceleration.kernel import ScaleByNesterovState
 from nag_optax.transforms.descent import DecayState
+from nag_optax.transforms.orthogonalize import OrthogonalizeState
 from nag_optax.transforms.stochastic_rounding import StochasticRoundingState
 
 
@@ -92,8 +93,8 @@ def eval_params(
     if followers:
         raise ValueError(
             f"opt_state has {type(followers[0]).__name__} after the accelerator or around it: if that "
-            "changes the step, there is no iterate that the accelerator knows. Put accelerate, nag, fista … "
-            "last and outermost; to freeze parameters, use optax.partition"
+            "changes the step, there is no iterate that the accelerator knows. Evaluate params as they are, "
+            "or put accelerate, nag, fista … last and outermost; to freeze parameters, use optax.partition"
         )
     return treedef.unflatten(iterate)
 
@@ -110,9 +111,10 @@ def _knowing(node: Any, tails: tuple[list[Any], ...] = ()) -> Iterator[tuple[Any
     `tails` holds one such list for each chain around this node, the outermost first.
     """
     if callable(getattr(type(node), "eval_params", None)):
-        # In gradient units the learning rate must follow, so the rest of the same chain may change the step.
-        known = tails[:-1] if isinstance(node, ScaleByNesterovState) else tails
-        yield node, [part for tail in known for part in tail]
+        if tails and isinstance(node, ScaleByNesterovState):
+            # In gradient units the learning rate must follow in the same chain. An orthogonalisation is none.
+            tails = (*tails[:-1], [part for part in tails[-1] if isinstance(part, OrthogonalizeState)])
+        yield node, [part for tail in tails for part in tail]
         return
     if isinstance(node, optax.MaskedState):
         # A masked state does not say which leaves it has. Beside a masked accelerator we assume others.

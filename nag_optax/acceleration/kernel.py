@@ -140,7 +140,8 @@ def scale_by_nesterov(
         accumulator_dtype: dtype of w; None takes each parameter's.
 
     Returns:
-        A transformation, as `accelerate`. `eval_params` needs `learning_rate=` for its state.
+        A transformation, as `accelerate`. `eval_params` needs `learning_rate=` for its state. Behind an
+        orthogonalisation there is no iterate but the parameters, and it says so.
 
     Raises:
         ValueError, TypeError: as `accelerate`.

@@ -3,7 +3,7 @@
 import collections
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,10 @@ Coefficients = Sequence[float] | Sequence[Sequence[float]] | np.ndarray | jax.Ar
 
 # Jordan's coefficients: of those that keep the singular values near 1, the steepest at zero.
 QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+class OrthogonalizeState(NamedTuple):
+    """State of `orthogonalize`: only a name, by which `eval_params` knows what the step went through."""
 
 
 def orthogonalize(
@@ -100,9 +104,9 @@ def orthogonalize(
         parts = jnp.split(done, np.cumsum([len(x) for x in stacks])[:-1])
         return [from_stack(x, matrix, u.shape) for x, matrix, u in zip(parts, held, updates, strict=True)]
 
-    def init_fn(params: optax.Params) -> optax.EmptyState:
+    def init_fn(params: optax.Params) -> OrthogonalizeState:
         chosen(params)
-        return optax.EmptyState()
+        return OrthogonalizeState()
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args

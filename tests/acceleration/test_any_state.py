@@ -53,6 +53,11 @@ def rest(optimizer: optax.GradientTransformation) -> optax.GradientTransformatio
     return optax.masked(optimizer, jax.tree.map(lambda flag: not flag, MASK))
 
 
+def _rank_two(path: Any, leaf: jax.Array) -> bool:
+    del path
+    return leaf.ndim == 2
+
+
 # The accelerator is not last, and what follows; or what goes around it.
 FOLLOWED = {
     "scale": (optax.chain(accelerate(0.9), optax.scale(-RATE)), "EmptyState"),
@@ -67,6 +72,10 @@ FOLLOWED = {
     "injected": (optax.chain(optax.inject_hyperparams(nag)(RATE), optax.clip(1.0)), "EmptyState"),
     "nested": (optax.chain(optax.chain(nag(RATE)), optax.chain(optax.clip(1.0))), "EmptyState"),
     "gradients": (optax.chain(nag(RATE, accumulate="gradients"), optax.clip(0.01)), "EmptyState"),
+    "orthogonal": (
+        optax.chain(scale_by_nesterov(), nag_optax.orthogonalize(matrices=_rank_two), optax.scale(-RATE)),
+        "OrthogonalizeState",
+    ),
     "scaled": (optax.contrib.mechanize(nag(1.0)), "MechanicState"),
     "averaged": (optax.chain(optax.contrib.schedule_free(nag(RATE), RATE)), "ScheduleFreeState"),
 }
