@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import importlib.util
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def export_run(options: ExportOptions, console: Console | None = None) -> Path:
         try:
             save(folder, programs, files=files, notes=notes)
         except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)  # It was new, or empty.
             raise InputError(f"--output {folder}: cannot be written ({reason(error)})") from None
     state = sum(array.nbytes for array in programs[next(iter(programs))].initial)
     told(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}; {state:,} bytes of state")

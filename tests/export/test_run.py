@@ -167,6 +167,21 @@ def test_a_signal_while_iree_compiles_ends_the_export(dies: bool, run_dir: Path,
     assert not (tmp_path / "new").exists()
 
 
+def test_a_disk_that_is_full_leaves_no_half_of_an_export(run_dir: Path, tmp_path: Path, monkeypatch):
+    """Else the next try would be told to name another folder."""
+    from nag_optax.export import stored
+    from nag_optax.train.errors import InputError
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    options = ExportOptions(run_dir, target="stablehlo", output=tmp_path / "new")
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="cannot be written .No space left"):
+        patch.setattr(stored, "write_state", full)
+        export_run(options, quiet())
+    assert export_run(options, quiet()).is_dir()
+
+
 def test_iree_names_what_it_cannot_compile():
     """A free batch size is one such thing."""
     from nag_optax.export.iree import compiled
