@@ -54,7 +54,7 @@ def torchs(spec: Any, dataset: Any) -> tuple[float, float]:
     torch.manual_seed(spec.seed)
 
     def tensors(split: Any) -> tuple[Any, Any]:
-        images = (split.images.astype(np.float32) - dataset.mean) / dataset.std
+        images = (split.images.astype(np.float32) - dataset.statistics.mean) / dataset.statistics.std
         return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(split.labels).long()
 
     (images, labels), test = tensors(dataset.train), tensors(dataset.test)

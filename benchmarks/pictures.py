@@ -30,7 +30,7 @@ def chosen(spec: Spec, train: int, test: int) -> tuple[Dataset, int]:
         return Split(*(np.asarray(array)[rows] for array in split))
 
     parts = some(dataset.train, train), some(dataset.test, test)
-    found = dataset._replace(train=parts[0], test=parts[1], **statistics_of(parts[0].images)._asdict())
+    found = dataset._replace(train=parts[0], test=parts[1], statistics=statistics_of(parts[0].images))
     return found, len(dataset.train.labels)
 
 

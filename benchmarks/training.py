@@ -89,7 +89,7 @@ def torch_loop(
     """The loop that a PyTorch user would write, with the data already standardised and on the device."""
     import torch  # pyright: ignore[reportMissingImports]
 
-    images = (dataset.train.images.astype("float32") - dataset.mean) / dataset.std
+    images = (dataset.train.images.astype("float32") - dataset.statistics.mean) / dataset.statistics.std
     x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)
     y = torch.from_numpy(dataset.train.labels).long().to(device)
     model = torch_model(spec.model, dataset.image_shape, dataset.num_classes).to(device)

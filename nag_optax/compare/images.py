@@ -40,7 +40,7 @@ def hold_out(dataset: Dataset) -> Dataset:
     `split_off` takes the same part in every search of a dataset.
     """
     train, validation = split_off(dataset.train, len(dataset.train.labels) // PARTS)
-    return dataset._replace(train=train, test=validation, **statistics_of(train.images)._asdict())
+    return dataset._replace(train=train, test=validation, statistics=statistics_of(train.images))
 
 
 class Images:

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 from rich.console import Console
@@ -88,7 +87,7 @@ def programs_of(
 ) -> dict[str, Program]:
     """`predict`, and `train` if a step is asked for, with one state. The optimizer is the run's if None."""
     model, facts, spec = run.loop.module(run.state), run.facts, _tuned(run.spec, options)
-    statistics = Statistics(*(np.array(facts[name], np.float32) for name in ("mean", "std")))
+    statistics = Statistics.of(facts)
     size = None if options.target == "stablehlo" else options.batch_size or _BATCH_SIZE
     images = {"images": jax.ShapeDtypeStruct((1, *facts["image_shape"]), jnp.float32)}
     labels = {"labels": jax.ShapeDtypeStruct((1,), jnp.int32)}

@@ -149,7 +149,7 @@ class Server:
     def talk(self, sock: socket.socket, host: str) -> None:
         if not self._places.acquire(blocking=False):
             return
-        worker = None
+        worker, why = None, ""
         self._open.add(sock)
         try:
             wire.admit(sock, self._token)
@@ -175,9 +175,11 @@ class Server:
         except (wire.ProtocolError, OSError) as error:
             if worker is None and not isinstance(error, wire.Closed):
                 self._say(f"refused a connection from {host}: {error or type(error).__name__}")
+            if isinstance(error, TimeoutError):
+                why = f", silent for --timeout {self._timeout:g}"
         finally:
             if worker is not None:
-                self._left(worker)
+                self._left(worker, why)
             self._places.release()
             self._open.discard(sock)
 
@@ -263,7 +265,7 @@ class Server:
             counts.told += 1
             counts.loss, counts.correct = counts.loss + loss, counts.correct + correct
 
-    def _left(self, worker: Worker) -> None:
+    def _left(self, worker: Worker, why: str = "") -> None:
         with self.changed:
             if self.workers.pop(worker.number, None) is None:
                 return
@@ -271,7 +273,7 @@ class Server:
             self._sent = self._send(self.state)
             self.changed.notify_all()
             if not self._closing:
-                self._say(f"worker {worker.number} is gone ({worker.name}); {self.line()}")
+                self._say(f"worker {worker.number} is gone ({worker.name}{why}); {self.line()}")
 
 
 class Listener(socketserver.ThreadingTCPServer):

@@ -17,7 +17,7 @@ from nag_optax.parallel import wire
 from nag_optax.parallel.client import Client, connect, parsed_address, read_token
 from nag_optax.parallel.options import WorkOptions
 from nag_optax.parallel.served import at_step
-from nag_optax.train.data import Dataset, load_dataset, source_of
+from nag_optax.train.data import Dataset, Statistics, load_dataset, source_of
 from nag_optax.train.data.stream import epoch_order
 from nag_optax.train.errors import InputError, collected_signals, interrupted, reason
 from nag_optax.train.loop import Loop
@@ -26,7 +26,7 @@ from nag_optax.train.parallel import Device, find_devices
 from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec, resolve
 from nag_optax.train.step import TrainState, gradients, train_step
-from nag_optax.train.transfer import check_same_shapes, standardised_as
+from nag_optax.train.transfer import check_same_shapes
 
 
 def work(options: WorkOptions, console: Console | None = None) -> int:
@@ -126,7 +126,7 @@ class _Work:
             spec = dataclasses.replace(spec, optimizer=spec.inner, inner=None)
         dataset = load_dataset(spec, server.facts, self._console)
         check_same_shapes(dataset, server.facts, source_of(spec))
-        dataset = standardised_as(dataset, server.facts)
+        dataset = dataset._replace(statistics=Statistics.of(server.facts))
         loop = WorkerLoop(spec, dataset, find_devices(spec.device, 1), server.local_steps)
         if jax.tree.map(np.shape, loop.params) != jax.tree.map(np.shape, server.params):
             raise InputError(f"--address {self._options.address}: has another {spec.model} than this machine")

@@ -48,18 +48,25 @@ class Folder:
         """Refuses to mix two runs, to overwrite one unless asked to, and to use a folder of other files."""
         if self.spec.overwrite and self.spec.resume:
             raise InputError("--overwrite: cannot be combined with --resume")
+        config = self.path / CONFIG
         with self.writing():
-            holds_config = (self.path / CONFIG).exists()
+            holds_config = config.exists()
             empty = not self.path.exists() or all(p.name in _UNUSED for p in self.path.iterdir())
         if self.spec.resume:
-            self._check_same(holds_config)
+            if not holds_config:
+                raise InputError(f"--run-dir {self.path}: holds no {self.kind}; start one without --resume")
+            if differences := self.load(config).differences(self.spec):
+                raise InputError(
+                    f"--run-dir {self.path}: holds a {self.kind} with another configuration: "
+                    f"{'; '.join(differences)}; name another folder"
+                )
         elif not empty:
             try:
-                self.load(self.path / CONFIG)
+                self.load(config)
             except InputError as error:
-                what = str(error).removeprefix(f"{self.path}: ") if holds_config else f"holds no {self.kind}"
                 raise InputError(
-                    f"--run-dir {self.path}: is not empty; {what}; name another folder"
+                    f"--run-dir {self.path}: is not empty, and holds no {self.kind} ({error}); name another "
+                    "folder"
                 ) from None
             if not self.spec.overwrite:
                 raise InputError(
@@ -109,15 +116,6 @@ class Folder:
             yield
         except OSError as error:
             raise InputError(f"--run-dir {self.path}: cannot be used ({reason(error)})") from None
-
-    def _check_same(self, holds_config: bool) -> None:
-        if not holds_config:
-            raise InputError(f"--run-dir {self.path}: holds no {self.kind}; start one without --resume")
-        if differences := self.load(self.path / CONFIG).differences(self.spec):
-            raise InputError(
-                f"--run-dir {self.path}: holds a {self.kind} with another configuration: "
-                f"{'; '.join(differences)}; name another folder"
-            )
 
     def _clear(self) -> None:
         """Removes the files that are ours, and no others."""

@@ -16,7 +16,7 @@ from nag_optax.train.progress import shown
 from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec
 
-EVALUATION_BATCH = 500
+_BATCH = 500
 """Images that are evaluated at once."""
 
 
@@ -28,13 +28,11 @@ class Metrics(NamedTuple):
 
 
 def logits_of(
-    graphdef: Any,
-    weights: tuple[Any, ...],
-    statistics: Statistics,
-    images: np.ndarray,
-    batch: int = EVALUATION_BATCH,
+    graphdef: Any, weights: tuple[Any, ...], statistics: Statistics, images: np.ndarray
 ) -> jax.Array:
-    """(N, classes), from a model in two or more parts, `batch` images at a time."""
+    """(N, classes), from a model in two or more parts."""
+    # One image needs no program for hundreds.
+    batch = min(_BATCH, 1 << (len(images) - 1).bit_length())
     pieces = [_predict(graphdef, weights, statistics, piece) for (piece,) in _pieces((images,), batch)]
     return jnp.concatenate(pieces)[: len(images)]
 
@@ -64,7 +62,7 @@ def _means(
 ) -> list[jax.Array]:
     """Means of the scores, which have examples in their last axis."""
     scores = []
-    for images, labels in _pieces(split, EVALUATION_BATCH):
+    for images, labels in _pieces(split, _BATCH):
         look()
         scores.append(score(images, labels))
     count = len(split.labels)

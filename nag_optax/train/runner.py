@@ -17,7 +17,7 @@ from rich.console import Console
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.checks import flag
 from nag_optax.train.curves import check_installed, event_file
-from nag_optax.train.data import Dataset, load_dataset, source_of
+from nag_optax.train.data import Dataset, Statistics, load_dataset, source_of
 from nag_optax.train.errors import Diverged, InputError, StreamError, collected_signals, interrupted
 from nag_optax.train.folder import CHECKPOINTS, METRICS, SUMMARY, Follower, RunFolder, as_begun
 from nag_optax.train.follow import Arrivals
@@ -30,7 +30,7 @@ from nag_optax.train.registry import preset_row
 from nag_optax.train.rows import Split
 from nag_optax.train.spec import Spec, fit_batch, resolve
 from nag_optax.train.step import TrainState
-from nag_optax.train.transfer import check_same_data, facts_of, standardised_as, starting_weights
+from nag_optax.train.transfer import check_same_data, facts_of, starting_weights
 
 
 def train(
@@ -67,7 +67,7 @@ def train(
             weights, facts = starting_weights(spec.init_from, loop, devices, partial(say, console))
         if facts is not None:
             # Weights are of use with the standardisation that they were trained with.
-            dataset = loop.dataset = standardised_as(dataset, facts)
+            dataset = loop.dataset = dataset._replace(statistics=Statistics.of(facts))
         where = f"{len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}"
         if spec.coordinator is not None:
             where += f" in {jax.process_count()} processes"

@@ -17,13 +17,13 @@ from nag_optax.train.data import Statistics, load_dataset, resize, source_of
 from nag_optax.train.errors import InputError, collected_signals, interrupted
 from nag_optax.train.folder import SUMMARY, RunFolder
 from nag_optax.train.follow import began_with
-from nag_optax.train.metrics import EVALUATION_BATCH, logits_of
+from nag_optax.train.metrics import logits_of
 from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.parallel import find_devices
 from nag_optax.train.progress import busy, say, shown
 from nag_optax.train.runner import train
 from nag_optax.train.spec import resolve
-from nag_optax.train.transfer import check_same_shapes, standardised_as, stored_run
+from nag_optax.train.transfer import check_same_shapes, stored_run
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,7 @@ class Trained:
         """
         images = self.shaped(np.asarray(images))
         graphdef, state = nnx.split(self.model)
-        # One image needs no program for hundreds.
-        batch = min(EVALUATION_BATCH, 1 << (len(images) - 1).bit_length())
-        logits = logits_of(graphdef, (state,), Statistics(self.mean, self.std), images, batch)
+        logits = logits_of(graphdef, (state,), Statistics(self.mean, self.std), images)
         return np.asarray(jax.nn.softmax(logits), np.float32)
 
     def shaped(self, images: np.ndarray, what: str = "images") -> np.ndarray:
@@ -111,8 +109,6 @@ def run(options: Options, console: Console | None = None) -> Trained:
         >>> trained.predict(load_digits().images[:5]).shape
         (5, 10)
     """
-    if options.dry_run:
-        raise InputError("--dry-run: is only for nag-optax train, because it leaves no model to return")
     train(options, console)
     return load(resolve(options).run_dir, device=options.device)
 
@@ -149,8 +145,7 @@ def load(run_dir: Path | str, *, device: str = "auto", say: Callable[[str], None
         class_names=tuple(facts["class_names"]),
         metrics=RunFolder(stored.spec).read(SUMMARY) or {},
         image_shape=(height, width, channels),
-        mean=np.array(facts["mean"], np.float32),
-        std=np.array(facts["std"], np.float32),
+        **stored.loop.dataset.statistics._asdict(),
         image_size=stored.spec.image_size,
     )
 
@@ -169,7 +164,7 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> dict[s
             of_the_run["among"] = partial(began_with, record)
         dataset = load_dataset(spec, facts, console, devices[0], **of_the_run)
         check_same_shapes(dataset, facts, source_of(spec))
-        loop.dataset = standardised_as(dataset, facts)
+        loop.dataset = dataset._replace(statistics=loop.dataset.statistics)
 
         def look() -> None:
             if interrupts:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nag_optax.train.checkpoints import Checkpoints
-from nag_optax.train.data import Dataset
+from nag_optax.train.data import Dataset, Statistics
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import CHECKPOINTS, CONFIG
 from nag_optax.train.loop import Loop
@@ -25,14 +25,9 @@ def facts_of(dataset: Dataset) -> dict[str, Any]:
         "class_names": list(dataset.class_names),
         "train_images": len(dataset.train.labels),
         "digest": dataset.digest,
-        "mean": dataset.mean.tolist(),
-        "std": dataset.std.tolist(),
+        "mean": dataset.statistics.mean.tolist(),
+        "std": dataset.statistics.std.tolist(),
     }
-
-
-def standardised_as(dataset: Dataset, facts: dict[str, Any]) -> Dataset:
-    """The dataset with the mean and deviation of these facts."""
-    return dataset._replace(mean=np.array(facts["mean"], np.float32), std=np.array(facts["std"], np.float32))
 
 
 def check_same_data(dataset: Dataset, facts: dict[str, Any], where: str) -> None:
@@ -52,7 +47,7 @@ def check_same_shapes(dataset: Dataset, facts: dict[str, Any], where: str) -> No
 
 
 class StoredRun(NamedTuple):
-    """A run from its folder alone. The loop has no data."""
+    """A run from its folder alone. Of the data its loop has the shapes and the statistics."""
 
     spec: Spec
     facts: dict[str, Any]
@@ -65,11 +60,9 @@ def stored_run(folder: Path, devices: list[Device], say: Callable[[str], None]) 
     spec = load_spec(folder / CONFIG)
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     if (facts := checkpoints.data_facts()) is not None:
-        shape = tuple(facts["image_shape"])
-        # Only the shapes of the data matter to the shape of a state.
-        split = Split(np.zeros((1, *shape), np.uint8), np.zeros(1, np.int32))
-        zeros, ones = np.zeros(shape[2], np.float32), np.ones(shape[2], np.float32)
-        loop = Loop(spec, Dataset(split, split, tuple(facts["classes"]), zeros, ones, ""), devices)
+        split = Split(np.zeros((1, *facts["image_shape"]), np.uint8), np.zeros(1, np.int32))
+        dataset = Dataset(split, split, tuple(facts["classes"]), Statistics.of(facts), facts["digest"])
+        loop = Loop(spec, dataset, devices)
         if (restored := checkpoints.restore(loop.init(), say, best=True)) is not None:
             return StoredRun(spec, facts, loop, restored.state)
     raise InputError(f"{folder}: holds no complete checkpoint; train it with nag-optax train")

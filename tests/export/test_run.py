@@ -15,7 +15,7 @@ from flax import nnx
 import nag_optax
 from nag_optax import export
 from nag_optax.export.run import export_run, programs_of
-from nag_optax.train.data import Dataset
+from nag_optax.train.data import Dataset, Statistics
 from nag_optax.train.loop import Loop
 from nag_optax.train.options import ExportOptions, Options
 from nag_optax.train.parallel import find_devices
@@ -33,8 +33,8 @@ def cnn() -> StoredRun:
     """Fresh weights, with batch normalisation, one of which the run itself had frozen."""
     split = Split(np.zeros((200, 8, 8, 1), np.uint8), np.zeros(200, np.int32))
     spec = resolve(Options(model="cnn", freeze=("norm1",)))
-    nothing = np.zeros(1, np.float32)
-    loop = Loop(spec, Dataset(split, split, tuple(range(10)), nothing, nothing, ""), find_devices("cpu", 1))
+    nothing = Statistics(np.zeros(1, np.float32), np.zeros(1, np.float32))
+    loop = Loop(spec, Dataset(split, split, tuple(range(10)), nothing, ""), find_devices("cpu", 1))
     facts = {"image_shape": [8, 8, 1], "classes": range(10), "mean": [0.0], "std": [1.0]}
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         return StoredRun(spec, facts, loop, loop.init())

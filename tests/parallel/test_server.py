@@ -123,6 +123,8 @@ def test_a_round_of_diloco_waits_for_all_who_are_there_and_for_nobody_who_is_sil
                 b.params
             )  # Joins at once, a round of its own with a's place empty: it waits a second for a.
             assert int(server.state.rounds) == 2 and list(server.workers) == [b.worker]
+    (line,) = (line for line in server.said if line.startswith(f"worker {a.worker} is gone"))
+    assert ", silent for --timeout 1); 1 worker, " in line
 
 
 @pytest.mark.parametrize(

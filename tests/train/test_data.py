@@ -36,8 +36,8 @@ def test_digits_are_split_by_class_and_disjoint():
 def test_statistics_are_those_of_the_training_images(idx_folder):
     dataset = load_dataset(idx_spec(idx_folder))
     images = dataset.train.images.astype(np.float64)
-    np.testing.assert_allclose(dataset.mean, [images.mean()], rtol=1e-6)
-    np.testing.assert_allclose(dataset.std, [images.std()], rtol=1e-6)
+    np.testing.assert_allclose(dataset.statistics.mean, [images.mean()], rtol=1e-6)
+    np.testing.assert_allclose(dataset.statistics.std, [images.std()], rtol=1e-6)
 
 
 def test_idx_files_are_read_gzipped_or_not(idx_folder):
@@ -54,7 +54,7 @@ def test_colour_images_and_other_prefixes_are_read(tmp_path):
         write_idx(tmp_path / f"{prefix}-images-idx3-ubyte", rng.integers(0, 255, (count, 4, 4, 3)))
         write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte", rng.integers(0, 3, count))
     dataset = load_dataset(idx_spec(tmp_path))
-    assert dataset.image_shape == (4, 4, 3) and dataset.mean.shape == (3,)
+    assert dataset.image_shape == (4, 4, 3) and dataset.statistics.mean.shape == (3,)
 
 
 def test_resize_is_to_the_size_asked_for(idx_folder):
@@ -74,7 +74,7 @@ def test_classes_restrict_both_splits_and_are_numbered_from_zero():
         np.testing.assert_array_equal(split.images, everything.images[chosen])
         np.testing.assert_array_equal(np.array(part.classes)[split.labels], everything.labels[chosen])
         assert split.labels.dtype == np.int32
-    np.testing.assert_allclose(part.mean, [part.train.images.mean()], rtol=1e-6)
+    np.testing.assert_allclose(part.statistics.mean, [part.train.images.mean()], rtol=1e-6)
     message = "--classes 8-11: --dataset digits has no 10, 11; its classes are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     with pytest.raises(InputError, match=message):
         load_dataset(resolve(Options(classes="8-11")))

@@ -127,7 +127,7 @@ def test_overwrite_spares_a_folder_that_holds_no_run(tmp_path, config):
         files[path] = config
         path.write_text(config)
     message = "holds no run" if config is None else "config.json: not a readable configuration of a run"
-    with pytest.raises(InputError, match=f"is not empty; .*{message}.*; name another folder"):
+    with pytest.raises(InputError, match=f"is not empty, .*{message}.*; name another folder"):
         with overwriting.claimed():
             pass
     assert {p: p.read_text() for p in files} == files

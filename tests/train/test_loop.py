@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 import nag_optax
-from nag_optax.train.data import load_dataset
+from nag_optax.train.data import Statistics, load_dataset
 from nag_optax.train.loop import Loop, chunk_lengths
 from nag_optax.train.metrics import logits_of
 from nag_optax.train.models import make_model
@@ -87,10 +87,10 @@ def test_a_step_is_the_one_written_out_by_hand():
     params = nnx.to_pure_dict(params)
     optimizer = nag_optax.nag(0.1, 0.9)
     opt_state = optimizer.init(params)
-    order = np.random.default_rng([3, 0]).permutation(1437)
+    order, statistics = np.random.default_rng([3, 0]).permutation(1437), dataset.statistics
     for step in range(2):
         batch = order[64 * step : 64 * step + 64]
-        images = (dataset.train.images[batch].astype(np.float32) - dataset.mean) / dataset.std
+        images = (dataset.train.images[batch].astype(np.float32) - statistics.mean) / statistics.std
         labels = dataset.train.labels[batch]
         key = jax.random.fold_in(jax.random.key(3), step)
 
@@ -151,8 +151,8 @@ def test_a_loop_is_freed_with_its_data():
 def test_statistics_that_are_assigned_later_are_those_of_every_program():
     """With a huge deviation every image is 0, and every class of the fresh model has the same logit, 0."""
     loop = make_loop()
-    for std in (loop.dataset.std, np.array([1e30], np.float32)):
-        loop.dataset = loop.dataset._replace(std=std)
+    for std in (loop.dataset.statistics.std, np.array([1e30], np.float32)):
+        loop.dataset = loop.dataset._replace(statistics=Statistics(loop.dataset.statistics.mean, std))
         first = loop.run_chunk(loop.init(), 1)
         loss = loop.evaluate(loop.init(), loop.dataset.test).loss
     np.testing.assert_allclose([float(first.loss_sum) / 64, loss], np.log(10), rtol=1e-6)
@@ -198,7 +198,7 @@ def test_evaluation_is_at_x_without_dropout():
     model = make_model("mlp", (8, 8, 1), 10, seed=0)
     nnx.update(model, x)
     test = loop.dataset.test
-    images = (test.images.astype(np.float32) - loop.dataset.mean) / loop.dataset.std
+    images = (test.images.astype(np.float32) - loop.dataset.statistics.mean) / loop.dataset.statistics.std
     logits = np.asarray(model(jnp.asarray(images), train=False), np.float64)
     metrics = loop.evaluate(state, test)
     assert metrics.accuracy == pytest.approx((logits.argmax(-1) == test.labels).mean())

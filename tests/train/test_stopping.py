@@ -61,7 +61,7 @@ def test_the_validation_part_is_fixed_and_no_image_of_it_is_trained_on():
     assert images(validation=0.25, seed=1)[1] == [train_images, held_out]
     assert len(images(validation=0.9999)[0].train.labels) == 1
     assert dataset.digest == whole.digest
-    np.testing.assert_allclose(dataset.mean, dataset.train.images.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(dataset.statistics.mean, dataset.train.images.mean((0, 1, 2)), rtol=1e-6)
 
 
 def test_a_run_that_stops_says_why_and_its_best_checkpoint_is_the_one_to_evaluate(tmp_path, console):

@@ -10,7 +10,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from nag_optax.train.checkpoints import Checkpoints
-from nag_optax.train.data import load_dataset
+from nag_optax.train.data import Statistics, load_dataset
 from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.loop import Loop
 from nag_optax.train.options import EvaluateOptions, Options
@@ -18,7 +18,7 @@ from nag_optax.train.registry import MODELS
 from nag_optax.train.runner import train
 from nag_optax.train.spec import load_spec, resolve
 from nag_optax.train.trained import evaluate, load
-from nag_optax.train.transfer import standardised_as, starting_weights
+from nag_optax.train.transfer import starting_weights
 from tests.train.conftest import SMALL, output
 from tests.train.test_run import Signals, assert_same_run
 
@@ -82,12 +82,12 @@ def test_a_fine_tuned_run_keeps_the_standardisation_and_needs_its_source_no_more
 
     everything = load_dataset(resolve(SMALL))
     half = load_dataset(resolve(options))
-    record = json.loads((tmp_path / "whole" / "checkpoints" / f"{summary['steps']}.json").read_text())
-    assert record["notes"]["data"]["classes"] == [5, 6, 7, 8, 9]
-    kept = standardised_as(half, record["notes"]["data"])
-    np.testing.assert_array_equal(kept.mean, everything.mean)
-    np.testing.assert_array_equal(kept.std, everything.std)
-    assert abs(float(half.mean[0]) - float(everything.mean[0])) > 1e-3
+    facts = Checkpoints(tmp_path / "whole" / "checkpoints").data_facts()
+    assert facts is not None and facts["classes"] == [5, 6, 7, 8, 9]
+    kept = Statistics.of(facts)
+    np.testing.assert_array_equal(kept.mean, everything.statistics.mean)
+    np.testing.assert_array_equal(kept.std, everything.statistics.std)
+    assert abs(float(half.statistics.mean[0]) - float(everything.statistics.mean[0])) > 1e-3
 
     # Stopped before the first epoch has ended, and resumed when the source is gone.
     broken = dataclasses.replace(options, run_dir=tmp_path / "broken")

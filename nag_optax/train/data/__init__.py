@@ -32,19 +32,23 @@ class Statistics(NamedTuple):
     mean: Any
     std: Any
 
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> "Statistics":
+        """Those among the facts about a model's data."""
+        return cls(np.array(facts["mean"], np.float32), np.array(facts["std"], np.float32))
+
     def standardise(self, images: jax.Array) -> jax.Array:
         """The images in float32. Those behind the statistics have mean 0 and deviation 1 in each channel."""
         return (images.astype(jnp.float32) - self.mean) / self.std
 
 
 class Dataset(NamedTuple):
-    """Two splits, and the mean and deviation of each channel of the training images."""
+    """Two splits, and the statistics of the training images."""
 
     train: Split
     test: Split
     classes: tuple[int, ...]  # the label in the files of each class
-    mean: np.ndarray
-    std: np.ndarray
+    statistics: Statistics
     digest: str
     """A digest of all training images and labels, before images are resized or held out.
 
@@ -71,10 +75,6 @@ class Dataset(NamedTuple):
         splits = {"training": self.train, "validation": self.validation, "test": self.test}
         counts = [f"{len(split.labels):,} {name}" for name, split in splits.items() if split is not None]
         return f"{', '.join(counts[:-1])} and {counts[-1]} images of {self.num_classes} classes"
-
-    @property
-    def statistics(self) -> Statistics:
-        return Statistics(self.mean, self.std)
 
     def sample(self) -> np.ndarray:
         """Some standardised training images of two million pixels in all, always the same ones."""
@@ -145,7 +145,7 @@ def load_dataset(
         seen = seen[sample(len(seen), _SAMPLED)].decoded(request.watch)
     train, test, validation = _in_memory(train), _in_memory(test), validation and _in_memory(validation)
     streamed = isinstance(train.images, Pictures) or not resident(train.images.nbytes)
-    return Dataset(train, test, classes, *statistics_of(seen), digest, validation, class_names, streamed)
+    return Dataset(train, test, classes, statistics_of(seen), digest, validation, class_names, streamed)
 
 
 def _parts(load: Callable[[Request], Any], request: Request, source: str) -> tuple[Split, Split, Any]:
