@@ -11,7 +11,7 @@ changes no decision:
                 the gradient at zero
     stalled     three things hold for 100 steps and for a quarter of all steps: f fell by less than its
                 rounding or x moved by less than its own; M reached no new low; x went no further than
-                steps in random directions do. Or M = 0 and x does not move
+                steps in random directions do, or M = 0. Or M = 0 and x does not move
 
 A step is cheap and a check is not, so steps run in an inner loop that ends where there is something to
 check: a small M, or any other reason to stop.
@@ -157,7 +157,8 @@ def run(
         in_noise = speed * mapping <= 10 * eps * jnp.abs(value.astype(float))
         in_noise |= speed <= 4 * eps * x_norm
         # Steps of noise add up as a random walk does; a direction that is kept takes x further.
-        gains = speed > 2 * jnp.sqrt(steps.astype(float)) * (taken * mapping)
+        # Momentum after an M of 0 is noise too.
+        gains = (speed > 2 * jnp.sqrt(steps.astype(float)) * (taken * mapping)) & (mapping > 0)
         gains |= (mapping < carry.least_norm) | ~in_noise
         idle = jnp.where(gains & (taken > 0), 0, carry.idle_steps + 1)
         stalled = (idle >= jnp.maximum(_PATIENCE, steps // 4)) | ((mapping == 0) & (speed == 0))

@@ -110,6 +110,23 @@ class TestSlowIsNotStalled:
         np.testing.assert_allclose(solution.params, 1e5, rtol=0, atol=0.03)
 
 
+def test_a_cycle_of_roundings_is_no_gain():
+    """One run in seventy ends where M is 0 at times, and momentum then moves x by a rounding, for ever."""
+    rng = np.random.default_rng(0)
+    matrices = rng.standard_normal((400, 60, 20)) * np.geomspace(1, 0.03, 20)
+    rates = np.linalg.norm(matrices, 2, axis=(1, 2)) ** -2
+
+    def solve(matrix: jax.Array, target: jax.Array, rate: jax.Array) -> Any:
+        def loss(x: jax.Array) -> jax.Array:
+            return 0.5 * jnp.sum((matrix @ x - target) ** 2)
+
+        return minimize(loss, jnp.zeros(20), prox=prox.l1(0.05), learning_rate=rate)
+
+    data = matrices, rng.standard_normal((400, 60)), rates
+    solutions = jax.jit(jax.vmap(solve))(*(jnp.asarray(a, jnp.float32) for a in data))
+    assert not np.any(solutions.reason == Reason.MAX_STEPS)
+
+
 @pytest.mark.parametrize(
     ("operator", "linear", "constant"),
     [
