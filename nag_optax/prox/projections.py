@@ -200,8 +200,8 @@ def _l2_ball(tree: Params, scale: jax.typing.ArrayLike = 1.0) -> Params:
 
 
 def _unit(a: Params, tree: Params) -> tuple[Params, jax.Array]:
-    """a/‖a‖ in the dtype of the tree, and ‖a‖."""
-    a = jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), a, tree)
+    """a/‖a‖ in the shapes and the dtype of the tree, and ‖a‖."""
+    a = jax.tree.map(lambda leaf, p: jnp.broadcast_to(jnp.asarray(leaf, p.dtype), p.shape), a, tree)
     length = _length(a)
     return jax.tree.map(lambda leaf: leaf / length, a), length
 

@@ -305,6 +305,8 @@ def test_a_plane_is_exact_where_coordinates_are_large(name: str, unit: float):
     p = (1e5 + np.random.default_rng(0).standard_normal(1000)).astype(np.float32)
     a = np.full(1000, unit, np.float32)
     z = np.asarray(optax_projection(name, {"a": a, "b": unit})(jnp.asarray(p), 1.0), np.float64)
+    # A number is the normal of a plane too.
+    np.testing.assert_array_equal(optax_projection(name, {"a": unit, "b": unit})(jnp.asarray(p), 1.0), z)
     expected = p.astype(np.float64) - np.mean(p.astype(np.float64)) + 1e-3
     # Two lengths of 32 and 32 for ⟨1, z⟩, and that divided by 32 for z.
     assert abs(np.sum(z) - 1.0) < 32 * 32 * EPS
