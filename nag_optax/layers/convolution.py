@@ -57,16 +57,19 @@ def conv_general_dilated(
 ) -> jax.Array:
     """`lax.conv_general_dilated` for `nnx.Conv(conv_general_dilated=...)`.
 
-    NHWC images with an odd kernel, padded by half of it, take the form above; all else is left to `lax`.
-    Images smaller than the kernel become products, which XLA for CPU computes 100 times as fast.
+    Two-dimensional NHWC convolutions without groups or dilation take the form above; all else is left to
+    `lax`. Images smaller than the kernel become products, which XLA for CPU computes 100 times as fast.
     """
-    if not _is_plain(lhs.shape, rhs.shape, window_strides, padding, **kwargs):
+    sizes = rhs.shape[:2]
+    if not _is_plain(lhs.shape, rhs.shape, **kwargs):
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
-    if any(image < kernel for image, kernel in zip(lhs.shape[1:3], rhs.shape, strict=False)):
+    if any(image < kernel for image, kernel in zip(lhs.shape[1:3], sizes, strict=True)):
         return by_products(lhs, rhs, window_strides, padding, **kwargs)
-    if jax.export.is_symbolic_dim(lhs.shape[0]):  # The form depends on the number of images.
+    pads = _pads(lhs.shape, rhs.shape, window_strides, padding)
+    fits = all(0 <= pad < kernel for pair, kernel in zip(pads, sizes, strict=True) for pad in pair)
+    if not fits or jax.export.is_symbolic_dim(lhs.shape[0]):  # The form depends on the number of images.
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
-    return _convolution(lhs, rhs, _How(tuple(window_strides), _half(rhs.shape), kwargs.get("precision")))
+    return _convolution(lhs, rhs, _How(tuple(window_strides), pads, kwargs.get("precision")))
 
 
 def by_products(
@@ -77,9 +80,11 @@ def by_products(
     For IREE, which takes 27 times as long for a kernel's gradient that is written as a convolution, and
     for images smaller than the kernel, for which XLA on CPU takes 100 times as long.
     """
-    if not _is_plain(lhs.shape, rhs.shape, window_strides, padding, **kwargs):
+    half = tuple((size // 2, size // 2) for size in rhs.shape[:2])
+    plain = _is_plain(lhs.shape, rhs.shape, **kwargs)
+    if not plain or _pads(lhs.shape, rhs.shape, window_strides, padding) != half:
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
-    padded = jnp.pad(lhs, ((0, 0), *_half(rhs.shape), (0, 0)))
+    padded = jnp.pad(lhs, ((0, 0), *half, (0, 0)))
 
     def product(place: tuple[int, ...]) -> jax.Array:
         rows, columns = (
@@ -94,8 +99,6 @@ def by_products(
 def _is_plain(
     images: tuple[int, ...],
     kernel: tuple[int, ...],
-    strides: Any,
-    padding: Any,
     dimension_numbers: Any = None,
     precision: Any = None,
     **others: Any,
@@ -105,16 +108,15 @@ def _is_plain(
     if len(kernel) != 4 or not plain:
         return False
     layout, own = (lax.conv_dimension_numbers(images, kernel, n) for n in (dimension_numbers, _LAYOUT))
-    if layout != own or kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
-        return False
+    return layout == own
+
+
+def _pads(images: Any, kernel: Any, strides: Any, padding: Any) -> tuple[tuple[int, int], ...]:
+    """The pixels around an image, before and behind, along its height and its width."""
     if isinstance(padding, str):
-        return padding == "SAME" and tuple(strides) == (1, 1)
-    return tuple(map(tuple, padding)) == _half(kernel)
-
-
-def _half(kernel: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """The padding with which a convolution of stride 1 keeps the image's size."""
-    return tuple((size // 2, size // 2) for size in kernel[:2])
+        padding = lax.padtype_to_pads(images[1:3], kernel[:2], strides, padding)
+    first, second = padding
+    return tuple(first), tuple(second)
 
 
 class _How(NamedTuple):
@@ -217,6 +219,7 @@ def _takes_winograd(x: jax.Array, kernel: jax.Array, how: _How, channels: int) -
     return (
         kernel.shape[:2] == (3, 3)
         and how.strides == (1, 1)
+        and how.padding == ((1, 1), (1, 1))
         and min(kernel.shape[2:]) >= channels
         and x.size >= _LARGE
         and x.dtype == kernel.dtype == jnp.float32  # In bfloat16 the sums would lose too much.

@@ -64,6 +64,21 @@ def test_convolution_and_its_gradients_are_those_of_lax(shape, strides, size, pa
         )
 
 
+@pytest.mark.parametrize("padding", ["VALID", "SAME", ((0, 1), (2, 0))], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "strides"), [((5, 5), (1, 1)), ((3, 3), (2, 2)), ((2, 4), (1, 1)), ((4, 4), (4, 4))]
+)
+def test_so_they_are_with_any_padding(shape, strides, padding, parts):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(12, 9, 8, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(*shape, 3, 5)), jnp.float32)
+    of_lax, found = (gradients(f, strides, padding) for f in (lax.conv_general_dilated, conv_general_dilated))
+    for expected, actual in zip(of_lax(x, kernel), found(x, kernel), strict=True):
+        # As above, with images of 9·8 pixels.
+        limit = 12 * 72 * 2.0**-24 * float(jnp.abs(expected).max())
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=limit)
+
+
 @pytest.mark.parametrize("size", [1, 3])
 def test_no_gradient_of_a_layer_lacks_a_fast_kernel(size):
     """As one of images with zeros between the pixels does: XLA for CPU computes it a number at a time."""

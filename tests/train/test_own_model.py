@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from nag_optax.layers.convolution import conv_general_dilated
 from nag_optax.train import registry
 from nag_optax.train.checkpoints import Checkpoints
 from nag_optax.train.errors import InputError
+from nag_optax.train.models import make_model
 from nag_optax.train.rows import HiddenLayer, Model
 from tests.train.test_loop import make_loop, numbers
 from tests.train.test_pruning import units_of
@@ -93,3 +95,21 @@ def test_an_optimizer_may_hold_the_parameters_themselves():
 def test_a_fault_inside_of_it_keeps_its_traceback():
     with pytest.raises(TypeError, match="unsupported operand"):
         make_loop(optimizer=f"{__name__}:faulty")
+
+
+def test_its_convolutions_take_the_form_that_is_fast_on_a_cpu(monkeypatch):
+    def its_own(*args: Any, **kwargs: Any) -> jax.Array:
+        return jax.lax.conv_general_dilated(*args, **kwargs)
+
+    class Convolutions(nnx.Module):
+        def __init__(self, image_shape: Any, num_classes: int, *, rngs: nnx.Rngs):
+            self.plain = nnx.Conv(image_shape[2], 2, (3, 3), rngs=rngs)
+            self.special = nnx.Conv(2, num_classes, (3, 3), conv_general_dilated=its_own, rngs=rngs)
+
+        def __call__(self, images: jax.Array, *, train: bool, rngs: Any = None) -> jax.Array:
+            return self.special(self.plain(images)).mean((1, 2))
+
+    monkeypatch.setitem(registry.MODELS, "own", Model(Convolutions))
+    model: Any = make_model("own", (8, 8, 1), 2, seed=0)
+    assert model.plain.conv_general_dilated is conv_general_dilated
+    assert model.special.conv_general_dilated is its_own

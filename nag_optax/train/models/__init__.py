@@ -6,7 +6,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from flax import nnx
+from jax import lax
 
+from nag_optax.layers.convolution import conv_general_dilated
 from nag_optax.train.errors import InputError
 from nag_optax.train.registry import model_row
 from nag_optax.train.rows import calling, load_factory
@@ -36,6 +38,9 @@ def make_model(
         model = load_factory(row.make, "--model")(image_shape, num_classes, rngs=nnx.Rngs(seed), **given)
     with calling(f"--model {name}", "model(images, train=train, rngs=rngs)"):
         inspect.signature(model).bind(None, train=True, rngs=None)
+    for _, module in nnx.iter_graph(model):
+        if isinstance(module, nnx.Conv) and module.conv_general_dilated is lax.conv_general_dilated:
+            module.conv_general_dilated = conv_general_dilated  # In a loop on a CPU, XLA's own crawls.
     # A dropout that draws for itself has a key. Files and wires take its plain numbers.
     nnx.update(model, jax.tree.map(jax.random.key_data, nnx.state(model, nnx.RngKey)))
     if row.prepare is not None and sample is not None:
