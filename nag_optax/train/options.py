@@ -98,7 +98,9 @@ class Options:
     snoo, ema_nesterov and gpa go around another optimizer, --inner."""
     inner: Annotated[str | None, one_of(inner_names(), hint="(default: adamw)")] = None
     """The optimizer inside snoo, ema_nesterov or gpa. It takes the other options."""
-    learning_rate: FloatInTable = None
+    learning_rate: Annotated[
+        Float, tyro.conf.arg(help_behavior_hint="(default: by dataset, model and optimizer)")
+    ] = None
     """Peak learning rate, above 0."""
     momentum: Annotated[
         Float, tyro.conf.arg(help=f"Momentum, in [0, 1); by default {defaults_of('momentum')}.")

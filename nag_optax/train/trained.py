@@ -109,6 +109,8 @@ def run(options: Options, console: Console | None = None) -> Trained:
         >>> trained.predict(load_digits().images[:5]).shape
         (5, 10)
     """
+    if options.dry_run:
+        raise InputError("--dry-run: is only for nag-optax train, because it leaves no model to return")
     train(options, console)
     return load(resolve(options).run_dir, device=options.device)
 

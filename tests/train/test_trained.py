@@ -188,3 +188,8 @@ def test_an_empty_folder_and_a_csv_that_cannot_be_written_are_refused(finished_r
     message = r"--output .*out.csv: cannot be written \(No such file or directory\)$"
     with pytest.raises(InputError, match=message):
         predict(PredictOptions(finished_run, (tmp_path / "x.npy",), tmp_path / "nowhere" / "out.csv"))
+
+
+def test_a_dry_run_has_no_model_to_return(tmp_path):
+    with pytest.raises(InputError, match="--dry-run: is only for nag-optax train"):
+        nag_optax.train.run(dataclasses.replace(SMALL, dry_run=True, run_dir=tmp_path / "run"))

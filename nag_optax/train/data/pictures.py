@@ -37,9 +37,9 @@ def decode(path: Path, size: int | None = None) -> np.ndarray:
             pixels = np.asarray(picture)
     # What Pillow's decoders raise for damaged files.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{path}: cannot be decoded ({reason(error)}); remove it, or say --skip-unreadable"
-        ) from None
+        known = not isinstance(error, Image.UnidentifiedImageError)
+        why = reason(error) if known else "it is no JPEG, PNG, WebP or BMP file"
+        raise InputError(f"{path}: cannot be decoded ({why}); remove it, or say --skip-unreadable") from None
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
