@@ -411,7 +411,7 @@ def test_reverse_mode_through_training(x64: None):
             "a fallback has its own learning rate: leave out fallback_learning_rate",
         ),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition("(")[0],
 )
 def test_refuses(arguments: Any, error: type[Exception], message: str):
     with pytest.raises(error, match=f"^{message}"):
