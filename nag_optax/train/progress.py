@@ -30,11 +30,15 @@ def busy(console: Console, what: str) -> AbstractContextManager[Any]:
     return console.status(what) if console.is_terminal else nullcontext()
 
 
+_SILENCE = 60.0
+"""Seconds after which a run without a terminal says how far it is."""
+
+
 class LiveBar(Progress):
     """A bar around the run: a context manager that shows `after` behind the count, and `beside` below."""
 
     def __init__(self, console: Console, after: str, beside: Callable[[], Any] | None = None, **task: Any):
-        self._beside = beside
+        self._beside, self._said = beside, time.perf_counter()
         super().__init__(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -60,8 +64,15 @@ class LiveBar(Progress):
         if not self.console.is_terminal:  # In a terminal the bar says so.
             self.say("compiling")
 
+    def update(self, task_id: Any, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        if not self.console.is_terminal and time.perf_counter() - self._said > _SILENCE:
+            (task,) = self.tasks
+            self.say(f"{task.description}: {task.percentage:.0f} %")
+
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
+        self._said = time.perf_counter()
         say(self.console, line)
 
 

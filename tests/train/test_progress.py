@@ -1,6 +1,10 @@
 """What a run prints."""
 
-from nag_optax.train.progress import epoch_line
+from types import SimpleNamespace
+
+from nag_optax.train import progress
+from nag_optax.train.progress import LiveBar, epoch_line
+from tests.train.conftest import output
 
 
 def test_the_line_of_an_epoch_fits_a_terminal():
@@ -10,3 +14,13 @@ def test_the_line_of_an_epoch_fits_a_terminal():
     )
     widest = epoch_line({**row, "validation_accuracy": 1.0, "test_accuracy": 1.0}, 100)
     assert "  val 100.00%  test 100.00%" in widest and len(widest) <= 80
+
+
+def test_a_long_run_without_a_terminal_says_once_a_minute_how_far_it_is(monkeypatch, console):
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
+    with LiveBar(console, "", total=200) as bar:
+        for step in range(0, 200, 10):
+            now.seconds += 5
+            bar.update(bar.task, completed=step, description="epoch 1/2")
+    assert output(console).splitlines() == ["compiling", "epoch 1/2: 60 %"]
