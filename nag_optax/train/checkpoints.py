@@ -67,7 +67,8 @@ class Checkpoints:
             os.replace(partial, self._record(step))
             self._remove_others(step, folder, best)
         except (OSError, ValueError) as error:  # TensorStore reports errors of the disk as ValueError.
-            if isinstance(error, TimeoutError) and jax.process_count() > 1:  # Another process is gone.
+            of_the_disk = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+            if jax.process_count() > 1 and not of_the_disk:  # Another process is gone.
                 raise
             raise InputError(
                 f"{self._folder}: the checkpoint of step {step} could not be written ({reason(error)}); "

@@ -122,7 +122,6 @@ def test_processes_of_two_runs_say_so(tmp_path):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.exhaustive
 def test_slurm_tells_the_processes_of_each_other(tmp_path):
     """In the environment that it gives to the two tasks of a step."""
     job = {
