@@ -12,7 +12,7 @@ import nag_optax
 from nag_optax.train.freezing import freeze
 from nag_optax.train.pruning import units_prox
 from nag_optax.train.registry import all_options, optimizer_row
-from nag_optax.train.rows import Model, Optimizer, calling, load_factory
+from nag_optax.train.rows import Model, Optimizer, check_call, load_factory
 from nag_optax.train.spec import Spec
 
 EVERY = 16
@@ -206,8 +206,10 @@ def core(
         return optax.with_extra_args_support(load_factory(row.make)(inner))
     options |= {name: of_run[name] for name in row.of_run}
     if prox is None or row.pruned is None:
-        with calling(f"{option} {row.label}", "factory(learning_rate), with a schedule"):
-            made = load_factory(row.make, option)(learning_rate, **options)
+        make = load_factory(row.make, option)
+        what, call = f"{option} {row.label}", "factory(learning_rate), with a schedule"
+        check_call(what, call, make, learning_rate, **options)
+        made = make(learning_rate, **options)
     else:
         del options["weight_decay"]
         made = load_factory(row.pruned)(learning_rate, prox, **options)

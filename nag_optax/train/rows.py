@@ -1,10 +1,9 @@
 """The rows of the registry. They import nothing heavy, because `--help` reads them."""
 
 import importlib
-import re
+import inspect
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -195,13 +194,11 @@ def load_factory(factory: Factory, option: str = "") -> Callable[..., Any]:
         raise InputError(f"{option} {factory}: cannot be imported ({error})".lstrip()) from None
 
 
-@contextmanager
-def calling(what: str, call: str) -> Iterator[None]:
-    """An InputError says in one line that a user's own code takes other arguments than those of this call."""
+def check_call(what: str, call: str, function: Any, *args: Any, **kwargs: Any) -> None:
+    """Refuses a function of a user's own that does not take these arguments, which `call` has in words."""
+    if inspect.isclass(function):  # A metaclass such as Flax's takes anything.
+        function, args = function.__init__, (None, *args)
     try:
-        yield
+        inspect.signature(function).bind(*args, **kwargs)
     except TypeError as error:
-        # Python's words for it. After any other error the traceback is of use.
-        if not re.search("positional|keyword|required|no arguments|callable", str(error)):
-            raise
-        raise InputError(f"{what}: {error}; the trainer calls {call}") from error
+        raise InputError(f"{what}: {error}; the trainer calls {call}") from None

@@ -19,7 +19,7 @@ from nag_optax.train.errors import InputError
 from nag_optax.train.parallel import Device, stays_resident
 from nag_optax.train.progress import busy, say, watched
 from nag_optax.train.registry import dataset_row
-from nag_optax.train.rows import Request, Split, Splits, calling, load_factory
+from nag_optax.train.rows import Request, Split, Splits, check_call, load_factory
 from nag_optax.train.spec import Spec
 
 _SAMPLED = 2048
@@ -150,7 +150,8 @@ def load_dataset(
 
 def _parts(load: Callable[[Request], Any], request: Request, source: str) -> tuple[Split, Split, Any]:
     """The training part, the test part, and the names of the labels. A user's own source is checked too."""
-    with readable(), calling(source, "load(request), which returns (train, test, names)"):
+    check_call(source, "load(request), which returns (train, test, names)", load, request)
+    with readable():
         train, test, names = Splits(*load(request))
     train = _checked(train, f"{source}, training part")
     if test is not None:

@@ -1,7 +1,7 @@
 """The models of the trainer, one a file; what else it can do with each stands in the registry."""
 
-import inspect
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from jax import lax
 from nag_optax.layers.convolution import conv_general_dilated
 from nag_optax.train.errors import InputError
 from nag_optax.train.registry import model_row
-from nag_optax.train.rows import calling, load_factory
+from nag_optax.train.rows import check_call, load_factory
 
 
 def make_model(
@@ -33,11 +33,12 @@ def make_model(
             f"--image-size: --model {name} needs images of at least {row.smallest_image} pixels a side; "
             f"these are {image_shape[0]} x {image_shape[1]}"
         )
-    given = {"widths": widths or row.widths} if row.widths else {}
-    with calling(f"--model {name}", "factory(image_shape, num_classes, rngs=rngs)"):
-        model = load_factory(row.make, "--model")(image_shape, num_classes, rngs=nnx.Rngs(seed), **given)
-    with calling(f"--model {name}", "model(images, train=train, rngs=rngs)"):
-        inspect.signature(model).bind(None, train=True, rngs=None)
+    given: dict[str, Any] = {"widths": widths or row.widths} if row.widths else {}
+    make, what = load_factory(row.make, "--model"), f"--model {name}"
+    given |= {"rngs": nnx.Rngs(seed)}
+    check_call(what, "factory(image_shape, num_classes, rngs=rngs)", make, image_shape, num_classes, **given)
+    model = make(image_shape, num_classes, **given)
+    check_call(what, "model(images, train=train, rngs=rngs)", model, None, train=True, rngs=None)
     for _, module in nnx.iter_graph(model):
         if isinstance(module, nnx.Conv) and module.conv_general_dilated is lax.conv_general_dilated:
             module.conv_general_dilated = conv_general_dilated  # In a loop on a CPU, XLA's own crawls.
