@@ -1,6 +1,6 @@
 """Compiles a program with IREE, for its runtime."""
 
-import re
+import textwrap
 from collections.abc import Mapping
 
 import iree.compiler
@@ -42,9 +42,8 @@ def compiled(program: Program, target: str) -> bytes:
             ],
         )
     except iree.compiler.CompilerToolError as error:
-        # IREE prints pages: the operation, and where it was traced.
-        found = re.search(r"error: ([^%\n]*)", str(error))
-        what = found[1].strip(" :") if found else "see the compiler's output"
+        # IREE prints pages: the reason, the operation, and where it was traced.
+        what = textwrap.shorten(str(error), 400, placeholder=" …")
         raise ValueError(f"IREE cannot compile the program: {what}") from error
     assert module is not None  # None only if an output file is named.
     return module
