@@ -60,7 +60,8 @@ def event_file(folder: Path, step: int) -> Iterator[Callable[[dict[str, Any]], N
     """
     from tensorboardX import SummaryWriter
 
-    with SummaryWriter(str(folder), purge_step=step + 1) as writer:
+    # The library names a file after the second in which it begins, and overwrites a file of that name.
+    with SummaryWriter(str(folder), purge_step=step + 1, filename_suffix=f".{step:012}") as writer:
 
         def add(row: dict[str, Any]) -> None:
             for name, value in row.items():

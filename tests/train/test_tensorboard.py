@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tensorboardX.proto import event_pb2
 
+from nag_optax.train.curves import EVENTS, event_file
 from nag_optax.train.errors import InputError
 from nag_optax.train.runner import train
 from tests.train.conftest import SMALL
@@ -52,6 +53,15 @@ def test_events_are_the_rows_of_the_metrics(tmp_path, console):
 
     train(dataclasses.replace(options, num_epochs=1, tensorboard=False, overwrite=True), console)
     assert not list(run_dir.glob("events*"))
+
+
+def test_runs_that_begin_within_a_second_have_files_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1.8e9)
+    for step in (0, 9, 100):  # TensorBoard reads files in the order of their names.
+        with event_file(tmp_path, step) as add:
+            add({"step": step + 1, "test_loss": 0.5})
+    found = [scalars(path) for path in sorted(tmp_path.glob(EVENTS))]
+    assert found == [{step: {"test_loss": 0.5}} for step in (1, 10, 101)]
 
 
 def test_without_tensorboardx_one_line_names_the_extra(tmp_path, monkeypatch):
