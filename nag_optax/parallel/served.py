@@ -84,8 +84,9 @@ def dana(schedule: optax.Schedule, momentum: float) -> Served:
 
 
 def outer(rate: float, momentum: float, wait: bool) -> Served:
-    """Delayed Nesterov; with `wait`, DiLoCo."""
+    """Delayed Nesterov; with `wait`, DiLoCo, whose checkpoints end the round with what has arrived."""
     method = delayed_nesterov(rate, momentum, wait=wait)
+    leave = jax.jit(method.leave)
 
     def read(state: TrainState) -> Any:
         (held,) = _found(state.opt_state, OuterState)
@@ -94,6 +95,9 @@ def outer(rate: float, momentum: float, wait: bool) -> Served:
         return fresh._replace(offset=offset)
 
     def write(fresh: TrainState, state: Any) -> TrainState:
+        if wait:  # Steps that count are in it: as if those were gone whose updates are still to come.
+            state = leave(state._replace(workers=state.arrivals + 1), ())
+
         def replaced(node: OuterState) -> OuterState:
             held = node.evaluated._replace(
                 iterate=_masked(state.params, node.evaluated.iterate), started=jnp.ones([], bool)

@@ -12,6 +12,7 @@ import nag_optax
 from nag_optax.parallel.served import checkpoint, dana, outer
 from nag_optax.train.freezing import freeze
 from nag_optax.train.step import TrainState
+from tests import reference
 
 PARAMS = {"a": jnp.arange(3.0), "b": jnp.ones(2)}
 ZERO = jnp.int32(0)
@@ -50,3 +51,21 @@ def test_a_server_of_one_worker_goes_on_where_its_checkpoint_was(name: str, froz
         for here, there in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(here, there, rtol=0, atol=8 * 2.0**-22)
     assert float(jnp.abs(method.send(unbroken)["a"] - state.params["a"]).max()) > 0.1
+
+
+def test_a_checkpoint_of_diloco_has_every_update_that_counts(x64):
+    """It ends the round with those of two workers. The server itself waits for the third."""
+    served, optimizer = SERVED["diloco"]
+    draws, start = np.random.default_rng(1).standard_normal((8, 3)), np.arange(3.0)
+    state = served.method.init(jnp.asarray(start))
+    for _ in range(3):
+        state, part = served.method.join(state)
+    fresh = TrainState(ZERO, state.params, {}, optimizer.init(state.params), jnp.float32(0), ZERO)
+    for count, update in enumerate(draws, 1):
+        state, _ = served.method.receive(state, part, jnp.asarray(update))
+        written = checkpoint(served, fresh, state, {}, count, 0.0)
+        rounds = [draws[i : min(i + 3, count)] for i in range(0, count, 3)]
+        expected = reference.diloco_rounds(rounds, start, 0.7, 0.9)
+        found = nag_optax.eval_params(written.opt_state, written.params)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    assert int(state.arrivals) == 2 and int(state.workers) == 3

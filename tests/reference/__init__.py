@@ -38,7 +38,7 @@ from tests.reference.sequences import (
     sutskever_velocity,
     torch_nesterov,
 )
-from tests.reference.servers import dana_zero, delayed_nesterov
+from tests.reference.servers import dana_zero, delayed_nesterov, diloco_rounds
 
 __all__ = [
     "Backtracked",
@@ -53,6 +53,7 @@ __all__ = [
     "decode",
     "delayed_nesterov",
     "diloco",
+    "diloco_rounds",
     "dozat_nadam",
     "elastic_net_prox",
     "ema_nesterov",

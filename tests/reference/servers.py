@@ -54,3 +54,19 @@ def delayed_nesterov(
             theta = theta - rate * (c * momentum * m + g / workers)
         thetas.append(theta)
     return np.stack(thetas)
+
+
+def diloco_rounds(rounds: Iterable[Array], start: Array, rate: float, momentum: float) -> Array:
+    """Douillard et al., *DiLoCo*, 2023, algorithm 1, with the pseudo-gradients of each round's workers given:
+
+        s = mean of the round,  b ← μ b + s,  w ← w − η (s + μ b).
+
+    Returns w after the last round.
+    """
+    w = np.asarray(start, np.float64)
+    b = np.zeros_like(w)
+    for arrivals in rounds:
+        s = np.mean(arrivals, axis=0)
+        b = momentum * b + s
+        w = w - rate * (s + momentum * b)
+    return w
