@@ -73,7 +73,7 @@ def _check_place(known: Serving) -> None:
 class ServedLoop(Loop):
     """A loop whose steps are the updates that a server receives. The server starts with the first chunk."""
 
-    command = "serve"
+    command, begins = "serve", "waiting for workers"
 
     def __init__(
         self,
@@ -96,20 +96,27 @@ class ServedLoop(Loop):
         self._server: Server | None = None
         self.beside = lambda: self._server.table() if self._server else ""
 
+    @property
+    def apart(self) -> float:
+        return self.compile_seconds + self.waited
+
     def run_chunk(self, state: TrainState, num_steps: int) -> TrainState:
         """Waits until the workers have taken these steps. A signal ends the waiting sooner."""
         server = self._server = self._server or self._started(state)
-        step, started = int(state.step), time.perf_counter()
+        step = int(state.step)
         target = step + num_steps
         with server.changed:
             # Between epochs all wait, so that the parameters that are evaluated are those of the epoch's end.
             server.limit = (step // self.steps_per_epoch + 1) * self.steps_per_epoch
             server.changed.notify_all()
             while server.step < target and not self._interrupts:
+                started, at_work, guests = time.perf_counter(), len(server.workers), server.guests
                 server.changed.wait(0.2)
-                if not server.updates:  # The workers compile.
-                    waited = time.perf_counter() - started
-                    self.compile_seconds, started = self.compile_seconds + waited, time.perf_counter()
+                passed = time.perf_counter() - started
+                if not at_work and guests:
+                    self.compile_seconds += passed
+                elif not at_work:
+                    self.waited += passed
             counts, step = server.counts, min(server.step, target)
             written = self._checkpoint(server, counts, step)
             if step % self.steps_per_epoch == 0:

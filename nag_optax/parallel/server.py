@@ -96,6 +96,8 @@ class Server:
         self._steps = max(1, spec["local_steps"])
         self._spec, self._token, self._timeout, self._say = spec, token, timeout, say
         self.workers: dict[int, Worker] = {}
+        self.guests = 0
+        """How many have joined and are not gone; those who are no workers yet compile."""
         self.counts, self._joined = Counts(), 0
         self._places = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self.changed = threading.Condition()
@@ -169,6 +171,9 @@ class Server:
             )
             name = re.sub(r"[^\w.:-]", "?", str(header.get("name"))[:60])
             worker = Worker(number, f"{host} {name}", None, self.updates)
+            with self.changed:
+                self.guests += 1
+                self.changed.notify_all()
             self._serve(sock, worker, format)
         except wire.WrongToken:
             self._say(f"refused a connection from {host}: wrong token")
@@ -180,6 +185,9 @@ class Server:
         finally:
             if worker is not None:
                 self._left(worker, why)
+                with self.changed:
+                    self.guests -= 1
+                    self.changed.notify_all()
             self._places.release()
             self._open.discard(sock)
 

@@ -52,6 +52,8 @@ class Loop:
     """The command of `nag-optax` that resumes it."""
     beside: Callable[[], Any] | None = None
     """What is shown below the bar, for `rich`."""
+    begins = "compiling"
+    """What it does before the first step."""
 
     def __init__(self, spec: Spec, dataset: Dataset, devices: list[Device]):
         self._mesh = Mesh(np.array(devices), ("batch",))
@@ -134,6 +136,11 @@ class Loop:
         # Copies: the state is donated, there may be a second one, and an optimizer may keep the parameters.
         state = jax.tree.map(jnp.copy, TrainState.fresh(params, rest, self._optimizer.init(params)))
         return put(state, self._shardings(state))
+
+    @property
+    def apart(self) -> float:
+        """Seconds in chunks that are no time of an epoch."""
+        return self.compile_seconds
 
     def run_chunk(self, state: TrainState, num_steps: int) -> TrainState:
         """Takes `num_steps` steps; the state passed in is given up."""

@@ -52,7 +52,7 @@ class LiveBar(Progress):
             disable=not console.is_terminal,
             expand=True,
         )
-        self.task = self.add_task("compiling", **task)
+        self.task = self.add_task(**{"description": "compiling"} | task)
 
     def get_renderables(self) -> Iterable[Any]:
         yield from super().get_renderables()
@@ -62,7 +62,7 @@ class LiveBar(Progress):
     def start(self) -> None:
         super().start()
         if not self.console.is_terminal:  # In a terminal the bar says so.
-            self.say("compiling")
+            self.say(self.tasks[self.task].description)
 
     def update(self, task_id: Any, **changes: Any) -> None:
         super().update(task_id, **changes)

@@ -122,8 +122,8 @@ class _Run:
             return summary
         writes_events = self.spec.tensorboard and jax.process_index() == 0
         events = event_file(self.folder.path, begin) if writes_events else nullcontext()
-        loss = "{task.fields[loss]}"
-        bar = LiveBar(self.console, loss, loop.beside, total=total, completed=begin, loss="")
+        task = {"description": loop.begins, "total": total, "completed": begin, "loss": ""}
+        bar = LiveBar(self.console, "{task.fields[loss]}", loop.beside, **task)
         with bar as self.bar, events as self.add_event:
             if self.evaluated * loop.steps_per_epoch < begin == loop.stretch(begin - 1).stop:
                 self.log(state)
@@ -175,7 +175,7 @@ class _Run:
             self.arrivals.take_in(loop, self.dataset, begin // loop.steps_per_epoch + 1, self.bar.say)
         for length in loop.chunk_lengths(begin):
             self.look(state)
-            compiled, started, due = loop.compile_seconds, time.perf_counter(), int(state.step) + length
+            apart, started, due = loop.apart, time.perf_counter(), int(state.step) + length
             try:
                 state = loop.run_chunk(state, length)
             except StreamError as error:
@@ -183,8 +183,7 @@ class _Run:
                     raise  # The others are amid the step, and end without this one.
                 self.save(state)
                 raise InputError(f"{error}; step {int(state.step)} is saved; {self.how_to_go_on()}") from None
-            compiling = loop.compile_seconds - compiled
-            self.epoch_seconds += time.perf_counter() - started - compiling
+            self.epoch_seconds += time.perf_counter() - started - (loop.apart - apart)
             if (step := int(state.step)) < due:
                 self.look(state)  # A loop that waits for others gives up after a signal.
             epoch, place = divmod(step - 1, loop.steps_per_epoch)

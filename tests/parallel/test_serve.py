@@ -1,9 +1,11 @@
 """`nag-optax serve` and `work` within this process: a served run is a run, and mistakes are named."""
 
 import dataclasses
+import io
 import json
 import socket
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,23 +39,26 @@ def _flax_promotes(standard_promotion):
     """Flax and Optax's schedules mix dtypes."""
 
 
-def served(options: ServeOptions, workers: int, **how: Any) -> dict[str, Any]:
-    """The summary of a run in this process, with workers in this process."""
+def served(
+    options: ServeOptions, workers: int, console: Console | None = None, after: float = 0.0, **how: Any
+) -> dict[str, Any]:
+    """The summary of a run in this process, with workers in this process, who come `after` some seconds."""
     found: list[Any] = []
 
     def one(thing: Any, *inputs: Any) -> None:
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            found.append(thing(*inputs, Console(quiet=True)))
+            found.append(thing(*inputs))
 
     folder = options.run_dir
     assert folder is not None
     before = written(folder)
-    threads = [threading.Thread(target=one, args=(serve, options))]
+    threads = [threading.Thread(target=one, args=(serve, options, console or Console(quiet=True)))]
     threads[0].start()
     port = port_of(folder, before)
     # The test ends soon where the server fails.
     joins = WorkOptions(f"127.0.0.1:{port}", token_file=folder / "token", patience=10.0, **how)
-    threads += [threading.Thread(target=one, args=(work, joins)) for _ in range(workers)]
+    threads += [threading.Thread(target=one, args=(work, joins, Console(quiet=True))) for _ in range(workers)]
+    time.sleep(after)
     for thread in threads[1:]:
         thread.start()
     for thread in threads:
@@ -92,6 +97,17 @@ def test_a_served_run_is_a_run(method, wire, workers, tmp_path, capsys):
     # And it goes on, where it was.
     longer = dataclasses.replace(options, resume=True, num_epochs=options.num_epochs + 1)
     assert served(longer, 1)["steps"] == (options.num_epochs + 1) * 23
+
+
+def test_the_time_without_a_worker_is_neither_compiling_nor_an_epochs(tmp_path):
+    """It is told as waiting."""
+    folder, console = tmp_path / "run", Console(file=io.StringIO())
+    summary = served(dataclasses.replace(SMALL, num_epochs=1, run_dir=folder), 1, console=console, after=0.5)
+    row = json.loads((folder / "metrics.jsonl").read_text())
+    assert row["waiting_seconds"] > 0.25 and summary["compile_seconds"] > 0
+    apart = row["waiting_seconds"] + summary["compile_seconds"]
+    assert apart + row["seconds"] < summary["wall_seconds"]
+    assert "waiting for workers\n" in (said := console.file.getvalue()) and "compiling\n" not in said
 
 
 @pytest.mark.exhaustive
