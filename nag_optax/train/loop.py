@@ -91,13 +91,13 @@ class Loop:
             epoch_order, spec.seed, num_examples=self.num_examples, batch_size=self.batch_size
         )
         self._next_step = 0
-        self.waited = 0.0
+        self.waited: float = 0.0
         """Seconds in which steps waited for streamed data."""
         self.num_workers = 0
         if isinstance(dataset.train.images, Pictures):
             self.num_workers = given_or(spec.data_workers, default_workers())
         self._programs: dict[int, Any] = {}
-        self.compile_seconds = 0.0
+        self.compile_seconds: float = 0.0
 
     def fresh(self, seed: int) -> nnx.Module:
         """The model as it begins with this seed."""

@@ -52,7 +52,7 @@ class LiveBar(Progress):
             disable=not console.is_terminal,
             expand=True,
         )
-        self.task = self.add_task(**{"description": "compiling"} | task)
+        self.task = self.add_task(task.pop("description", "compiling"), **task)
 
     def get_renderables(self) -> Iterable[Any]:
         yield from super().get_renderables()

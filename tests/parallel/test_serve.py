@@ -101,13 +101,14 @@ def test_a_served_run_is_a_run(method, wire, workers, tmp_path, capsys):
 
 def test_the_time_without_a_worker_is_neither_compiling_nor_an_epochs(tmp_path):
     """It is told as waiting."""
-    folder, console = tmp_path / "run", Console(file=io.StringIO())
-    summary = served(dataclasses.replace(SMALL, num_epochs=1, run_dir=folder), 1, console=console, after=0.5)
+    folder, screen = tmp_path / "run", io.StringIO()
+    options = dataclasses.replace(SMALL, num_epochs=1, run_dir=folder)
+    summary = served(options, 1, console=Console(file=screen), after=0.5)
     row = json.loads((folder / "metrics.jsonl").read_text())
     assert row["waiting_seconds"] > 0.25 and summary["compile_seconds"] > 0
     apart = row["waiting_seconds"] + summary["compile_seconds"]
     assert apart + row["seconds"] < summary["wall_seconds"]
-    assert "waiting for workers\n" in (said := console.file.getvalue()) and "compiling\n" not in said
+    assert "waiting for workers\n" in (said := screen.getvalue()) and "compiling\n" not in said
 
 
 @pytest.mark.exhaustive
