@@ -12,6 +12,12 @@ from pathlib import Path
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# What a terminal or a CI service sets decides on widths and colours, here and in the commands.
+for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(_name, None)
+_cache = Path(__file__).parents[1] / ".pytest_cache"
+# Figures follow no settings of the user's, and a home that cannot be written is not warned of.
+os.environ["MPLCONFIGDIR"] = str(_cache / "matplotlib")
 # Before jax is imported: it reads them once. No test needs an accelerator.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if os.environ["JAX_PLATFORMS"] == "cpu":
@@ -27,7 +33,7 @@ os.environ["XLA_FLAGS"] = " ".join([_given, *(f for f in _flags if f.split("=")[
 # Compiled programs are kept, for a second run and for the commands that the tests start. Each worker has its
 # own folder, since JAX locks none.
 _worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "jax" / _worker)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_cache / "jax" / _worker)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Tolerances follow from float32; a GPU would round the factors of a product to fewer bits.
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
