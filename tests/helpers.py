@@ -1,6 +1,8 @@
 """What several test files need: a compiled run, problems with known answers, schedules, trees."""
 
 import re
+import subprocess
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,15 @@ import nag_optax
 def exhaustive(*values: Any) -> Any:
     """Values of a parametrised test whose code other values run as well."""
     return pytest.param(*values, marks=pytest.mark.exhaustive)
+
+
+def eventually(condition: Callable[[], Any], *needed: subprocess.Popen[Any]) -> None:
+    """Waits for what another process or thread does; the processes that it needs must live until then."""
+    until = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        assert all(process.poll() is None for process in needed), "a process ended before it happened"
+        time.sleep(0.02)
 
 
 def step_function(optimizer: optax.GradientTransformation, loss: Callable, unknown: float = 0.0) -> Callable:

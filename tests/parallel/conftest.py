@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from nag_optax.parallel.dana import dana_zero
 from nag_optax.parallel.served import Served
 from nag_optax.parallel.server import Server
+from tests.helpers import eventually
 
 TOKEN = "0123456789abcdef" * 4
 START = {"w": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.float32)}
@@ -53,17 +53,9 @@ def address(server: Server) -> str:
     return f"{host}:{port}"
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    """Waits for what another process or thread does."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.02)
-
-
 def port_of(folder: Path, before: int = 0) -> int:
     """Once it listens."""
-    eventually(lambda: written(folder) != before, 120)
+    eventually(lambda: written(folder) != before)
     return json.loads((folder / "server.json").read_text())["port"]
 
 

@@ -13,8 +13,8 @@ import pytest
 from nag_optax.parallel import connect, dana_zero, delayed_nesterov
 from nag_optax.parallel.server import REFUSALS, token_of
 from nag_optax.train.errors import InputError
-from tests.helpers import assert_trees_equal
-from tests.parallel.conftest import START, TOKEN, address, eventually, plain
+from tests.helpers import assert_trees_equal, eventually
+from tests.parallel.conftest import START, TOKEN, address, plain
 
 
 @pytest.mark.parametrize("method", [dana_zero(0.05), delayed_nesterov(0.05)], ids=["dana", "delayed"])
@@ -78,13 +78,13 @@ def test_an_update_of_another_tree_or_shape_is_named(update, named, serving):
 
 def test_no_thread_is_at_work_after_the_end(serving):
     """One that is within JAX when Python ends would abort it."""
+    others = set(threading.enumerate())
     server = serving()
     with connect(address(server), TOKEN) as client:
         client.push(client.params)
-        before = {thread for thread in threading.enumerate() if "process_request_thread" in thread.name}
-        assert before
+        (thread,) = (t for t in {*threading.enumerate()} - others if "process_request_thread" in t.name)
         server.close(finished=False)
-        eventually(lambda: not any(thread.is_alive() for thread in before), 10)
+        eventually(lambda: not thread.is_alive())
         assert not server.workers and int(server.state.updates) == 1
 
 
@@ -115,16 +115,19 @@ def test_updates_that_are_not_finite_are_refused_and_counted_and_their_sender_is
 
 
 def test_a_round_of_diloco_waits_for_all_who_are_there_and_for_nobody_who_is_silent(serving):
-    server = serving(plain(delayed_nesterov(1.0, 0.0, wait=True), waits=True), timeout=1.0)
-    with connect(address(server), TOKEN) as a:
+    server = serving(plain(delayed_nesterov(1.0, 0.0, wait=True), waits=True), timeout=600.0)
+    with connect(address(server), TOKEN) as a, connect(address(server), TOKEN) as b:
         a.push(a.params)
-        with connect(address(server), TOKEN) as b:
-            b.push(
-                b.params
-            )  # Joins at once, a round of its own with a's place empty: it waits a second for a.
-            assert int(server.state.rounds) == 2 and list(server.workers) == [b.worker]
+        waiting = threading.Thread(target=b.push, args=(b.params,))
+        waiting.start()
+        eventually(lambda: server.updates == 2)
+        assert int(server.state.rounds) == 1  # b's place in the round is taken, and a's is empty.
+        server._timeout = 0.2
+        a.push(jax.tree.map(lambda x: x * np.nan, a.params))  # From here on a is silent.
+        waiting.join(60)
+        assert int(server.state.rounds) == 2
     (line,) = (line for line in server.said if line.startswith(f"worker {a.worker} is gone"))
-    assert ", silent for --timeout 1); 1 worker, " in line
+    assert ", silent for --timeout 0.2); 1 worker, " in line
 
 
 @pytest.mark.parametrize(
@@ -142,28 +145,28 @@ def test_numbers_that_nobody_can_add_up_are_left_out(told, serving):
 
 @pytest.mark.exhaustive
 def test_a_worker_killed_frozen_slow_or_mad_changes_nothing_for_the_others(serving, processes):
-    server = serving(timeout=2.0)
+    server = serving(timeout=5.0)
     of = {name: processes(server, 1.0, 0.01) for name in ("good", "killed", "frozen")}
-    of |= {"slow": processes(server, 1.0, 1.0), "mad": processes(server, np.nan, 0.05)}
+    of |= {"slow": processes(server, 1.0, 0.5), "mad": processes(server, np.nan, 0.05)}
 
     def updates(name: str) -> int:
         found = [w for w in list(server.workers.values()) if w.name.endswith(f":{of[name].pid}")]
         return found[0].updates if found else -1
 
-    eventually(lambda: all(updates(name) > 0 for name in ("good", "killed", "frozen", "slow")), 60)
+    eventually(lambda: all(updates(name) > 0 for name in ("good", "killed", "frozen", "slow")))
     os.kill(of["killed"].pid, signal.SIGKILL)
     os.kill(of["frozen"].pid, signal.SIGSTOP)
     done = updates("good")
     eventually(lambda: updates("killed") == updates("frozen") == -1)
     eventually(lambda: updates("good") > done + 20)
-    assert of["mad"].wait(20) == 1 and "were not finite" in of["mad"].communicate()[1]
+    assert of["mad"].wait(60) == 1 and "were not finite" in of["mad"].communicate()[1]
     assert updates("slow") > 0 and {w.refused for w in server.workers.values()} == {0}
     # Those who were dropped took their momentum along: the mean loss is that of the parameters, which fall.
     with server.changed:  # The next update takes the memory of the state.
         assert max(float(abs(leaf).max()) for leaf in jax.tree.leaves(server.state.params)) < 0.2
     # The frozen one finds out when it wakes.
     os.kill(of["frozen"].pid, signal.SIGCONT)
-    assert of["frozen"].wait(20) == 1
+    assert of["frozen"].wait(60) == 1
 
 
 def test_the_token_is_made_once_and_for_its_owner_alone(tmp_path):
