@@ -1,5 +1,6 @@
 """`nag-optax serve` and `work` as commands, in processes that are killed, of Ray, and on two machines."""
 
+import ipaddress
 import os
 import re
 import shlex
@@ -15,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nag_optax.parallel.options import PORT
 from nag_optax.train import load
-from tests.parallel.conftest import eventually, port_of
+from tests.helpers import eventually
+from tests.parallel.conftest import port_of
 
 pytestmark = pytest.mark.exhaustive
 
@@ -26,12 +29,25 @@ def start(*arguments: str, folder: Path, machine: str | None = None) -> subproce
     if machine is not None:
         command = ["ip", "netns", "exec", machine, *command]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    with (folder / f"{arguments[0]}-{len(list(folder.iterdir()))}.log").open("w") as log:
-        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    with (new := folder / "new").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    new.rename(folder / f"{process.pid}.log")
+    return process
+
+
+def said(folder: Path, process: subprocess.Popen) -> str:
+    return (folder / f"{process.pid}.log").read_text()
+
+
+def logs(folder: Path) -> str:
+    return "".join(path.read_text() for path in folder.glob("*.log"))
 
 
 def test_a_server_that_is_killed_goes_on_and_its_workers_find_it(tmp_path):
-    """And one who is told to leave by Ctrl-C says so."""
+    """And one who is told to leave by Ctrl-C says so.
+
+    The run does not end before all are there: those who are stand still for the others.
+    """
     folder = tmp_path / "run"
     options = "--model mlp --num-epochs 40 --batch-size 64 --run-dir run --port".split()
     server = start("serve", *options, "0", folder=tmp_path)
@@ -39,15 +55,22 @@ def test_a_server_that_is_killed_goes_on_and_its_workers_find_it(tmp_path):
     join = ["work", "--address", f"127.0.0.1:{port}", "--token-file", "run/token"]
     workers = [start(*join, folder=tmp_path) for _ in range(2)]
     try:
-        eventually(lambda: len(list((folder / "checkpoints").glob("*.json"))) > 1, 120)
+        eventually(lambda: len(list((folder / "checkpoints").glob("*.json"))) > 1, server, *workers)
         server.kill()
         server.wait()
+        for worker in workers:
+            worker.send_signal(signal.SIGSTOP)
         workers.append(start(*join, folder=tmp_path))
         step = max(int(path.stem) for path in (folder / "checkpoints").glob("*.json"))
         server = start("serve", "--resume", "--run-dir", "run", folder=tmp_path)
-        eventually(lambda: f"resuming run from step {step}" in logs(tmp_path), 120)
-        eventually(lambda: "3 workers" in logs(tmp_path), 120)
+        eventually(lambda: "; 1 worker, " in said(tmp_path, server), server, *workers)
+        assert f"resuming run from step {step}" in said(tmp_path, server)
+        workers[2].send_signal(signal.SIGSTOP)
+        for worker in workers[:2]:
+            worker.send_signal(signal.SIGCONT)
+        eventually(lambda: "; 3 workers, " in said(tmp_path, server), server, *workers)
         workers[2].send_signal(signal.SIGINT)
+        workers[2].send_signal(signal.SIGCONT)
         assert workers[2].wait(60) == 130
         assert server.wait(240) == 0 and [worker.wait(60) for worker in workers[:2]] == [0, 0]
     finally:
@@ -59,21 +82,17 @@ def test_a_server_that_is_killed_goes_on_and_its_workers_find_it(tmp_path):
     assert load(folder).metrics["steps"] == 40 * 23
 
 
-def logs(folder: Path) -> str:
-    return "".join(path.read_text() for path in sorted(folder.glob("*.log")))
-
-
 @pytest.fixture
 def machines() -> Iterator[dict[str, str]]:
     """Two network namespaces, each a machine of its own to TCP, and where each finds the server."""
     if os.geteuid() or shutil.which("ip") is None:
         pytest.skip("a network namespace needs root, and iproute2")
-    found = {f"nag{os.getpid()}{end}": f"198.51.100.{subnet}" for end, subnet in (("a", 0), ("b", 4))}
+    # Of the addresses that are for tests of networks, those of this process.
+    first = ipaddress.ip_address("198.18.0.0") + 8 * (os.getpid() % 2**14)
+    found = {f"nag{os.getpid()}{end}": str(first + i) for end, i in (("a", 1), ("b", 5))}
     try:
-        for name, subnet in found.items():
-            head, last = subnet.rsplit(".", 1)
-            here, there = (f"{head}.{int(last) + i}" for i in (1, 2))
-            found[name] = here
+        for name, here in found.items():
+            there = ipaddress.ip_address(here) + 1
             for command in (
                 f"ip netns add {name}",
                 f"ip link add {name}0 type veth peer name {name}1",
@@ -102,28 +121,38 @@ def test_workers_of_two_machines_train_one_model(tmp_path, machines):
         for name, address in machines.items():
             join = ["work", "--address", f"{address}:{port}", "--token-file", "run/token"]
             running.append(start(*join, folder=tmp_path, machine=name))
+        eventually(lambda: "; 1 worker, " in said(tmp_path, running[0]), *running)
+        (first,) = pids_at_work(said(tmp_path, running[0]))[:1]
+        os.kill(first, signal.SIGSTOP)  # The other one may need longer to begin than the whole run takes.
+        eventually(lambda: "; 2 workers, " in said(tmp_path, running[0]), *running)
+        os.kill(first, signal.SIGCONT)
         assert [process.wait(240) for process in running] == [0, 0, 0]
     finally:
         for process in running:
             process.kill()
             process.wait()
-    said = logs(tmp_path)
-    assert f"warning: port {port} of 0.0.0.0 is open" in said
-    assert f"join: nag-optax work --address {socket.gethostname()}:{port} " in said
-    updates = [int(count) for count in re.findall(r"(\d+) updates sent", said)]
+    lines = logs(tmp_path)
+    assert f"warning: port {port} of 0.0.0.0 is open" in lines
+    assert f"join: nag-optax work --address {socket.gethostname()}:{port} " in lines
+    updates = [int(count) for count in re.findall(r"(\d+) updates sent", lines)]
     assert sum(updates) == 60 * 23 and min(updates) > 0
     assert load(tmp_path / "run").metrics["test_accuracy"] > 0.9
 
 
+def pids_at_work(lines: str) -> list[int]:
+    """Those of the workers that a server tells of."""
+    return [int(pid) for pid in re.findall(r"worker \d+ is at work \(.*:(\d+)\)", lines)]
+
+
 def test_ray_starts_a_worker_again(tmp_path):
-    options = "--model mlp --num-epochs 400 --batch-size 64 --workers 2 --run-dir run --port 0".split()
+    options = "--model mlp --num-epochs 100000 --batch-size 64 --workers 2 --run-dir run --port 0".split()
     server = start("serve", *options, folder=tmp_path)
     try:
-        eventually(lambda: "; 2 workers, " in logs(tmp_path), 240)
-        number, pid = re.findall(r"worker (\d+) is at work \(.*:(\d+)\)", logs(tmp_path))[0]
-        os.kill(int(pid), signal.SIGKILL)
-        eventually(lambda: f"worker {number} is gone" in logs(tmp_path))
-        eventually(lambda: logs(tmp_path).count("; 2 workers, ") == 2, 240)
+        eventually(lambda: "; 2 workers, " in logs(tmp_path), server)
+        pid = pids_at_work(logs(tmp_path))[0]
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: re.search(rf"worker \d+ is gone \(.*:{pid}\)", logs(tmp_path)), server)
+        eventually(lambda: logs(tmp_path).count("; 2 workers, ") == 2, server)
         server.send_signal(signal.SIGTERM)
         assert server.wait(120) == 143
         assert "nag-optax serve --resume --run-dir run" in logs(tmp_path)
@@ -136,32 +165,31 @@ def test_workers_start_in_a_ray_cluster_that_runs_and_their_failures_are_told(tm
     images, labels, data = np.zeros((400, 8, 8), np.uint8), np.arange(400) % 10, tmp_path / "data.npz"
     arrays = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
     np.savez(data, allow_pickle=False, **arrays)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     head = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
     head += [
-        f"--port={port}",
+        "--port=0",
         "--node-ip-address=127.0.0.1",
         "--include-dashboard=false",
         "--disable-usage-stats",
     ]
-    options = "--dataset arrays --data-dir data.npz --model mlp --num-epochs 3000 --run-dir run --port 0"
-    options += f" --workers 2 --ray-address 127.0.0.1:{port}"
+    options = "--dataset arrays --data-dir data.npz --model mlp --num-epochs 100000 --run-dir run --port 0"
     # Ray's sockets have paths of at most 107 bytes.
     with tempfile.TemporaryDirectory() as short, (tmp_path / "ray.log").open("w") as log:
         processes = [subprocess.Popen([*head, f"--temp-dir={short}"], stdout=log, stderr=log)]
         try:
-            eventually(lambda: "Ray runtime started" in logs(tmp_path), 120)
+            eventually(lambda: re.search("--address='(.*)'", logs(tmp_path)), *processes)
+            (cluster,) = re.findall("--address='(.*)'", logs(tmp_path))
+            options += f" --workers 2 --ray-address {cluster}"
             processes.append(start("serve", *options.split(), folder=tmp_path))
             port_of(tmp_path / "run")
             data.rename(tmp_path / "elsewhere.npz")
-            eventually(lambda: logs(tmp_path).count("one of --workers 2 has failed: ") == 2, 240)
+            eventually(lambda: logs(tmp_path).count("one of --workers 2 has failed: ") == 2, *processes)
             assert logs(tmp_path).count("data.npz: cannot be read (No such file or directory)") == 2
             processes[1].send_signal(signal.SIGTERM)  # Before there was an update.
             assert processes[1].wait(120) == 143 and "stopped by SIGTERM at step 0" in logs(tmp_path)
             (tmp_path / "elsewhere.npz").rename(data)
             processes.append(start("serve", *options.split(), "--resume", folder=tmp_path))
-            eventually(lambda: "2 workers" in logs(tmp_path), 240)
+            eventually(lambda: "2 workers" in logs(tmp_path), processes[0], processes[2])
             processes[2].send_signal(signal.SIGTERM)
             assert processes[2].wait(120) == 143
             assert processes[0].poll() is None  # The cluster goes on.
@@ -176,12 +204,15 @@ def test_the_commands_of_the_page_run(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
     found = re.findall(r"^(nag-optax .*)$", page, re.M)
     assert [words.split()[1] for words in found] == ["serve", "evaluate", "serve", "work"]
-    running = []
+    running, place = [], f"127.0.0.1:{PORT}"
     try:
         for words in map(shlex.split, found):
+            # Another program may hold the port of the page.
+            words += ["--port", "0"] * (words[1] == "serve")
+            words = [place if word == f"127.0.0.1:{PORT}" else word for word in words]
             running.append(start(*words[1:], folder=tmp_path))
-            if words[-1] == "runs/served":
-                port_of(tmp_path / "runs" / "served")
+            if "runs/served" in words:
+                place = f"127.0.0.1:{port_of(tmp_path / 'runs' / 'served')}"
             else:
                 assert running[-1].wait(300) == 0, logs(tmp_path)
         assert running[2].wait(60) == 0

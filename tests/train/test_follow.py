@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.runner import train
 from nag_optax.train.spec import resolve
 from nag_optax.train.trained import evaluate
+from tests.helpers import eventually
 from tests.train.conftest import output
 from tests.train.streaming import options_of, write_picture, write_pictures
 
@@ -197,28 +197,27 @@ def test_it_goes_with_pictures_that_are_streamed(pictures):
 @pytest.mark.exhaustive
 def test_a_run_that_is_killed_goes_on_with_the_record(pictures, tmp_path):
     """With worker processes, from the command line."""
-    options = ["--dataset", "folder", "--data-dir", str(pictures), "--model", "mlp", "--num-epochs", "8"]
-    options += ["--follow", "--data-workers", "1", "--batch-size", "4", "--run-dir"]
+    options = ["--dataset", "folder", "--data-dir", str(pictures), "--model", "mlp"]
+    options += ["--follow", "--data-workers", "1", "--batch-size", "4"]
     command = [sys.executable, "-m", "nag_optax.cli", "train", *options]
 
-    def start(name: str, *more: str) -> subprocess.Popen:
-        return subprocess.Popen([*command, name, *more], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    def start(name: str, epochs: int, *more: str) -> subprocess.Popen:
+        words = [*command, "--num-epochs", str(epochs), "--run-dir", name, *more]
+        return subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL)
 
-    process = start("a")
-    while not (tmp_path / "a" / "pictures.jsonl").exists():
-        time.sleep(0.05)
+    process = start("a", 100_000)
+    eventually((tmp_path / "a" / "pictures.jsonl").exists, process)
     for i in range(10):
         write_picture(pictures / "new.png", i)
         (pictures / "new.png").rename(pictures / "train" / "dog" / f"new{i}.png")
-    while len(record(tmp_path / "a")) < 4:
-        time.sleep(0.02)
+    eventually(lambda: sum(map(len, record(tmp_path / "a"))) == 31, process)
     process.kill()
     process.wait()
     before = record(tmp_path / "a")
-    assert sum(map(len, before)) == 31
+    epochs = len(before) + 3
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     write_picture(pictures / "train" / "cat" / "late.png", 99)
     for name in ("a", "b"):
-        assert start(name, "--resume").wait() == 0
+        assert start(name, epochs, "--resume").wait() == 0
         assert record(tmp_path / name)[: len(before)] == before
-    assert losses(tmp_path / "a") == losses(tmp_path / "b") and len(losses(tmp_path / "a")) == 8
+    assert losses(tmp_path / "a") == losses(tmp_path / "b") and len(losses(tmp_path / "a")) == epochs

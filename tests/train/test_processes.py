@@ -8,29 +8,41 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from nag_optax.cli import run
+from tests.helpers import eventually
 from tests.train.streaming import write_pictures
 
 OPTIONS = ("--model", "mlp", "--num-epochs", "3", "--batch-size", "64")
 """Those of `finished_run`."""
 
 
-def start_two(run_dir: Path, *options: str, second: tuple[str, ...] = ()) -> list[subprocess.Popen[str]]:
-    """Two processes with these options, the second one with more."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    together = ("--coordinator", address, "--num-processes", "2", "--run-dir", str(run_dir))
-    command = (sys.executable, "-m", "nag_optax.cli", "train", *options, *together)
-    return [
-        subprocess.Popen([*command, *own], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for own in (("--process-id", "0"), ("--process-id", "1", *second))
-    ]
+@pytest.fixture(scope="module")
+def start_two() -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
+    """Starts two processes with some options, the second one with more.
+
+    The test keeps their port, so that no other program takes it first; the coordinator may share it.
+    """
+    with ExitStack() as ports:
+
+        def start(run_dir: Path, *options: str, second: tuple[str, ...] = ()) -> list[subprocess.Popen[str]]:
+            port = ports.enter_context(socket.socket())
+            port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            port.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{port.getsockname()[1]}"
+            together = ("--coordinator", address, "--num-processes", "2", "--run-dir", str(run_dir))
+            command = (sys.executable, "-m", "nag_optax.cli", "train", *options, *together)
+            return [
+                subprocess.Popen([*command, *own], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                for own in (("--process-id", "0"), ("--process-id", "1", *second))
+            ]
+
+        yield start
 
 
 def rows(run_dir: Path) -> list[dict[str, float]]:
@@ -38,8 +50,10 @@ def rows(run_dir: Path) -> list[dict[str, float]]:
 
 
 @pytest.fixture(scope="module")
-def run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_of_two(start_two: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run in two processes, each with a part of the optimizer's state."""
+    import matplotlib.font_manager  # noqa: F401  # Its first import may take long, and then says so.
+
     run_dir = tmp_path_factory.mktemp("two") / "run"
     first, second = start_two(run_dir, *OPTIONS, "--shard-optimizer")
     out, error = first.communicate(timeout=120)
@@ -63,7 +77,7 @@ def test_two_processes_give_the_numbers_of_one(run_of_two, finished_run):
 
 
 @pytest.mark.exhaustive
-def test_two_processes_that_stream_give_the_numbers_of_one(tmp_path):
+def test_two_processes_that_stream_give_the_numbers_of_one(start_two, tmp_path):
     """Each decodes its half of every batch. 12 steps add sums of 4 in another order."""
     pictures = str(write_pictures(tmp_path / "set"))
     fields = "--dataset folder --resident no --data-workers 0 --batch-size 4 --num-epochs 2".split()
@@ -86,13 +100,10 @@ def test_one_process_goes_on_with_what_two_began(run_of_two, tmp_path, capsys):
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("killed", [0, 1])  # Without process 1, process 0 waits for a heartbeat, of 30 s.
-def test_where_one_is_killed_the_other_says_so_and_two_go_on(tmp_path, killed):
+def test_where_one_is_killed_the_other_says_so_and_two_go_on(start_two, tmp_path, killed):
     run_dir = tmp_path / "run"
     processes = start_two(run_dir, *OPTIONS[:2], "--num-epochs", "100000", *OPTIONS[4:])
-    metrics, deadline = run_dir / "metrics.jsonl", time.monotonic() + 120
-    while not (metrics.exists() and len(rows(run_dir)) >= 2):
-        assert all(process.poll() is None for process in processes) and time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: (run_dir / "metrics.jsonl").exists() and len(rows(run_dir)) >= 2, *processes)
     processes[killed].kill()
     other = processes[1 - killed]
     _, error = other.communicate(timeout=60)
@@ -112,7 +123,7 @@ def test_where_one_is_killed_the_other_says_so_and_two_go_on(tmp_path, killed):
 
 
 @pytest.mark.exhaustive
-def test_processes_of_two_runs_say_so(tmp_path):
+def test_processes_of_two_runs_say_so(start_two, tmp_path):
     for process in start_two(tmp_path / "run", *OPTIONS, second=("--seed", "1")):
         error = process.communicate(timeout=60)[1]
         assert process.returncode

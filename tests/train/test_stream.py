@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from nag_optax.train.options import Options
 from nag_optax.train.parallel import stays_resident
 from nag_optax.train.runner import train
 from nag_optax.train.spec import resolve
-from tests.helpers import exhaustive
+from tests.helpers import eventually, exhaustive
 from tests.train.conftest import output
 from tests.train.streaming import options_of, write_pictures
 
@@ -239,7 +240,7 @@ def test_a_signal_ends_the_decoding(pictures, console):
 def test_workers_decode_the_same_batches_and_leave_nothing_behind(pictures):
     images, labels = split = load_dataset(resolve(options_of(pictures))).train
     order = partial(epoch_order, 3, num_examples=21, batch_size=4)
-    before = set(Path("/dev/shm").glob("psm_*"))
+    before = shared_memory(4 * 6 * 8 * 3)
     stream = Stream(split, order, 4, range(4, 600), 2, lambda split: split)
     for step in range(4, 30):
         batch = stream.take()
@@ -249,7 +250,16 @@ def test_workers_decode_the_same_batches_and_leave_nothing_behind(pictures):
     assert len(multiprocessing.active_children()) >= 2
     stream.close()
     assert not multiprocessing.active_children()
-    assert set(Path("/dev/shm").glob("psm_*")) <= before
+    assert shared_memory(4 * 6 * 8 * 3) <= before
+
+
+def shared_memory(size: int) -> set[Path]:
+    """Of all programs, in pieces of this size."""
+    found = set()
+    for path in Path("/dev/shm").glob("psm_*"):
+        with suppress(FileNotFoundError):  # Another program may free its own.
+            found |= {path} if path.stat().st_size == size else set()
+    return found
 
 
 @pytest.mark.exhaustive
@@ -262,15 +272,11 @@ def test_no_worker_outlives_a_command_that_is_interrupted_or_killed(pictures, tm
     with subprocess.Popen(
         command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        while not (tmp_path / "run" / "metrics.jsonl").exists():
-            time.sleep(0.1)
+        eventually((tmp_path / "run" / "metrics.jsonl").exists, process)
         workers = processes_of(process.pid)
         assert len(workers) >= 3
         os.killpg(process.pid, number) if number == signal.SIGINT else process.kill()
-        deadline = time.monotonic() + 20
-        while (left := processes_of(process.pid) - {process.pid}) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert not left
+        eventually(lambda: not processes_of(process.pid) - {process.pid})
         said = process.communicate()[1]
     assert process.returncode == code
     if number == signal.SIGINT:
