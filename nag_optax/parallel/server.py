@@ -111,12 +111,12 @@ class Server:
         threading.Thread(target=self._listener.serve_forever, args=(0.1,), daemon=True).start()
 
     def close(self, finished: bool, patience: float = 3.0) -> None:
-        """Hangs up. Workers of a finished run are told so first. Others look for the server again."""
+        """Hangs up. Who joined a finished run is told so first. Others look for the server again."""
         with self.changed:
             self.ended, self._closing = finished, True
             self.changed.notify_all()
         until = time.monotonic() + patience
-        while finished and self.workers and time.monotonic() < until:
+        while finished and self.guests and time.monotonic() < until:
             time.sleep(0.02)
         self._listener.shutdown()
         self._listener.server_close()

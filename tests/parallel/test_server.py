@@ -88,6 +88,19 @@ def test_no_thread_is_at_work_after_the_end(serving):
         assert not server.workers and int(server.state.updates) == 1
 
 
+def test_who_still_computes_a_first_update_when_the_run_ends_is_told_so(serving):
+    """As where it compiles. It would look for the server in vain, and fail."""
+    server = serving()
+    with connect(address(server), TOKEN) as client:
+        closing = threading.Thread(target=server.close, args=(True, 60.0))
+        closing.start()
+        closing.join(0.5)  # Enough to hang up.
+        client.push(client.params)
+        assert client.done
+    closing.join(60)
+    assert not closing.is_alive()
+
+
 def test_batch_statistics_are_a_moving_mean_over_the_workers(serving):
     server = serving()
     with connect(address(server), TOKEN) as a, connect(address(server), TOKEN) as b:
