@@ -22,7 +22,7 @@ CONFIG, METRICS, SUMMARY, CURVES, PICTURES, CHECKPOINTS = (
     "checkpoints",
 )
 _LOCK = ".lock"
-# What a process that was killed before its first file leaves.
+# What a process that ended before its first file leaves.
 _UNUSED = (_LOCK, f"{CONFIG}.partial")
 _Options = TypeVar("_Options", bound=Any)  # Options, CompareOptions
 
@@ -91,8 +91,7 @@ class Folder:
                 self._clear()
             if not self.spec.resume:
                 self.write_config()
-            yield
-            (self.path / _LOCK).unlink(missing_ok=True)
+            yield  # The lock's file stays: a process that had opened one that is removed would lock nothing.
 
     def write_config(self) -> None:
         self.write(CONFIG, self.spec.to_json())
@@ -101,7 +100,7 @@ class Folder:
         """Writes the file completely or not at all, whenever the process is killed."""
         with self.writing():
             partial = self.path / f"{name}.partial"
-            partial.write_text(text)
+            partial.write_text(text, encoding="utf-8")
             os.replace(partial, self.path / name)
 
     def read(self, name: str) -> Any:

@@ -34,6 +34,7 @@ def silent() -> Console:
 def test_the_folder_holds_table_figure_and_every_curve(finished):
     folder, printed = finished
     assert sorted(p.name for p in folder.iterdir()) == [
+        ".lock",
         "comparison.json",
         "comparison.md",
         "comparison.png",

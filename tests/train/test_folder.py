@@ -1,14 +1,17 @@
 """The folder of a run: the options that it holds, one process at a time, files that are whole."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nag_optax.train.errors import InputError
-from nag_optax.train.folder import METRICS, SUMMARY, RunFolder, as_begun, stored_options
+from nag_optax.train.folder import METRICS, SUMMARY, RunFolder, _locked, as_begun, stored_options
 from nag_optax.train.options import Options
 from nag_optax.train.spec import resolve
 
@@ -57,7 +60,27 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(folder, tmp
     (tmp_path / "run" / ".lock").write_text("")  # as a kill leaves it
     with resumed.claimed():
         pass
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "config.json"}
+
+
+def test_a_process_that_opened_the_lock_before_another_one_ended_keeps_a_third_out(folder, tmp_path):
+    with folder.claimed():
+        second = open(tmp_path / "run" / ".lock", "w")
+    third = RunFolder(resolve(Options(run_dir=tmp_path / "run", resume=True)))
+    with second:
+        assert _locked(second)
+        with pytest.raises(InputError, match="another process is at work there"), third.claimed():
+            pass
+
+
+def test_files_are_in_utf_8_whatever_the_locale(tmp_path):
+    code = (
+        "from pathlib import Path; from types import SimpleNamespace; from nag_optax.train.folder import *\n"
+        "RunFolder(SimpleNamespace(run_dir=Path())).write('table.md', '200 \\xb1 141 \\u2013')"
+    )
+    settings = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | settings, check=True)
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == "200 ± 141 –"
 
 
 def test_a_folder_that_filled_up_meanwhile_is_refused(folder, tmp_path):

@@ -69,6 +69,7 @@ def assert_same_run(a: Path, b: Path) -> None:
 
 def test_the_folder_of_a_run(finished_run):
     assert {path.name for path in finished_run.iterdir()} == {
+        ".lock",
         "config.json",
         "metrics.jsonl",
         "summary.json",
