@@ -27,7 +27,7 @@ def environment() -> dict[str, Any]:
 @contextmanager
 def progress(title: str, rounds: int) -> Iterator[Callable[[], None]]:
     """A bar on stderr, a plain line where stderr is no terminal; yields what advances it."""
-    if not _errors.is_terminal:
+    if not _errors.is_interactive:
         note(f"{title} ...")
         yield lambda: None
         return

@@ -27,7 +27,7 @@ def say(console: Console, line: str) -> None:
 
 def busy(console: Console, what: str) -> AbstractContextManager[Any]:
     """Shows a spinner with these words in a terminal."""
-    return console.status(what) if console.is_terminal else nullcontext()
+    return console.status(what) if console.is_interactive else nullcontext()
 
 
 _SILENCE = 60.0
@@ -49,7 +49,7 @@ class LiveBar(Progress):
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not console.is_interactive,
             expand=True,
         )
         self.task = self.add_task(task.pop("description", "compiling"), **task)
@@ -61,12 +61,16 @@ class LiveBar(Progress):
 
     def start(self) -> None:
         super().start()
-        if not self.console.is_terminal:  # In a terminal the bar says so.
+        if not self.console.is_interactive:  # In a terminal the bar says so.
             self.say(self.tasks[self.task].description)
+
+    def stop(self) -> None:
+        if self.console.is_interactive:  # Elsewhere old releases of Rich leave an empty line.
+            super().stop()
 
     def update(self, task_id: Any, **changes: Any) -> None:
         super().update(task_id, **changes)
-        if not self.console.is_terminal and time.perf_counter() - self._said > _SILENCE:
+        if not self.console.is_interactive and time.perf_counter() - self._said > _SILENCE:
             (task,) = self.tasks
             self.say(f"{task.description}: {task.percentage:.0f} %")
 
@@ -79,7 +83,7 @@ class LiveBar(Progress):
 def watched(console: Console, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
     """The items, with a bar once they take two seconds, or a line where there is no terminal."""
     started, shown = time.perf_counter(), False
-    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    bar = Progress(console=console, transient=True, disable=not console.is_interactive)
     task = bar.add_task(what, total=total)
     with collected_signals() as interrupts:
         try:
@@ -89,12 +93,12 @@ def watched(console: Console, items: Iterable[Any], total: int, what: str) -> It
                 if not shown and time.perf_counter() - started > 2:
                     shown = True
                     bar.start()
-                    if not console.is_terminal:
+                    if not console.is_interactive:
                         console.print(f"{what}: {total}", highlight=False)
                 bar.update(task, completed=done)
                 yield item
         finally:
-            if shown and console.is_terminal:  # Elsewhere it would leave an empty line.
+            if shown and console.is_interactive:  # Elsewhere it would leave an empty line.
                 bar.stop()
 
 

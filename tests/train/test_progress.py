@@ -1,6 +1,10 @@
 """What a run prints."""
 
+import io
 from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
 
 from nag_optax.train import progress
 from nag_optax.train.progress import LiveBar, epoch_line
@@ -16,9 +20,14 @@ def test_the_line_of_an_epoch_fits_a_terminal():
     assert "  val 100.00%  test 100.00%" in widest and len(widest) <= 80
 
 
-def test_a_long_run_without_a_terminal_says_once_a_minute_how_far_it_is(monkeypatch, console):
+@pytest.mark.parametrize("dumb", [False, True])
+def test_a_long_run_without_a_live_terminal_says_once_a_minute_how_far_it_is(monkeypatch, dumb):
     now = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
+    # A terminal that cannot move its cursor, as in an editor.
+    if dumb:
+        monkeypatch.setenv("TERM", "dumb")
+    console = Console(file=io.StringIO(), width=200, force_terminal=dumb)
     with LiveBar(console, "", total=200) as bar:
         for step in range(0, 200, 10):
             now.seconds += 5
