@@ -163,6 +163,7 @@ def serving(options: ServeOptions, stored: dict[str, Any]) -> Serving:
     for name, fits, allowed in (
         ("workers", 0 <= found.workers <= 256, "a whole number from 0 to 256"),
         ("port", 0 <= found.port < 65536, "a whole number from 0 to 65535"),
+        ("host", found.host, "an address of this machine, or 0.0.0.0 for all of them"),
         ("timeout", 0 < found.timeout <= 1e6, "a number above 0 and up to 1e6"),
         ("local_steps", found.local_steps >= outer, "a whole number of at least 1"),
         ("outer_learning_rate", 0 < found.outer_learning_rate < math.inf, "a finite number above 0"),

@@ -97,7 +97,7 @@ def flag(name: str) -> str:
 
 def shown(value: Any) -> str:
     """A value as a user types it."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value) or '""'
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
