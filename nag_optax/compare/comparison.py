@@ -10,7 +10,7 @@ from rich.console import Console
 
 from nag_optax.compare import report
 from nag_optax.compare.report import markdown_table, plain, to_json
-from nag_optax.compare.spec import COMPARISON, CONTENDERS, FIGURE, RESULTS, TABLE, ComparisonFolder
+from nag_optax.compare.spec import COMPARISON, FIGURE, RESULTS, TABLE, ComparisonFolder, contender
 from nag_optax.train.environment import environment_of, headline
 from nag_optax.train.errors import InputError, interrupted
 from nag_optax.train.parallel import Device
@@ -47,7 +47,7 @@ class Comparison:
                     continue
                 self.look()
                 self.bar.update(self.bar.task, description=name, completed=len(results))
-                started, row = time.perf_counter(), CONTENDERS[name]
+                started, row = time.perf_counter(), contender(name)
                 about = {"name": name, "label": row.label, "data": subject.data}
                 result = results[name] = plain(about | subject.result(row, self.advance))
                 self.folder.write(f"{RESULTS}/{name}.json", to_json(result))

@@ -7,14 +7,23 @@ from typing import Any
 import numpy as np
 
 from nag_optax.compare.report import LEAST_LOSS
-from nag_optax.compare.spec import CONTENDERS, GOAL
+from nag_optax.compare.spec import CONTENDERS, GOAL, contender
 from nag_optax.plot import style
 from nag_optax.plot.contours import draw_landscape, draw_path, draw_start, landscape, limits_of
 from nag_optax.plot.curves import draw_runs
+from nag_optax.train.rows import Optimizer, Style
 
 _POINTS = 30  # of a curve, at most
 _LEAST_GAP = 1e-12  # that is drawn
 _DOT: Any = {"ms": 4.5, "mew": 0}
+
+
+def styles_of(results: Sequence[dict[str, Any]]) -> dict[str, Style]:
+    """The style of each contender. One without a style of its own takes one that is free."""
+    styles = {result["name"]: contender(result["name"]).style for result in results}
+    plain = Optimizer._field_defaults["style"]
+    free = (row.style for row in CONTENDERS.values() if row.style not in (plain, *styles.values()))
+    return {name: next(free, plain) if style == plain else style for name, style in styles.items()}
 
 
 def draw_data(
@@ -27,13 +36,14 @@ def draw_data(
     figure.suptitle(title)
     loss, error, sensitivity = figure.subplots(1, 3)
     epochs = _thinned((steps / steps_per_epoch)[None])[0]
+    styles = styles_of(results)
     for result in results:
         if result["chosen"] is None:
             continue
-        curves = result["chosen"]["curves"]
-        _draw_runs(loss, epochs, _thinned(np.array(curves["loss"], float)), result)
+        curves, own = result["chosen"]["curves"], styles[result["name"]]
+        _draw_runs(loss, epochs, _thinned(np.array(curves["loss"], float)), result["label"], own)
         accuracy = np.array(curves["test_accuracy"], float)
-        _draw_runs(error, epochs, _thinned(100 * (1 - accuracy)), result)
+        _draw_runs(error, epochs, _thinned(100 * (1 - accuracy)), result["label"], own)
     loss.set_title("loss while training")
     error.set_title("test error in %")
     for axes in (loss, error):
@@ -71,11 +81,12 @@ def draw_problem(
     paths = {name: np.array(trial["path"], float) for name, trial in best.items()}
     limits = limits_of(objective, [np.array([start]), *paths.values()], solution)
     ground = landscape(objective, *limits, solution)
+    styles = styles_of(results)
     for axes, result in zip(grid, results, strict=False):
         draw_landscape(axes, ground, solution)
         axes.set_title(result["label"], fontsize=10)
         if result["name"] in paths:
-            draw_path(axes, paths[result["name"]], CONTENDERS[result["name"]].style.color)
+            draw_path(axes, paths[result["name"]], styles[result["name"]].color)
         draw_start(axes, start)
     for axes in grid[len(results) :]:
         axes.set_visible(False)
@@ -87,7 +98,8 @@ def draw_problem(
     for result in results:
         if result["name"] in best:
             values = np.array(best[result["name"]]["gap"], float)
-            _draw_runs(gap, np.arange(len(values)), values[None] / values[0], result)
+            own = styles[result["name"]]
+            _draw_runs(gap, np.arange(len(values)), values[None] / values[0], result["label"], own)
             least = min(least, values.min() / values[0])
     gap.set_title("gap to the minimum, as a share of that at the start")
     gap.set(xlabel="step", yscale="log", ylim=(max(_LEAST_GAP, least / 3), 10))
@@ -101,10 +113,9 @@ def draw_problem(
     _save(figure, lower, results, path)
 
 
-def _draw_runs(axes: Any, x: np.ndarray, runs: np.ndarray, result: dict[str, Any]) -> None:
+def _draw_runs(axes: Any, x: np.ndarray, runs: np.ndarray, label: str, own: Style) -> None:
     """Draws runs (seeds, steps) in the style of their optimizer."""
-    color, dashes, _ = CONTENDERS[result["name"]].style
-    draw_runs(axes, x, runs, color, ls=dashes, lw=1.6, label=result["label"])
+    draw_runs(axes, x, runs, own.color, ls=own.dashes, lw=1.6, label=label)
 
 
 def _thinned(runs: np.ndarray) -> np.ndarray:
@@ -119,9 +130,9 @@ def _save(figure: Any, legend_of: Any, results: Sequence[dict[str, Any]], path: 
     """Puts one legend below, and writes the figure."""
     from matplotlib.lines import Line2D
 
-    handles = []
+    handles, styles = [], styles_of(results)
     for result in results:
-        color, dashes, marker = CONTENDERS[result["name"]].style
+        color, dashes, marker = styles[result["name"]]
         line = Line2D([], [], color=color, ls=dashes, lw=1.6, marker=marker, label=result["label"], **_DOT)
         handles.append(line)
     legend_of.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
@@ -144,9 +155,10 @@ def draw_sensitivity(
     row = min(_ROW, _ROWS / max(1, sum(losing)))
     line = 1.0 - (_WORD + row * sum(losing) if any(losing) else 0.0)
     heights = 1.0 - _WORD - row * (np.cumsum(losing) - 0.5)
+    styles = styles_of(results)
     above = {"transform": axes.get_xaxis_transform()}  # heights from 0 to 1
     for result, own, height in zip(results, values, heights, strict=True):
-        color, dashes, marker = CONTENDERS[result["name"]].style
+        color, dashes, marker = styles[result["name"]]
         look: dict[str, Any] = {"color": color, "marker": marker, **_DOT}
         rates, lost = np.array([trial["learning_rate"] for trial in result["trials"]]), np.isnan(own)
         if not lost.all():

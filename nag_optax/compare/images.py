@@ -18,7 +18,7 @@ from nag_optax.compare.figures import draw_data
 from nag_optax.compare.lanes import Lane, LaneResult, LaneRunner
 from nag_optax.compare.report import counted
 from nag_optax.compare.search import Trial, decade_rung, search
-from nag_optax.compare.spec import CONTENDERS, DataSpec
+from nag_optax.compare.spec import DataSpec, contender
 from nag_optax.train.data import Dataset, load_dataset, source_of, statistics_of
 from nag_optax.train.data.parts import split_off
 from nag_optax.train.parallel import Device
@@ -54,6 +54,9 @@ class Images:
         self.data, self.source = dataset.digest, source_of(train)
         self._searcher = LaneRunner(train, searched, device, curves=False)
         self._runner = LaneRunner(train, dataset, device)
+        for name in spec.optimizers:
+            if ":" in name:
+                self._runner.check(contender(name))
         self._seeds = range(spec.seed, spec.seed + spec.seeds)
         self._steps = self._runner.steps
         epochs, seeds = counted(train.num_epochs, "epoch"), counted(spec.seeds, "seed")
@@ -100,7 +103,7 @@ class Images:
         timings = []
         for result in results:
             look()
-            row = CONTENDERS[result["name"]]
+            row = contender(result["name"])
             stopwatch = self._runner.stopwatch(row, Lane(row.learning_rate, self._seeds[0]))
             timings.append((stopwatch, max(1, int(_TIMING_SECONDS / stopwatch(5))), []))
         for _ in range(_TIMING_ROUNDS):

@@ -22,7 +22,7 @@ from nag_optax.train.data import Dataset, Statistics
 from nag_optax.train.data.stream import epoch_order
 from nag_optax.train.loop import Loop, Plan, chunk_lengths
 from nag_optax.train.metrics import Metrics, metrics_of, metrics_of_lanes
-from nag_optax.train.optimizers import core, make_schedule
+from nag_optax.train.optimizers import check_update, core, make_schedule
 from nag_optax.train.parallel import Device, memory_of
 from nag_optax.train.rows import Factory, Optimizer, Split
 from nag_optax.train.spec import Spec
@@ -86,6 +86,15 @@ class LaneRunner:
         self.num_chunks = len(self.steps)
         """Chunks of a run, after each of which `run` reports."""
         self._programs: dict[tuple[str, Factory, int], Any] = {}
+
+    def check(self, row: Optimizer) -> None:
+        """Refuses a user's own optimizer that cannot train this model."""
+        params, _ = self._weights(0)
+
+        def with_rate(rate: jax.Array) -> None:
+            check_update(self._optimizer(row, rate), params, f"--optimizers {row.label}")
+
+        jax.eval_shape(with_rate, jnp.float32(0.0))
 
     def run(self, row: Optimizer, lanes: Sequence[Lane], report: Callable[[float], None]) -> list[LaneResult]:
         """Trains the lanes, all at once where that is fast and fits; `report` hears of shares of runs."""
@@ -201,7 +210,7 @@ class LaneRunner:
 def _optimizer(
     unit_schedule: optax.Schedule, of_run: dict[str, Any], row: Optimizer, rate: float | jax.Array
 ) -> optax.GradientTransformationExtraArgs:
-    return core(row, lambda count: rate * unit_schedule(count), **of_run)
+    return core(row, lambda count: rate * unit_schedule(count), option="--optimizers", **of_run)
 
 
 def _steps(

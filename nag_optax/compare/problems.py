@@ -15,8 +15,8 @@ from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.compare.figures import draw_problem
 from nag_optax.compare.report import counted
 from nag_optax.compare.search import Trial, doubling_rung, search
-from nag_optax.compare.spec import GAPS, GOAL, ProblemName, ProblemSpec
-from nag_optax.train.optimizers import core, decay_schedule
+from nag_optax.compare.spec import GAPS, GOAL, ProblemName, ProblemSpec, contender
+from nag_optax.train.optimizers import check_update, core, decay_schedule
 from nag_optax.train.rows import Optimizer
 
 
@@ -50,6 +50,10 @@ class Descents:
     def __init__(self, spec: ProblemSpec):
         problem = self.problem = make_problem(spec.problem)
         self.spec = spec
+        for name in spec.optimizers:
+            if ":" in name:
+                optimizer = core(contender(name), lambda _: 1.0, option="--optimizers")
+                check_update(optimizer, jnp.array(problem.start), f"--optimizers {name}")
         self.title = f"{problem.title}: {counted(spec.num_steps, 'step')}"
         self.facts = {"start": problem.start, "solution": problem.solution, "curvature": problem.curvature}
         self.explanation = (

@@ -13,8 +13,8 @@ from nag_optax.train.checks import RULES, Rule, check, flag, is_positive, whole
 from nag_optax.train.errors import InputError
 from nag_optax.train.folder import Folder
 from nag_optax.train.options import Float, Int, IntInTable, OptionalPath, Options, ScheduleName, one_of
-from nag_optax.train.registry import DATASETS, MODELS, OPTIMIZERS, dataset_row
-from nag_optax.train.rows import Style
+from nag_optax.train.registry import DATASETS, MODELS, OPTIMIZERS, dataset_row, optimizer_row
+from nag_optax.train.rows import Optimizer, Style
 from nag_optax.train.spec import Spec, Stored, load_stored
 from nag_optax.train.spec import resolve as resolve_run
 
@@ -30,6 +30,12 @@ CONTENDERS = ChainMap(
     OPTIMIZERS,
 )
 """The rows of the optimizers of `nag-optax train`, those registered later too, and one more."""
+
+
+def contender(name: str) -> Optimizer:
+    """The row of a contender, also of a user's own, "package.module:factory"."""
+    return optimizer_row(name) if ":" in name else CONTENDERS[name]
+
 
 ProblemName = Literal["quadratic", "rosenbrock", "logistic"]
 GAPS = {"0.001": 1e-3, "1e-06": 1e-6}
@@ -66,7 +72,7 @@ class CompareOptions:
         tuple[str, ...] | None,
         tyro.conf.arg(
             metavar="NAME ...",
-            help=f"Some of {', '.join(CONTENDERS)}.",
+            help=f"Some of {', '.join(CONTENDERS)}, or your own, package.module:factory.",
             help_behavior_hint=f"(default: {' '.join(DEFAULT_CONTENDERS)}; muon not with --problem)",
         ),
     ] = None
@@ -114,7 +120,10 @@ _ON_DATA = (
 
 
 _RULES = RULES | {
-    "optimizers": Rule(lambda names: set(names) <= set(CONTENDERS), f"names of {', '.join(CONTENDERS)}"),
+    "optimizers": Rule(
+        lambda names: all(":" in name or name in CONTENDERS for name in names),
+        f"names of {', '.join(CONTENDERS)}, or package.module:factory",
+    ),
     "learning_rates": Rule(
         lambda rates: rates == "auto" or (rates and all(map(is_positive, rates))),
         "auto, or finite float32 numbers above 0",

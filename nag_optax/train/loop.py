@@ -21,11 +21,10 @@ from nag_optax.train.data import Dataset, Statistics
 from nag_optax.train.data.augment import AUGMENTATIONS, Augment, augmentation_key
 from nag_optax.train.data.pictures import Pictures
 from nag_optax.train.data.stream import Stream, default_workers, epoch_order, grown_order, part_of_batches
-from nag_optax.train.errors import InputError, reason
 from nag_optax.train.freezing import fix_statistics, frozen_mask
 from nag_optax.train.metrics import Metrics, metrics_of
 from nag_optax.train.models import make_model
-from nag_optax.train.optimizers import gradient_norm, make_optimizer, make_schedule
+from nag_optax.train.optimizers import check_update, gradient_norm, make_optimizer, make_schedule
 from nag_optax.train.options import given_or
 from nag_optax.train.parallel import Device, put, put_parts, split_over
 from nag_optax.train.pruning import without_units, zero_units
@@ -74,13 +73,7 @@ class Loop:
         self._schedule = make_schedule(spec, self.steps_per_epoch)
         self._optimizer = optimizer = make_optimizer(spec, self.steps_per_epoch)
         if ":" in f"{spec.optimizer}{spec.inner}":  # A user's own fails here, before a file is written.
-            try:
-                state = jax.eval_shape(optimizer.init, params)
-                jax.eval_shape(partial(optimizer.update, value=jnp.zeros([])), params, state, params)
-            except TypeError as error:
-                call = "update(gradients, state, params, value=loss)"
-                why = f"--optimizer {spec.optimizer}: {reason(error)}; the trainer calls {call}"
-                raise InputError(why) from error
+            check_update(optimizer, params, f"--optimizer {spec.optimizer}")
         self.resident = None if dataset.streamed else self._everywhere(dataset.train)
         """All training images on every device, unless they are streamed."""
         self._on_cpu = devices[0].platform == "cpu"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 import nag_optax
+from nag_optax.train.errors import InputError, reason
 from nag_optax.train.freezing import freeze
 from nag_optax.train.pruning import units_prox
 from nag_optax.train.registry import all_options, optimizer_row
@@ -214,6 +216,16 @@ def core(
         del options["weight_decay"]
         made = load_factory(row.pruned)(learning_rate, prox, **options)
     return optax.with_extra_args_support(made)
+
+
+def check_update(optimizer: optax.GradientTransformationExtraArgs, params: optax.Params, what: str) -> None:
+    """Refuses a user's own optimizer that needs more than the trainer gives."""
+    try:
+        state = jax.eval_shape(optimizer.init, params)
+        jax.eval_shape(partial(optimizer.update, value=jnp.zeros([])), params, state, params)
+    except TypeError as error:
+        call = "update(gradients, state, params, value=loss)"
+        raise InputError(f"{what}: {reason(error)}; the trainer calls {call}") from error
 
 
 def matrices(params: optax.Params) -> Any:

@@ -143,6 +143,24 @@ def test_an_interrupt_keeps_what_is_finished_and_resume_goes_on(tmp_path, monkey
     assert resumed["optimizers"] == whole["optimizers"]
 
 
+@pytest.mark.parametrize("on", [{"problem": "quadratic", "num_steps": 20}, {"seeds": 1, "num_epochs": 1}])
+def test_an_optimizer_of_ones_own_is_compared_as_the_same_one_of_the_table(tmp_path, on):
+    options = CompareOptions(optimizers=("adam", "optax:adam"), learning_rates=(0.03,), **on)
+    known, own = compare(dataclasses.replace(options, run_dir=tmp_path / "run"), silent())["optimizers"]
+    assert own["label"] == "optax:adam" and own["trials"] == known["trials"]
+
+
+@pytest.mark.parametrize("on", [{"problem": "quadratic"}, {}])
+@pytest.mark.parametrize(
+    ("own", "why"), [("optax:lbfgs", "'grad' and 'value_fn'"), ("optax:idenity", "cannot be imported")]
+)
+def test_one_that_cannot_be_compared_is_refused_before_the_others_run(tmp_path, on, own, why):
+    options = CompareOptions(optimizers=("nag", own), run_dir=tmp_path / "run", **on)
+    with pytest.raises(InputError, match=f"^--optimizers {own}: .*{why}"):
+        compare(options, silent())
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_default_batch_fits_the_images_of_the_search(tmp_path, monkeypatch):
     monkeypatch.setitem(RECIPES, ("digits", "mlp"), Recipe(1, 2000))
     few = dataclasses.replace(SMALL, optimizers=("nag",), learning_rates=(0.03,), seeds=1, batch_size=None)

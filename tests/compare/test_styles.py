@@ -2,6 +2,7 @@
 
 import pytest
 
+from nag_optax.compare.figures import styles_of
 from nag_optax.compare.spec import CONTENDERS
 from nag_optax.plot import style
 from tests.vision import DEFICIENCIES, smallest_distance
@@ -23,3 +24,10 @@ def test_colour_blind_readers_tell_the_optimizers_apart(deficiency):
 def test_the_palette_of_the_figures_is_among_the_colours():
     """Written out in the table, which imports no figures."""
     assert set(style.PALETTE) <= {own.color for own in STYLES.values()}
+
+
+def test_optimizers_of_ones_own_look_like_no_other_in_the_figure():
+    names = ["nag", "optax:adam", "optax:lamb", "adam"]
+    styles = styles_of([{"name": name} for name in names])
+    assert list(styles) == names and styles["nag"] == STYLES["nag"] and styles["adam"] == STYLES["adam"]
+    assert len({own.color for own in styles.values()}) == len({own.marker for own in styles.values()}) == 4
