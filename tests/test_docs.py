@@ -155,21 +155,22 @@ def test_the_commands_of_the_command_line_page_follow_each_other(monkeypatch, tm
     assert len(set(begun)) >= 8
 
 
-def test_the_model_and_the_dataset_of_the_page_are_taken_by_their_module(
+def test_what_a_user_writes_on_the_page_is_taken_by_its_module(
     monkeypatch, tmp_path, capsys, standard_promotion
 ):
     from nag_optax.cli import run
 
     page = DOCS / "your-own-images.md"
     monkeypatch.chdir(tmp_path)
-    model, dataset, _ = (code for code, _ in blocks(page, "python"))
-    assert all(len(code.splitlines()) <= 20 for code in (model, dataset))
-    (tmp_path / "mine.py").write_text(f"{model}\n{dataset}")
+    *mine, _ = (code for code, _ in blocks(page, "python"))
+    assert len(mine) == 3 and all(len(code.splitlines()) <= 20 for code in mine)
+    (tmp_path / "mine.py").write_text("\n".join(mine))
     Image.fromarray(np.eye(20, dtype=np.uint8)).save("picture.png")
     for words in commands(page):
         assert words[0] == "nag-optax" and run(words[1:]) == 0
-    header, row = capsys.readouterr().out.splitlines()[-2:]
-    assert header == "name,class,row,column" and row.startswith("picture.png,")
+    printed = capsys.readouterr().out
+    assert "name,class,row,column\npicture.png," in printed
+    assert re.search(r"^mine:signs +learning rate \S+ +validation loss", printed, re.M)
 
 
 def test_a_command_with_an_unknown_option_is_noticed(capsys):

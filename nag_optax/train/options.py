@@ -95,7 +95,8 @@ class Options:
 
     optimizer: Annotated[str | None, one_of(OPTIMIZERS, hint="(default: nag)")] = None
     """sgd, momentum, adam and adamw come from Optax, the others from this package.
-    snoo, ema_nesterov and gpa go around another optimizer, --inner."""
+    snoo, ema_nesterov and gpa go around another optimizer, --inner.
+    Your own is package.module:factory, called with the learning rate's schedule."""
     inner: Annotated[str | None, one_of(inner_names(), hint="(default: adamw)")] = None
     """The optimizer inside snoo, ema_nesterov or gpa. It takes the other options."""
     learning_rate: Annotated[
