@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _VERSIONS = ("nag_optax", "jax", "jaxlib", "optax", "flax")
 
 
+def _file_of(name: str) -> str:
+    return f"{RESULTS}/{name.replace(':', '.')}.json"
+
+
 @dataclass
 class Comparison:
     """A comparison under way. The subject gives each optimizer's result, and says what it means."""
@@ -50,7 +54,7 @@ class Comparison:
                 started, row = time.perf_counter(), contender(name)
                 about = {"name": name, "label": row.label, "data": subject.data}
                 result = results[name] = plain(about | subject.result(row, self.advance))
-                self.folder.write(f"{RESULTS}/{name}.json", to_json(result))
+                self.folder.write(_file_of(name), to_json(result))
                 seconds = time.perf_counter() - started
                 ending = result["note"] if result["best"] is None else subject.ending(result)
                 self.bar.say(f"{row.label:<20} {ending}  {seconds:6.1f} s")
@@ -62,7 +66,7 @@ class Comparison:
     def take_up(self) -> None:
         """Takes up the results in the folder."""
         folder, subject = self.folder, self.subject
-        stored = {name: folder.read(f"{RESULTS}/{name}.json") for name in subject.spec.optimizers}
+        stored = {name: folder.read(_file_of(name)) for name in subject.spec.optimizers}
         self.results.update((name, result) for name, result in stored.items() if result is not None)
         if other := [name for name, r in self.results.items() if r.get("data") != subject.data]:
             names = ", ".join(other)

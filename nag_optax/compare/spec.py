@@ -15,7 +15,7 @@ from nag_optax.train.folder import Folder
 from nag_optax.train.options import Float, Int, IntInTable, OptionalPath, Options, ScheduleName, one_of
 from nag_optax.train.registry import DATASETS, MODELS, OPTIMIZERS, dataset_row, optimizer_row
 from nag_optax.train.rows import Optimizer, Style
-from nag_optax.train.spec import Spec, Stored, load_stored
+from nag_optax.train.spec import Spec, Stored, default_folder, load_stored
 from nag_optax.train.spec import resolve as resolve_run
 
 CONTENDERS = ChainMap(
@@ -197,7 +197,7 @@ def _on_data(options: CompareOptions) -> DataSpec:
         "optimizers": options.optimizers or DEFAULT_CONTENDERS,
         "seeds": options.seeds or 3,
         "target": options.target or dataset_row(train.dataset).target,
-        "run_dir": Path(options.run_dir or f"runs/compare-{train.dataset}-{train.model}"),
+        "run_dir": options.run_dir or default_folder("compare", train.dataset, train.model),
     }
     return DataSpec(**vars(options) | resolved)
 
@@ -213,6 +213,6 @@ def _on_problem(options: CompareOptions, problem: ProblemName) -> ProblemSpec:
         "optimizers": options.optimizers or tuple(n for n in DEFAULT_CONTENDERS if n != "muon"),
         "schedule": options.schedule or "constant",
         "num_steps": options.num_steps or 1000,
-        "run_dir": Path(options.run_dir or f"runs/compare-{problem}"),
+        "run_dir": options.run_dir or default_folder("compare", problem),
     }
     return ProblemSpec(**vars(options) | resolved)

@@ -135,6 +135,11 @@ class Spec(Stored, Options):
         return model_row(self.model)
 
 
+def default_folder(*parts: object) -> Path:
+    """The folder with such a name. No name of a module puts a colon into it: `scp` takes that for a host."""
+    return Path("runs", "-".join(map(str, parts)).replace(":", "."))
+
+
 def resolve(options: Options) -> Spec:
     """Fills in every default and checks every value. An InputError says what is allowed."""
     preset = {} if options.preset is None else preset_row(options.preset).options
@@ -153,7 +158,7 @@ def resolve(options: Options) -> Spec:
         "model": model,
         "learning_rate": default_learning_rate(row, inner, dataset, model),
         "weight_decay": 0.0,
-        "run_dir": f"runs/{dataset}-{model}-{optimizer}-{options.seed}",
+        "run_dir": default_folder(dataset, model, optimizer, options.seed),
         **table._asdict(),
         **all_options(row, inner),
         **filled,

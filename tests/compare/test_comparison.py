@@ -148,6 +148,11 @@ def test_an_optimizer_of_ones_own_is_compared_as_the_same_one_of_the_table(tmp_p
     options = CompareOptions(optimizers=("adam", "optax:adam"), learning_rates=(0.03,), **on)
     known, own = compare(dataclasses.replace(options, run_dir=tmp_path / "run"), silent())["optimizers"]
     assert own["label"] == "optax:adam" and own["trials"] == known["trials"]
+    resumed = dataclasses.replace(options, run_dir=tmp_path / "run", resume=True)
+    assert compare(resumed, console := silent())["optimizers"][1]["trials"] == own["trials"]
+    assert isinstance(console.file, io.StringIO)
+    assert "kept in" in console.file.getvalue() and ": adam, optax:adam" in console.file.getvalue()
+    assert not list((tmp_path / "run").rglob("*:*"))
 
 
 @pytest.mark.parametrize("on", [{"problem": "quadratic"}, {}])

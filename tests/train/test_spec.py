@@ -32,6 +32,11 @@ def test_defaults_come_from_the_table(dataset, model, optimizer, tmp_path):
     assert spec.run_dir == Path(f"runs/{dataset}-{model}-{optimizer}-0")
 
 
+def test_a_run_of_ones_own_has_a_folder_that_every_system_and_scp_take():
+    spec = resolve(Options(model="mine:Net", optimizer="optax:lion"))
+    assert spec.run_dir == Path("runs/digits-mine.Net-optax.lion-0")
+
+
 def reloaded(spec: Spec) -> Spec:
     (spec.run_dir / "config.json").write_text(spec.to_json())
     return load_spec(spec.run_dir / "config.json")
