@@ -38,6 +38,8 @@ class Trained:
         mean: the mean of each channel of the training images, for standardising others.
         std: the standard deviation of each channel, likewise.
         image_size: the side to which images are resized; None for a run that kept their size.
+        black: the number of each channel that stands for the 0 of a picture file.
+        white: the number that stands for its 255.
     """
 
     model: Any
@@ -47,6 +49,8 @@ class Trained:
     mean: np.ndarray
     std: np.ndarray
     image_size: int | None = None
+    black: Any = 0.0
+    white: Any = 255.0
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """The probability of each class, the softmax of the model's outputs.
@@ -149,6 +153,8 @@ def load(run_dir: Path | str, *, device: str = "auto", say: Callable[[str], None
         image_shape=(height, width, channels),
         **stored.loop.dataset.statistics._asdict(),
         image_size=stored.spec.image_size,
+        black=np.array(facts.get("black", 0.0), np.float32),
+        white=np.array(facts.get("white", 255.0), np.float32),
     )
 
 

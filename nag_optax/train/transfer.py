@@ -27,6 +27,8 @@ def facts_of(dataset: Dataset) -> dict[str, Any]:
         "digest": dataset.digest,
         "mean": dataset.statistics.mean.tolist(),
         "std": dataset.statistics.std.tolist(),
+        "black": np.asarray(dataset.black).tolist(),
+        "white": np.asarray(dataset.white).tolist(),
     }
 
 

@@ -97,8 +97,28 @@ def test_a_picture_of_another_size_is_resized_and_the_csv_is_printed(finished_ru
     predict(PredictOptions(finished_run, (tmp_path / "grey.png",)))
     header, row = capsys.readouterr().out.splitlines()
     assert header == "name,class,0,1,2,3,4,5,6,7,8,9"
-    expected = nag_optax.train.load(finished_run).predict(np.full((1, 8, 8), 9))[0]
+    expected = nag_optax.train.load(finished_run).predict(np.full((1, 8, 8), 9 * 16 / 255))[0]
     np.testing.assert_allclose([float(p) for p in row.split(",")[2:]], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("black", "white"),
+    [((0, 0, 0), (16, 16, 16)), ((0, 0, 0), (1, 1, 1)), ((-2.1, -2, -1.8), (2.2, 2.4, 2.6)), (0, 255)],
+)
+def test_a_picture_is_brought_to_the_scale_of_the_training_images(black, white, tmp_path, console, capsys):
+    """As digits have, as arrays between 0 and 1, standardised ones, and pictures that are a little dark."""
+    noise = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
+    noise[0, 0, 0], noise[0, 0, 1] = 0, 255
+    images = np.asarray(black) + np.subtract(white, black) * (noise / 255)
+    if np.ndim(black) == 0:
+        images = np.minimum(noise, 200)
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=np.arange(12) % 2, x_test=images, y_test=[0] * 12)
+    options = dataclasses.replace(SMALL, dataset="arrays", data_dir=tmp_path / "x.npz", batch_size=4)
+    trained = nag_optax.train.run(dataclasses.replace(options, run_dir=tmp_path / "run"), console)
+    Image.fromarray(noise[1] if np.ndim(black) else images[1]).save(tmp_path / "1.png")
+    predict(PredictOptions(tmp_path / "run", (tmp_path / "1.png",)))
+    found = [float(p) for p in capsys.readouterr().out.splitlines()[-1].split(",")[2:]]
+    np.testing.assert_allclose(found, trained.predict(images[1:2])[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,10 @@ class Dataset(NamedTuple):
     """The name of each class, or its label where the source has no names."""
     streamed: bool = False
     """Whether the images are brought to the devices batch by batch."""
+    black: Any = 0.0
+    """The number of each channel that stands for the 0 of a picture file."""
+    white: Any = 255.0
+    """The number that stands for its 255."""
 
     @property
     def num_classes(self) -> int:
@@ -134,6 +138,7 @@ def load_dataset(
         Split(images, np.searchsorted(classes, labels).astype(np.int32)) for images, labels in (train, test)
     )
     digest = _digest(train)  # What a resize gives may differ between devices in the last bit.
+    black, white = _ends_of(train.images)
     if spec.image_size is not None:
         with busy(console, "resizing images"):
             train, test = (Split(resize(s.images, spec.image_size), s.labels) for s in (train, test))
@@ -145,7 +150,8 @@ def load_dataset(
         seen = seen[sample(len(seen), _SAMPLED)].decoded(request.watch)
     train, test, validation = _in_memory(train), _in_memory(test), validation and _in_memory(validation)
     streamed = isinstance(train.images, Pictures) or not resident(train.images.nbytes)
-    return Dataset(train, test, classes, statistics_of(seen), digest, validation, class_names, streamed)
+    statistics = statistics_of(seen)
+    return Dataset(train, test, classes, statistics, digest, validation, class_names, streamed, black, white)
 
 
 def _parts(load: Callable[[Request], Any], request: Request, source: str) -> tuple[Split, Split, Any]:
@@ -209,6 +215,14 @@ def _in_memory(split: Split) -> Split:
 
 def _names(classes: Sequence[int], names: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(str(i) if names is None or i >= len(names) else names[i] for i in classes)
+
+
+def _ends_of(images: Any) -> tuple[Any, Any]:
+    """0 and 255 where the images have the scale of picture files, else the least and the largest numbers."""
+    if isinstance(images, Pictures):
+        return 0.0, 255.0
+    black, white = images.min((0, 1, 2)), images.max((0, 1, 2))
+    return (0.0, 255.0) if black.min() >= 0 and 128 <= white.max() <= 255 else (black, white)
 
 
 def statistics_of(images: np.ndarray) -> Statistics:
