@@ -5,6 +5,7 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import itertools
 import json
 import re
 import shlex
@@ -236,8 +237,24 @@ def test_the_calls_of_coming_from_are_calls_of_this_package(name: str, least: in
             assert eval(code, dict(names)) is not None, code
 
 
+def undescribed(options: type) -> set[str]:
+    """The fields without a docstring, which the reference leaves out."""
+    (body,) = (
+        node.body
+        for node in ast.walk(ast.parse(inspect.getsource(options)))
+        if isinstance(node, ast.ClassDef)
+    )
+    described = {
+        ast.unparse(field.target)
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
+    return {field.name for field in dataclasses.fields(options)} - described
+
+
 def test_every_public_name_has_its_entry_in_the_reference():
     import nag_optax
+    import nag_optax.compare
     import nag_optax.parallel
     import nag_optax.train.rows
     from nag_optax import export, momentum, plot, prox
@@ -249,6 +266,7 @@ def test_every_public_name_has_its_entry_in_the_reference():
     modules = {
         (name, path.stem) for name, at in folders.items() for path in (ROOT / "nag_optax" / at).glob("*.py")
     }
+    modules.add(("compare", "compare"))
     listed = []
     for path in paths:
         *above, last = path.split(".")
@@ -260,6 +278,7 @@ def test_every_public_name_has_its_entry_in_the_reference():
         for part in listed_name.split("."):
             value = getattr(value, part)
         assert value.__doc__
+    assert undescribed(nag_optax.train.Options) == undescribed(nag_optax.compare.CompareOptions) == set()
     top = {name for name in nag_optax.__all__ if not inspect.ismodule(getattr(nag_optax, name))}
     assert top <= set(listed)
     namespaces = {name for name in nag_optax.__all__ if inspect.ismodule(getattr(nag_optax, name))}

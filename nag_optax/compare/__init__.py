@@ -2,13 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
+from nag_optax.compare.spec import CompareOptions
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nag_optax.compare.spec import CompareOptions
+__all__ = ["CompareOptions", "compare"]
 
 
-def compare(options: "CompareOptions", console: "Console | None" = None) -> dict[str, Any]:
+def compare(options: CompareOptions, console: "Console | None" = None) -> dict[str, Any]:
     """Carries out a comparison, or what is left of it, and returns its result.
 
     Args:
@@ -25,8 +27,7 @@ def compare(options: "CompareOptions", console: "Console | None" = None) -> dict
     Example:
         >>> import tempfile, pathlib
         >>> from rich.console import Console
-        >>> from nag_optax.compare import compare
-        >>> from nag_optax.compare.spec import CompareOptions
+        >>> from nag_optax.compare import CompareOptions, compare
         >>> folder = pathlib.Path(tempfile.mkdtemp()) / "comparison"
         >>> options = CompareOptions(problem="quadratic", optimizers=("sgd", "nag"), run_dir=folder)
         >>> with open("/dev/null", "w") as silent:

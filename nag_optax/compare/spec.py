@@ -76,6 +76,7 @@ class CompareOptions:
             help_behavior_hint=f"(default: {' '.join(DEFAULT_CONTENDERS)}; muon not with --problem)",
         ),
     ] = None
+    """Some of the optimizers of nag-optax train, nag-restart, or your own, package.module:factory."""
     learning_rates: Annotated[
         Literal["auto"] | tuple[float, ...],
         tyro.conf.arg(metavar="auto|FLOAT ...", help_behavior_hint="(default: auto)"),

@@ -58,10 +58,12 @@ class Options:
             hint="(default: none)",
         ),
     ] = None
+    """A name for several options at once, such as airbench. An option that you give counts instead."""
     dataset: Annotated[
         str | None,
         one_of(DATASETS, help=described(DATASETS, "package.module:function"), hint="(default: digits)"),
     ] = None
+    """The images, by name, or package.module:function."""
     data_dir: OptionalPath = None
     """Folder of the images, or file of the arrays, for every --dataset but digits."""
     skip_unreadable: bool = False
@@ -80,6 +82,7 @@ class Options:
         str | None,
         one_of(MODELS, help=described(MODELS, "package.module:factory"), hint="(default: by dataset)"),
     ] = None
+    """The network, by name, or package.module:factory."""
     classes: Annotated[str | None, tyro.conf.arg(metavar="NAMES", help_behavior_hint="(default: all)")] = None
     """Train and evaluate on these classes alone, by their names or labels, such as cat,dog or 0,2,7-9."""
     image_size: Int = None
@@ -106,6 +109,7 @@ class Options:
     momentum: Annotated[
         Float, tyro.conf.arg(help=f"Momentum, in [0, 1); by default {defaults_of('momentum')}.")
     ] = None
+    """Momentum, in [0, 1). The default depends on the optimizer."""
     momentum_schedule: Annotated[
         Literal["constant", "sutskever"],
         tyro.conf.arg(
@@ -113,6 +117,7 @@ class Options:
             f"For {', '.join(takers('momentum_schedule'))}."
         ),
     ] = "constant"
+    """sutskever: raise the momentum every 250 steps, up to --momentum."""
     schedule: Annotated[ScheduleName | None, one_of(get_args(ScheduleName), hint=TABLE)] = None
     """How the learning rate decays, to 0 at the end.
     triangle: it rises from a fifth of its peak, and decays linearly to 7 % of it."""
@@ -126,6 +131,7 @@ class Options:
             f"by default {defaults_of('weight_decay')}."
         ),
     ] = None
+    """Decoupled weight decay of weight matrices and kernels, at least 0."""
     smoothing: float = 0.0
     """Decay of an exponential moving average of the gradients, in [0, 1); 0 turns it off."""
     clip_norm: Float = None
@@ -141,6 +147,7 @@ class Options:
             help_behavior_hint="(default: never)",
         ),
     ] = None
+    """Drop the momentum when it points uphill, when it slows down, or when the loss rose."""
     prune: Annotated[
         str | None,
         tyro.conf.arg(
@@ -151,6 +158,7 @@ class Options:
             help_behavior_hint="(default: none)",
         ),
     ] = None
+    """group_l2=STRENGTH: penalise the norm of each hidden unit, so that whole units become exactly zero."""
     num_epochs: IntInTable = None
     """Passes over the training data, at least 1."""
     batch_size: IntInTable = None
