@@ -106,12 +106,12 @@ def test_a_picture_of_another_size_is_resized_and_the_csv_is_printed(finished_ru
     [((0, 0, 0), (16, 16, 16)), ((0, 0, 0), (1, 1, 1)), ((-2.1, -2, -1.8), (2.2, 2.4, 2.6)), (0, 255)],
 )
 def test_a_picture_is_brought_to_the_scale_of_the_training_images(black, white, tmp_path, console, capsys):
-    """As digits have, as arrays between 0 and 1, standardised ones, and pictures that are a little dark."""
+    """As digits have, as arrays between 0 and 1, standardised ones, and dark pictures."""
     noise = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
     noise[0, 0, 0], noise[0, 0, 1] = 0, 255
     images = np.asarray(black) + np.subtract(white, black) * (noise / 255)
     if np.ndim(black) == 0:
-        images = np.minimum(noise, 200)
+        images = np.minimum(noise, 60)
     np.savez(tmp_path / "x.npz", x_train=images, y_train=np.arange(12) % 2, x_test=images, y_test=[0] * 12)
     options = dataclasses.replace(SMALL, dataset="arrays", data_dir=tmp_path / "x.npz", batch_size=4)
     trained = nag_optax.train.run(dataclasses.replace(options, run_dir=tmp_path / "run"), console)

@@ -222,7 +222,8 @@ def _ends_of(images: Any) -> tuple[Any, Any]:
     if isinstance(images, Pictures):
         return 0.0, 255.0
     black, white = images.min((0, 1, 2)), images.max((0, 1, 2))
-    return (0.0, 255.0) if black.min() >= 0 and 128 <= white.max() <= 255 else (black, white)
+    # Dark pictures have the scale too. Digits end at 16.
+    return (0.0, 255.0) if black.min() >= 0 and 32 <= white.max() <= 255 else (black, white)
 
 
 def statistics_of(images: np.ndarray) -> Statistics:
