@@ -24,7 +24,7 @@ from nag_optax.train.loop import Loop
 from nag_optax.train.options import Options
 from nag_optax.train.parallel import Device, find_devices
 from nag_optax.train.rows import Split
-from nag_optax.train.spec import Spec, resolve
+from nag_optax.train.spec import Spec, resolve, with_data_at
 from nag_optax.train.step import TrainState, gradients, train_step
 from nag_optax.train.transfer import check_same_shapes
 
@@ -119,8 +119,7 @@ class _Work:
         except TypeError as error:
             where = f"--address {self._options.address}"
             raise InputError(f"{where}: the server is of another version ({reason(error)})") from None
-        if self._options.data_dir is not None:
-            spec = dataclasses.replace(spec, data_dir=self._options.data_dir)
+        spec = with_data_at(spec, self._options.data_dir)
         spec = dataclasses.replace(spec, device=self._options.device, resident="yes")
         if server.local_steps:  # The outer optimizer is the server's.
             spec = dataclasses.replace(spec, optimizer=spec.inner, inner=None)

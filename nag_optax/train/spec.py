@@ -222,16 +222,31 @@ def _complaints(spec: Spec) -> Iterator[str]:
             yield f"{flag(name)} {value}: needs --validation, whose images it looks at"
     if spec.coordinator is None and (spec.num_processes, spec.process_id) != (None, None):
         yield "--num-processes and --process-id: need --coordinator HOST:PORT"  # Or each would train alone.
-    if ":" not in spec.dataset:  # A user's own may take --data-dir or not.
-        needed = dataset_row(spec.dataset).data_dir
-        if needed is not None and spec.data_dir is None:
-            yield f"--data-dir: --dataset {spec.dataset} needs {needed}"
-        if needed is None and spec.data_dir is not None:
-            others = " or ".join(name for name, row in DATASETS.items() if row.data_dir is not None)
-            yield (
-                f"--data-dir {spec.data_dir}: --dataset {spec.dataset} is built in; "
-                f"--data-dir is for --dataset {others}"
-            )
+    yield from _place_problems(spec)
+
+
+def _place_problems(spec: Spec) -> Iterator[str]:
+    if ":" in spec.dataset:  # A user's own may take --data-dir or not.
+        return
+    needed = dataset_row(spec.dataset).data_dir
+    if needed is not None and spec.data_dir is None:
+        yield f"--data-dir: --dataset {spec.dataset} needs {needed}"
+    if needed is None and spec.data_dir is not None:
+        others = " or ".join(name for name, row in DATASETS.items() if row.data_dir is not None)
+        yield (
+            f"--data-dir {spec.data_dir}: --dataset {spec.dataset} is built in; "
+            f"--data-dir is for --dataset {others}"
+        )
+
+
+def with_data_at(spec: Spec, data_dir: Path | None) -> Spec:
+    """The run with its data in this place, if one is given."""
+    if data_dir is None:
+        return spec
+    spec = dataclasses.replace(spec, data_dir=data_dir)
+    for problem in _place_problems(spec):
+        raise InputError(problem)
+    return spec
 
 
 def fit_batch(spec: Spec, count: int, say: Callable[[str], None], num_processes: int = 1) -> Spec:

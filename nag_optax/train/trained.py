@@ -1,6 +1,5 @@
 """A trained model: the end of a run, which its folder alone gives back; it predicts, and is evaluated."""
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,7 @@ from nag_optax.train.options import EvaluateOptions, Options
 from nag_optax.train.parallel import find_devices
 from nag_optax.train.progress import busy, say, shown
 from nag_optax.train.runner import train
-from nag_optax.train.spec import resolve
+from nag_optax.train.spec import resolve, with_data_at
 from nag_optax.train.transfer import check_same_shapes, stored_run
 
 
@@ -165,8 +164,7 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> dict[s
         devices = find_devices(options.device, 1)
         with busy(console, "reading the model"):
             spec, facts, loop, state = stored_run(options.run_dir, devices, partial(say, console))
-        if options.data_dir is not None and spec.data_dir is not None:
-            spec = dataclasses.replace(spec, data_dir=options.data_dir)
+        spec = with_data_at(spec, options.data_dir)
         of_the_run = {}
         if record := RunFolder(spec).pictures():  # What came later must not choose the held-out images anew.
             of_the_run["among"] = partial(began_with, record)

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -247,13 +248,16 @@ def test_a_worker_of_a_run_that_goes_on_draws_other_batches():
     assert first == rows(1, 0) and first != rows(1, 23) != rows(2, 23)
 
 
-def test_a_worker_with_another_model_is_refused(monkeypatch):
+def test_a_worker_with_another_model_or_data_for_digits_is_refused():
     """One of the same name, such as a user's own in another version."""
     spec = resolve(Options(model="mlp", batch_size=64))
     facts = facts_of(load_dataset(spec, None, Console(quiet=True)))
     server = SimpleNamespace(config=spec.to_dict(), facts=facts, local_steps=0, params={"w": np.zeros(3)})
     with pytest.raises(InputError, match="--address host:1: has another mlp than this machine"):
         _Work(WorkOptions("host:1"), Console(quiet=True), [])._made(server)  # pyright: ignore[reportArgumentType]
+    elsewhere = WorkOptions("host:1", data_dir=Path("nowhere"))
+    with pytest.raises(InputError, match="--data-dir nowhere: --dataset digits is built in"):
+        _Work(elsewhere, Console(quiet=True), [])._made(server)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.exhaustive

@@ -15,6 +15,7 @@ from nag_optax.train.errors import InputError, Interrupted
 from nag_optax.train.loop import Loop
 from nag_optax.train.options import EvaluateOptions, Options, PredictOptions
 from nag_optax.train.predict import predict
+from nag_optax.train.rows import Split, Splits
 from nag_optax.train.runner import train
 from nag_optax.train.trained import evaluate
 from tests.train.conftest import output, write_idx
@@ -52,6 +53,22 @@ def test_a_run_that_never_had_test_files_is_evaluated_on_its_training_images(idx
     options = Options(dataset="mnist", data_dir=idx_folder, num_epochs=1, batch_size=32, train_only=True)
     train(dataclasses.replace(options, run_dir=tmp_path / "run"), console)
     assert set(evaluate(EvaluateOptions(tmp_path / "run"), console)) == {"train_accuracy", "train_loss"}
+
+
+def striped(request):
+    """A source of one's own, which has data elsewhere too."""
+    count = 20 if request.data_dir else 40
+    part = Split(np.random.default_rng(0).integers(0, 255, (count, 8, 8), np.uint8), np.arange(count) % 2)
+    return Splits(part, part)
+
+
+def test_other_data_are_read_or_refused_and_never_passed_over(finished_run, tmp_path, console):
+    with pytest.raises(InputError, match=f"--data-dir {tmp_path}: --dataset digits is built in"):
+        evaluate(EvaluateOptions(finished_run, data_dir=tmp_path), console)
+    options = Options(dataset=f"{__name__}:striped", model="mlp", num_epochs=1, run_dir=tmp_path / "run")
+    train(options, console)
+    evaluate(EvaluateOptions(tmp_path / "run", data_dir=tmp_path), console)
+    assert "│     20 │" in output(console)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, console, finished_run):
