@@ -1,5 +1,6 @@
 """The command `nag-optax`. It imports inside its functions: --help is fast, and Ctrl-C is heard at once."""
 
+import codecs
 import importlib
 import io
 import os
@@ -30,7 +31,8 @@ _FOLDERS = {
 def main() -> None:
     """Entry point of the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # Names of files may be of any bytes.
+        codecs.register_error("nag_optax", _written)
+        sys.stdout.reconfigure(errors="nag_optax")
     code = run(sys.argv[1:])
     jax = sys.modules.get("jax")
     if code and jax is not None and jax.distributed.is_initialized():
@@ -38,6 +40,14 @@ def main() -> None:
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _written(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A name of a file that is no text as its bytes, and what the encoding lacks as on standard error."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)
 
 
 def run(arguments: list[str]) -> int:

@@ -181,14 +181,16 @@ def test_version_and_a_missing_extra(capsys, monkeypatch):
     assert "needs flax: install the extra" in capsys.readouterr().err
 
 
-def test_a_name_of_a_file_that_is_no_text_can_be_printed(monkeypatch):
+@pytest.mark.parametrize(("encoding", "dot"), [("utf-8", b"\xc2\xb7"), ("cp932", rb"\xb7")])
+def test_every_name_of_a_file_and_every_sign_can_be_printed(encoding, dot, monkeypatch):
+    """Where the output goes into a file, Windows takes a page of the country's; Japan's has no middle dot."""
     written = io.BytesIO()
-    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="utf-8"))
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding))
     monkeypatch.setattr("sys.argv", ["nag-optax", "--version"])
     with pytest.raises(SystemExit):
         main()
-    print(os.fsdecode(b"caf\xe9"), flush=True)
-    assert written.getvalue().endswith(b"caf\xe9\n")
+    print("digits ·", os.fsdecode(b"caf\xe9"), flush=True)
+    assert written.getvalue().endswith(b"digits " + dot + b" caf\xe9\n")
 
 
 @pytest.mark.parametrize("command", ["train", "compare"])
