@@ -130,8 +130,9 @@ def summary_table(summary: dict[str, Any], run_dir: str) -> Table:
     if "best_epoch" in summary:
         best = f"validation accuracy {summary['best_validation_accuracy']:.2%}"
         table.add_row("best", f"epoch {summary['best_epoch']}", best)
-    speed, seconds = f"{summary['steps_per_second']:.0f} steps/s", summary["seconds_per_epoch"]
-    table.add_row("speed", speed, f"{seconds:.2f} s an epoch")
+    speed = summary["steps_per_second"]
+    steps = f"{speed:.0f} steps/s" if speed >= 10 else f"{speed:.2g} steps/s"
+    table.add_row("speed", steps, f"{summary['seconds_per_epoch']:.2f} s an epoch")
     compiling = f"{summary['compile_seconds']:.1f} s for compiling"
     table.add_row("time", f"{summary['wall_seconds']:.1f} s", compiling)
     frozen = f", {summary['frozen_parameters']:,} frozen" if "frozen_parameters" in summary else ""

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from nag_optax.train import progress
-from nag_optax.train.progress import LiveBar, epoch_line
+from nag_optax.train.progress import LiveBar, epoch_line, summary_table
 from tests.train.conftest import output
 
 
@@ -18,6 +18,15 @@ def test_the_line_of_an_epoch_fits_a_terminal():
     )
     widest = epoch_line({**row, "validation_accuracy": 1.0, "test_accuracy": 1.0}, 100)
     assert "  val 100.00%  test 100.00%" in widest and len(widest) <= 80
+
+
+@pytest.mark.parametrize(
+    ("speed", "line"), [(311.6, "312 steps/s"), (1.44, "1.4 steps/s"), (0.22, "0.22 steps/s")]
+)
+def test_a_large_model_takes_less_than_a_step_a_second(speed, line, console):
+    numbers = {"steps_per_second": speed, "seconds_per_epoch": 1, "compile_seconds": 1, "wall_seconds": 1}
+    console.print(summary_table(numbers | {"parameters": 1, "steps": 1}, "runs/x"))
+    assert line in output(console)
 
 
 @pytest.mark.parametrize("dumb", [False, True])
