@@ -16,7 +16,11 @@ from nag_optax.transforms.stochastic_rounding import random_bits, to_bfloat16, u
 
 
 class Format(NamedTuple):
-    """A packed array: its leaf of the inner state, its dtype before, how many numbers share a scale."""
+    """A packed array: its leaf of the inner state, its dtype before, how many numbers share a scale.
+
+    bfloat16 has no scales, and a block size of 0. So a state of one kind has another structure than one of
+    the other, and no library restores one as the other.
+    """
 
     leaf: int
     dtype: Any
@@ -41,8 +45,8 @@ class LowMemoryState(NamedTuple):
             bfloat16, of the array's shape.
         packing: a dictionary with the scales of each packed array, float32, the largest modulus of each
             block; None for bfloat16. The key has the leaf of the array, its dtype before and the size of
-            its blocks, as in "3-float32-128": in a key they are part of the type, and every library
-            that saves a tree saves them. A scalar False where nothing is packed: as a leaf, it lets
+            its blocks, 0 for bfloat16, as in "3-float32-128": in a key they are part of the type, and
+            every library that saves a tree saves them. A scalar False where nothing is packed: as a leaf, it lets
             `optax.tree.map_params` find any dictionary in its place.
     """
 
@@ -132,11 +136,11 @@ def low_memory(
         for k, x in enumerate(leaves):
             if not _is_large(x, min_size):
                 continue
-            size = known[k] if known else codes.block_size_within(x, block_size)
             bits, wide = random_bits(x.shape, step, k, seed), x.astype(jnp.float32)
             if dtype == jnp.bfloat16:
-                leaves[k], scales = to_bfloat16(wide, bits), None
+                leaves[k], scales, size = to_bfloat16(wide, bits), None, 0
             else:
+                size = known[k] if known else codes.block_size_within(x, block_size)
                 leaves[k], scales = codes.encode(wide, uniform(bits), size)
             packing[Format(k, x.dtype, size).key] = scales
         return LowMemoryState(step, treedef.unflatten(leaves), packing or jnp.zeros([], bool))

@@ -216,6 +216,15 @@ def test_a_run_that_is_resumed_rounds_alike(library: str, dtype: Any, tmp_path: 
     assert not jnp.array_equal(random_bits((8,), jnp.int32(2), 0, 0), random_bits((8,), jnp.int32(3), 0, 0))
 
 
+def test_bytes_are_not_restored_as_bfloat16(tmp_path: Path):
+    """Orbax would cast the codes, and a momentum of 0.3 be one of 127."""
+    optimizer, params = nag_optax.nag(0.1), model()
+    ocp.save_checkpointables(str(tmp_path / "checkpoint"), {"state": low_memory(optimizer).init(params)})
+    wanted = {"state": low_memory(optimizer, jnp.bfloat16).init(params)}
+    with pytest.raises(KeyError, match="state"):
+        ocp.load_checkpointables(str(tmp_path / "checkpoint"), wanted)
+
+
 def test_export_of_a_step():
     optimizer, params = low_memory(optax.adamw(0.02)), model()
     leaves, treedef = jax.tree.flatten((params, optimizer.init(params)))
