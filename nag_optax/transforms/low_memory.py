@@ -46,8 +46,8 @@ class LowMemoryState(NamedTuple):
         packing: a dictionary with the scales of each packed array, float32, the largest modulus of each
             block; None for bfloat16. The key has the leaf of the array, its dtype before and the size of
             its blocks, 0 for bfloat16, as in "3-float32-128": in a key they are part of the type, and
-            every library that saves a tree saves them. A scalar False where nothing is packed: as a leaf, it lets
-            `optax.tree.map_params` find any dictionary in its place.
+            every library that saves a tree saves them. A scalar False where nothing is packed: as a leaf,
+            it lets `optax.tree.map_params` find any dictionary in its place.
     """
 
     step: jax.Array
