@@ -13,7 +13,9 @@ import argparse
 import csv
 import json
 import os
+import platform
 import sys
+import textwrap
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -114,6 +116,11 @@ class Device:
         except ValueError as error:
             here, there = version("iree-base-runtime"), self.manifest["notes"].get("iree")
             raise ValueError(f"{name}: IREE {here} cannot load what IREE {there} made ({error})") from None
+        except RuntimeError as error:  # It is for another kind of processor.
+            here, why = platform.machine(), textwrap.shorten(str(error), 200, placeholder=" …")
+            raise ValueError(
+                f"{name}: does not run on this machine, {here}; export it for this --target ({why})"
+            ) from None
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

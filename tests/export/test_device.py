@@ -2,6 +2,7 @@
 
 import csv
 import json
+import platform
 import re
 import shutil
 import zlib
@@ -107,7 +108,32 @@ def changed(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     path.write_text(json.dumps(manifest))
 
 
+def for_another_processor(folder: Path) -> None:
+    import iree.compiler
+
+    other = "x86_64" if platform.machine() in ("aarch64", "arm64") else "aarch64"
+    module = iree.compiler.compile_str(
+        "func.func @main(%x: tensor<8xf32>) -> tensor<8xf32> {\n"
+        "  %y = arith.addf %x, %x : tensor<8xf32>\n"
+        "  return %y : tensor<8xf32>\n"
+        "}",
+        extra_args=[
+            "--iree-hal-target-device=local",
+            "--iree-hal-local-target-device-backends=llvm-cpu",
+            f"--iree-llvmcpu-target-triple={other}-linux-gnu",
+        ],
+    )
+    assert module is not None
+    (folder / "predict.vmfb").write_bytes(module)
+    changed(folder / "manifest.json", lambda m: m["files"].update({"predict.vmfb": zlib.crc32(module)}))
+
+
 WRONG = {
+    "module for another processor": (
+        for_another_processor,
+        "predict x.npy",
+        f"predict.vmfb: does not run on this machine, {platform.machine()}; export it for this --target (",
+    ),
     "truncated module": (
         lambda f: write(f / "predict.vmfb", lambda content: content[:-10]),
         "predict x.npy",
