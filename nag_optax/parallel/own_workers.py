@@ -1,5 +1,6 @@
 """The workers that a server starts itself. Ray runs them, and runs them again when they die."""
 
+import importlib.util
 import logging
 import os
 import signal
@@ -15,6 +16,14 @@ from nag_optax.train.errors import InputError
 from nag_optax.train.spec import Spec
 
 
+def check_installed(serving: Serving) -> None:
+    """Refuses `--workers` without the extra, before a folder is made."""
+    if serving.workers and importlib.util.find_spec("ray") is None:
+        raise InputError(
+            f"--workers {serving.workers}: needs Ray: install the extra, pip install 'nag_optax[parallel]'"
+        )
+
+
 @contextmanager
 def own_workers(serving: Serving, spec: Spec, token: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Runs the `--workers` until the block ends. They join the server by its address, as others do.
@@ -26,7 +35,7 @@ def own_workers(serving: Serving, spec: Spec, token: Path, say: Callable[[str], 
         say: told, in one line, that a worker has failed.
 
     Raises:
-        InputError: if Ray is missing, or does not start.
+        InputError: if Ray does not start.
     """
     ray = _started(serving, token)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(serving.host, serving.host)
@@ -81,13 +90,9 @@ def _started(serving: Serving, token: Path) -> Any:
     if serving.ray_address is None:  # A cluster has a token of its own, or none.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token.resolve()))
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError:
-        raise InputError(
-            f"--workers {serving.workers}: needs Ray: install the extra, pip install 'nag_optax[parallel]'"
-        ) from None
+    import ray
+    import ray.exceptions
+
     where = "" if serving.ray_address is None else f" --ray-address {serving.ray_address}"
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

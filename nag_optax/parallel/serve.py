@@ -23,7 +23,7 @@ from nag_optax.parallel.options import (
     stored_serving,
     training,
 )
-from nag_optax.parallel.own_workers import own_workers
+from nag_optax.parallel.own_workers import check_installed, own_workers
 from nag_optax.parallel.served import checkpoint, dana, outer
 from nag_optax.parallel.server import Counts, Listener, Server, token_of
 from nag_optax.train.data import Dataset
@@ -56,6 +56,7 @@ def serve(options: ServeOptions, console: Console | None = None) -> dict[str, An
         options = dataclasses.replace(options, method=options.method or stored["method"])
     known, run = serving(options, stored), training(options)
     _check_place(known)
+    check_installed(known)
     with collected_signals() as interrupts, ExitStack() as stack:
         make_loop = partial(ServedLoop, serving=known, console=console, interrupts=interrupts, stack=stack)
         return train(run, console, make_loop=make_loop)

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -246,6 +247,14 @@ def test_a_worker_of_a_run_that_goes_on_draws_other_batches():
 
     first = rows(1, 0)
     assert first == rows(1, 0) and first != rows(1, 23) != rows(2, 23)
+
+
+def test_workers_without_ray_are_refused_before_a_folder_is_made(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    options = dataclasses.replace(SMALL, workers=2, run_dir=tmp_path / "run")
+    with pytest.raises(InputError, match=r"^--workers 2: needs Ray: install the extra"):
+        serve(options, Console(quiet=True))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_worker_with_another_model_or_data_for_digits_is_refused():
