@@ -18,9 +18,11 @@ from nag_optax._arguments import is_python_number
 
 def wide(*dtypes: jax.typing.DTypeLike) -> jnp.dtype:
     """The dtype that holds all of these and float32."""
+    # JAX promotes no float of 8 bits or fewer. float32 holds them.
+    known = [d for d in dtypes if jnp.dtype(d).itemsize > 1 or not jnp.issubdtype(d, jnp.floating)]
     # Mixed on purpose, so it must work under strict promotion too.
     with jax.numpy_dtype_promotion("standard"):
-        return functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
+        return functools.reduce(jnp.promote_types, known, jnp.dtype(jnp.float32))
 
 
 def sum_over_leaves(product: Callable, first: Any, second: Any) -> jax.Array:

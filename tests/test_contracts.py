@@ -193,7 +193,7 @@ def test_constant_schedule_equals_constant(case: Case):
 
 
 @over_cases
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float8_e4m3fn], ids=["f32", "bf16", "f8"])
 def test_explicit_state_dtype(case: Case, dtype: Any):
     optimizer, params = case.make(accumulator_dtype=dtype), tree(jnp.bfloat16)
     state = optimizer.init(params)
