@@ -133,6 +133,15 @@ class RunFolder(Folder):
     load = staticmethod(load_spec)
     files = (METRICS, SUMMARY, CURVES, EVENTS, PICTURES, CHECKPOINTS)
 
+    def check(self) -> None:
+        super().check()
+        # Orbax looks for its files by patterns, and would take these for parts of one.
+        if signs := [sign for sign in "*?[\\" if sign in str(self.path.resolve()) and sign != os.sep]:
+            raise InputError(
+                f"--run-dir {self.path}: no checkpoint can be written in {self.path.resolve()}, because of "
+                f"the {signs[0]}; name another folder"
+            )
+
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
         """Writes `metrics.jsonl`, with a row in each line."""
         self.write(METRICS, "".join(json.dumps(row) + "\n" for row in rows))

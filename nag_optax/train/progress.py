@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -144,5 +145,5 @@ def summary_table(summary: dict[str, Any], run_dir: str) -> Table:
         split = "train" if summary["pruned_test_accuracy"] is None else "test"
         accuracy = f"{split} accuracy {summary[f'pruned_{split}_accuracy']:.2%}"
         table.add_row("without them", f"{summary['pruned_parameters']:,} parameters", accuracy)
-    table.add_row("saved in", run_dir)
+    table.add_row("saved in", escape(run_dir))
     return table

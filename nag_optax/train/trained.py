@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nag_optax.train.data import Statistics, load_dataset, resize, source_of
@@ -177,7 +178,8 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> dict[s
                 raise interrupted(interrupts, "")
 
         epochs = int(state.step) / -(-facts["train_images"] // spec.batch_size)
-        table = Table(title=f"{options.run_dir}, epoch {epochs:g} of {spec.num_epochs}", title_justify="left")
+        title = f"{escape(str(options.run_dir))}, epoch {epochs:g} of {spec.num_epochs}"
+        table = Table(title=title, title_justify="left")
         for column in ("split", "accuracy", "loss", "images"):
             table.add_column(column, justify="left" if column == "split" else "right")
         results: dict[str, Any] = {}

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,13 @@ def test_the_accuracy_is_that_of_the_run(finished_run, console):
     for key in ("train_accuracy", "test_accuracy", "train_loss", "test_loss"):
         assert results[key] == summary[key]
     assert f"{summary['test_accuracy']:.2%}" in output(console) and "epoch 3 of 3" in output(console)
+
+
+def test_the_name_of_the_folder_is_shown_as_it_is(finished_run, tmp_path, console, monkeypatch):
+    shutil.copytree(finished_run, tmp_path / "old [b]")
+    monkeypatch.chdir(tmp_path)
+    evaluate(EvaluateOptions(Path("old [b]")), console)
+    assert "old [b], epoch 3 of 3" in output(console)
 
 
 def test_spinners_say_what_takes_long(finished_run, tmp_path, console, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,16 @@ def test_resume_of_nothing_is_refused(tmp_path):
         stored_options(options)
     with pytest.raises(InputError, match="typo: holds no run; start one without --resume"):
         RunFolder(resolve(options)).check()
+
+
+@pytest.mark.parametrize("name", ["old [2024]", "a*", "what?", "back\\slash"])
+def test_a_folder_in_which_no_checkpoint_can_be_written_is_refused(name, tmp_path, monkeypatch):
+    """Orbax would write one that it cannot read."""
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    message = re.escape(f"runs/x: no checkpoint can be written in {tmp_path / name}/runs/x, because of the ")
+    with pytest.raises(InputError, match=message):
+        RunFolder(resolve(Options(run_dir=Path("runs/x")))).check()
 
 
 def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(folder, tmp_path):

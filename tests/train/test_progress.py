@@ -25,8 +25,8 @@ def test_the_line_of_an_epoch_fits_a_terminal():
 )
 def test_a_large_model_takes_less_than_a_step_a_second(speed, line, console):
     numbers = {"steps_per_second": speed, "seconds_per_epoch": 1, "compile_seconds": 1, "wall_seconds": 1}
-    console.print(summary_table(numbers | {"parameters": 1, "steps": 1}, "runs/x"))
-    assert line in output(console)
+    console.print(summary_table(numbers | {"parameters": 1, "steps": 1}, "runs/x [y]"))
+    assert line in output(console) and "│ runs/x [y]" in output(console)
 
 
 @pytest.mark.parametrize("dumb", [False, True])
