@@ -125,7 +125,7 @@ def _scale_by_adan(
         check_schedule(name, value, minimum=0, below=1)
     check_number("eps", eps, minimum=0)
     if restart_every is not None:
-        check_number("restart_every", restart_every, minimum=1, integer=True, or_else=" or None")
+        check_number("restart_every", restart_every, minimum=1, below=2**31, integer=True, or_else=" or None")
     dtype = buffer_dtype(accumulator_dtype)
 
     def init_fn(params: optax.Params) -> AdanState:

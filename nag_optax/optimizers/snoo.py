@@ -123,7 +123,7 @@ def snoo(
     arXiv:2311.08105, 2023; Zhang, Lucas, Hinton, Ba, *Lookahead optimizer*, NeurIPS 2019.
     """
     inner = checked_inner(inner)
-    check_number("sync_period", sync_period, minimum=1, integer=True)
+    check_number("sync_period", sync_period, minimum=1, below=2**31, integer=True)
     check_schedule("outer_learning_rate", outer_learning_rate, minimum=0)
     rule = rules.as_rule(outer_momentum, "outer_momentum")
     if not (reduce is None or callable(reduce)):

@@ -83,7 +83,7 @@ def orthogonalize(
     orthogonal matrix*, 1971. A triple for each step: Amsel, Persson, Musco and Gower, *The Polar
     Express*, 2025.
     """
-    check_number("steps", steps, minimum=1, integer=True)
+    check_number("steps", steps, minimum=1, below=2**31, integer=True)
     check_number("eps", eps, minimum=0, open_minimum=True)
     triples = _triples(coefficients)
     compute_dtype = buffer_dtype(dtype, "dtype")

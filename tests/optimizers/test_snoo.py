@@ -296,7 +296,8 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "error", "message"),
         [
-            ({"sync_period": 0}, ValueError, r"sync_period must be an integer in \[1, inf\); got 0"),
+            ({"sync_period": 0}, ValueError, r"sync_period must be an integer in \[1, 2147483648\); got 0"),
+            ({"sync_period": 2**31}, ValueError, "sync_period must be an integer .*got 2147483648"),
             ({"sync_period": 2.0}, TypeError, r"sync_period must be an integer.*got 2.0 of type float"),
             ({"sync_period": True}, TypeError, r"sync_period must be an integer.*got True"),
             ({"sync_period": np.ones(2)}, ValueError, r"sync_period must be.*array of shape \(2,\)"),

@@ -253,7 +253,8 @@ class TestPure:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"steps": 0}, ValueError, r"steps must be an integer in \[1, inf\); got 0"),
+        ({"steps": 0}, ValueError, r"steps must be an integer in \[1, 2147483648\); got 0"),
+        ({"steps": 2**31}, ValueError, "steps must be an integer .*got 2147483648"),
         ({"steps": 2.0}, TypeError, "steps must be an integer"),
         ({"eps": 0.0}, ValueError, r"eps must be a number in \(0, inf\); got 0.0"),
         ({"coefficients": (1.0, 2.0)}, ValueError, r"coefficients must be a triple .* got \(1.0, 2.0\)"),
