@@ -116,7 +116,10 @@ def low_memory(
     quantization*, ICLR 2022.
     """
     inner = checked_inner(inner)
-    dtype = jnp.result_type(dtype)  # optax.inject_hyperparams makes an array of it.
+    try:
+        dtype = jnp.result_type(dtype)  # optax.inject_hyperparams makes an array of it.
+    except TypeError:
+        raise ValueError(f"dtype must be int8 or bfloat16; got {dtype!r}") from None
     if dtype not in (jnp.int8, jnp.bfloat16):
         raise ValueError(f"dtype must be int8 or bfloat16; got {dtype}")
     for name, number, below in (("block_size", block_size, 65537), ("min_size", min_size, 2**31)):

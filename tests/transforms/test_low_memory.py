@@ -370,6 +370,7 @@ def test_inside_shard_map_a_scan_keeps_its_types(spec: PartitionSpec):
     ("options", "error", "says"),
     [
         ({"dtype": jnp.float32}, ValueError, "dtype must be int8 or bfloat16; got float32"),
+        ({"dtype": "bf16"}, ValueError, "dtype must be int8 or bfloat16; got 'bf16'"),
         ({"block_size": 0}, ValueError, r"block_size must be an integer in \[1, 65537\); got 0"),
         ({"min_size": 0.5}, TypeError, "min_size must be an integer"),
         ({"seed": -1}, ValueError, r"seed must be an integer in \[0, 4294967296\); got -1"),
