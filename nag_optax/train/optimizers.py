@@ -212,6 +212,9 @@ def core(
         what, call = f"{option} {row.label}", "factory(learning_rate), with a schedule"
         check_call(what, call, make, learning_rate, **options)
         made = make(learning_rate, **options)
+        if not hasattr(made, "update"):
+            kind = type(made).__name__
+            raise InputError(f"{what}: returns {kind}, no transformation of Optax; the trainer calls {call}")
     else:
         del options["weight_decay"]
         made = load_factory(row.pruned)(learning_rate, prox, **options)

@@ -60,6 +60,14 @@ class Plain(nnx.Module):
         return self.head(images.reshape(len(images), -1))
 
 
+def nothing(_: Any) -> None:
+    """Its return was forgotten."""
+
+
+def no_model(image_shape: Any, num_classes: int, *, rngs: nnx.Rngs) -> None:
+    """As that of a model was."""
+
+
 def faulty(learning_rate: Any) -> Any:
     return learning_rate + 1
 
@@ -81,8 +89,11 @@ def faulty(learning_rate: Any) -> Any:
         ),
         ({"model": f"{__name__}:Plain"}, "'train'", "model.images, train=train, rngs"),
         ({"dataset": "os:getcwd"}, "too many positional arguments", "load.request"),
+        ({"optimizer": f"{__name__}:nothing"}, "returns NoneType.*", "factory.learning_rate"),
+        ({"dataset": f"{__name__}:nothing"}, "returns NoneType", "load.request"),
+        ({"model": f"{__name__}:no_model"}, "None is not a callable object", "model.images"),
     ],
-    ids=["update", "optimizer", "inner", "model", "call", "dataset"],
+    ids=["update", "optimizer", "inner", "model", "call", "dataset", "no optimizer", "no data", "no model"],
 )
 def test_what_takes_other_arguments_is_named_in_one_line(fields: dict[str, Any], why: str, call: str):
     option, name = list(fields.items())[-1]

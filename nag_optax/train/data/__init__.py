@@ -156,9 +156,13 @@ def load_dataset(
 
 def _parts(load: Callable[[Request], Any], request: Request, source: str) -> tuple[Split, Split, Any]:
     """The training part, the test part, and the names of the labels. A user's own source is checked too."""
-    check_call(source, "load(request), which returns (train, test, names)", load, request)
+    call = "load(request), which returns (train, test, names)"
+    check_call(source, call, load, request)
     with readable():
-        train, test, names = Splits(*load(request))
+        loaded = load(request)
+    if not isinstance(loaded, tuple | list):
+        raise InputError(f"{source}: returns {type(loaded).__name__}; the trainer calls {call}")
+    train, test, names = Splits(*loaded)
     train = _checked(train, f"{source}, training part")
     if test is not None:
         test = _checked(test, f"{source}, test part")
