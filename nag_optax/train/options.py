@@ -239,6 +239,8 @@ class EvaluateOptions:
     """Folder of the run, as nag-optax train wrote it."""
     data_dir: OptionalPath = None
     """Place of the data, if it is no longer where it was."""
+    skip_unreadable: bool = False
+    """Leave out the pictures that cannot be decoded, and say how many; a run that did so does it again."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to evaluate; auto takes the best that JAX finds."""
 

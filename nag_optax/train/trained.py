@@ -1,5 +1,6 @@
 """A trained model: the end of a run, which its folder alone gives back; it predicts, and is evaluated."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -166,6 +167,7 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> dict[s
         with busy(console, "reading the model"):
             spec, facts, loop, state = stored_run(options.run_dir, devices, partial(say, console))
         spec = with_data_at(spec, options.data_dir)
+        spec = dataclasses.replace(spec, skip_unreadable=spec.skip_unreadable or options.skip_unreadable)
         of_the_run = {}
         if record := RunFolder(spec).pictures():  # What came later must not choose the held-out images anew.
             of_the_run["among"] = partial(began_with, record)

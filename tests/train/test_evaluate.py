@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nag_optax.train.data.idx import read_idx_pair
 from nag_optax.train.errors import InputError, Interrupted
@@ -77,6 +78,20 @@ def test_other_data_are_read_or_refused_and_never_passed_over(finished_run, tmp_
     train(options, console)
     evaluate(EvaluateOptions(tmp_path / "run", data_dir=tmp_path), console)
     assert "│     20 │" in output(console)
+
+
+def test_pictures_that_were_damaged_since_are_named_or_left_out(tmp_path, console):
+    for i in range(12):
+        path = tmp_path / "pictures" / ("train" if i < 8 else "test") / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((6, 6), 20 * i, np.uint8)).save(path)
+    options = Options(dataset="folder", data_dir=tmp_path / "pictures", model="mlp", num_epochs=1)
+    train(dataclasses.replace(options, run_dir=tmp_path / "run"), console)
+    (tmp_path / "pictures" / "test" / "b" / "11.png").write_text("hello")
+    with pytest.raises(InputError, match="11.png: cannot be decoded .*say --skip-unreadable"):
+        evaluate(EvaluateOptions(tmp_path / "run"), console)
+    evaluate(EvaluateOptions(tmp_path / "run", skip_unreadable=True), console)
+    assert "1 of 12 pictures cannot be decoded" in output(console) and "│      3 │" in output(console)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, console, finished_run):

@@ -137,7 +137,7 @@ def test_a_picture_is_brought_to_the_scale_of_the_training_images(black, white, 
         ("x.npy", b"\x89PNG\r\n\x1a\n", "is no file of numbers"),
         ("x.npy", None, r"x.npy: cannot be read \(No such file or directory\)$"),
         ("x.png", b"\x89PNG\r\n\x1a\n", "cannot be decoded"),
-        ("x.png", None, r"cannot be decoded \(No such file or directory\)"),
+        ("x.png", None, r"cannot be decoded \(No such file or directory\)$"),
         ("x.txt", b"words", "x.txt: cannot be decoded"),
     ],
 )

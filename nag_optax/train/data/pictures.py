@@ -39,7 +39,8 @@ def decode(path: Path, size: int | None = None) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         known = not isinstance(error, Image.UnidentifiedImageError)
         why = reason(error) if known else "it is no JPEG, PNG, WebP or BMP file"
-        raise InputError(f"{path}: cannot be decoded ({why}); remove it, or say --skip-unreadable") from None
+        advice = "" if isinstance(error, FileNotFoundError) else "; remove it, or say --skip-unreadable"
+        raise InputError(f"{path}: cannot be decoded ({why}){advice}") from None
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
