@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _written(error: UnicodeError) -> tuple[str | bytes, int]:
-    """A name of a file that is no text as its bytes, and what the encoding lacks as on standard error."""
+    """Writes the bytes of a file's name that is no text, and an escape for a sign that the encoding lacks."""
     try:
         return codecs.lookup_error("surrogateescape")(error)
     except UnicodeError:

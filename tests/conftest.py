@@ -12,11 +12,11 @@ from pathlib import Path
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What a terminal or a CI service sets decides on widths and colours, here and in the commands.
+# A terminal or a CI service sets these. They would change widths and colours, here and in the commands.
 for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
     os.environ.pop(_name, None)
 _cache = Path(__file__).parents[1] / ".pytest_cache"
-# Figures follow no settings of the user's, and a home that cannot be written is not warned of.
+# Figures ignore the user's settings, and matplotlib does not warn of a home that it cannot write.
 os.environ["MPLCONFIGDIR"] = str(_cache / "matplotlib")
 # Before jax is imported: it reads them once. No test needs an accelerator.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

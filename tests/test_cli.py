@@ -183,7 +183,7 @@ def test_version_and_a_missing_extra(capsys, monkeypatch):
 
 @pytest.mark.parametrize(("encoding", "dot"), [("utf-8", b"\xc2\xb7"), ("cp932", rb"\xb7")])
 def test_every_name_of_a_file_and_every_sign_can_be_printed(encoding, dot, monkeypatch):
-    """Where the output goes into a file, Windows takes a page of the country's; Japan's has no middle dot."""
+    """Windows writes files in an encoding of the country, and Japan's has no middle dot."""
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding))
     monkeypatch.setattr("sys.argv", ["nag-optax", "--version"])
@@ -216,7 +216,7 @@ def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_checkpoint(
         lines = metrics.read_text().splitlines() if metrics.exists() else []
         return [re.sub(r', "seconds": .*', "", line) for line in lines]
 
-    # At a constant rate, by which the length of a run does not change its beginning.
+    # The rate is constant, so that the length of a run does not change its beginning.
     options = ["train", "--model", "mlp", "--batch-size", "64", "--schedule", "constant"]
     options += ["--warmup-epochs", "0", "--num-epochs"]
     # Whether programs are read back or compiled anew makes no difference either.

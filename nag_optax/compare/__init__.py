@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nag_optax.compare.spec import CompareOptions
+from nag_optax.compare.spec import CompareOptions, ComparisonFolder, DataSpec, contender, resolve
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,14 +36,13 @@ def compare(options: CompareOptions, console: "Console | None" = None) -> dict[s
         >>> steps[1] < steps[0] / 4
         True
     """
-    # Here, because the options of the command line are read without JAX.
+    # Here, because the command line reads its options without JAX.
     import jax
     from rich.console import Console
 
     from nag_optax.compare.comparison import Comparison
     from nag_optax.compare.images import Images
     from nag_optax.compare.problems import Descents
-    from nag_optax.compare.spec import ComparisonFolder, DataSpec, resolve
     from nag_optax.train.errors import collected_signals
     from nag_optax.train.folder import as_begun
     from nag_optax.train.parallel import find_devices
@@ -59,5 +58,8 @@ def compare(options: CompareOptions, console: "Console | None" = None) -> dict[s
         with jax.default_device(device):
             subject = Images(spec, device, console) if isinstance(spec, DataSpec) else Descents(spec)
             folder.spec = subject.spec
+            for name in spec.optimizers:
+                if ":" in name:  # A user's own fails here, before others run.
+                    subject.check(contender(name))
             with folder.claimed():
                 return Comparison(subject, folder, device, console, interrupts).carry_out()

@@ -24,6 +24,7 @@ _VERSIONS = ("nag_optax", "jax", "jaxlib", "optax", "flax")
 
 
 def _file_of(name: str) -> str:
+    """The file of an optimizer's result. On Windows no name has the colon of a user's own."""
     return f"{RESULTS}/{name.replace(':', '.')}.json"
 
 

@@ -54,9 +54,6 @@ class Images:
         self.data, self.source = dataset.digest, source_of(train)
         self._searcher = LaneRunner(train, searched, device, curves=False)
         self._runner = LaneRunner(train, dataset, device)
-        for name in spec.optimizers:
-            if ":" in name:
-                self._runner.check(contender(name))
         self._seeds = range(spec.seed, spec.seed + spec.seeds)
         self._steps = self._runner.steps
         epochs, seeds = counted(train.num_epochs, "epoch"), counted(spec.seeds, "seed")
@@ -76,6 +73,9 @@ class Images:
             "times the median time of a step of one run by itself, without compilation and evaluation. "
             "In the figure a band reaches from the lowest to the highest of the seeds."
         )
+
+    def check(self, row: Optimizer) -> None:
+        self._runner.check(row)
 
     def result(self, row: Optimizer, advance: Callable[[float], None]) -> dict[str, Any]:
         """A `Search`, and more about its best. `advance` hears of shares of the work, and may raise."""

@@ -15,7 +15,7 @@ from nag_optax.acceleration.evaluation import eval_params
 from nag_optax.compare.figures import draw_problem
 from nag_optax.compare.report import counted
 from nag_optax.compare.search import Trial, doubling_rung, search
-from nag_optax.compare.spec import GAPS, GOAL, ProblemName, ProblemSpec, contender
+from nag_optax.compare.spec import GAPS, GOAL, ProblemName, ProblemSpec
 from nag_optax.train.optimizers import check_update, core, decay_schedule
 from nag_optax.train.rows import Optimizer
 
@@ -50,10 +50,6 @@ class Descents:
     def __init__(self, spec: ProblemSpec):
         problem = self.problem = make_problem(spec.problem)
         self.spec = spec
-        for name in spec.optimizers:
-            if ":" in name:
-                optimizer = core(contender(name), lambda _: 1.0, option="--optimizers")
-                check_update(optimizer, jnp.array(problem.start), f"--optimizers {name}")
         self.title = f"{problem.title}: {counted(spec.num_steps, 'step')}"
         self.facts = {"start": problem.start, "solution": problem.solution, "curvature": problem.curvature}
         self.explanation = (
@@ -61,6 +57,10 @@ class Descents:
             f"learning rate is the one that needs the fewest to {GOAL}, or else ends lowest. Gradients "
             f"are exact, in float64, from x₀ = {problem.start}, and x is the iterate to evaluate."
         )
+
+    def check(self, row: Optimizer) -> None:
+        optimizer = core(row, lambda _: 1.0, option="--optimizers")
+        check_update(optimizer, jnp.array(self.problem.start), f"--optimizers {row.label}")
 
     def result(self, row: Optimizer, advance: Callable[[float], None]) -> dict[str, Any]:
         spec, rung = self.spec, doubling_rung(self.problem.learning_rate(row))

@@ -111,7 +111,7 @@ class Server:
         threading.Thread(target=self._listener.serve_forever, args=(0.1,), daemon=True).start()
 
     def close(self, finished: bool, patience: float = 3.0) -> None:
-        """Hangs up. Who joined a finished run is told so first. Others look for the server again."""
+        """Hangs up. Those who joined a finished run are told so first. Others look for the server again."""
         with self.changed:
             self.ended, self._closing = finished, True
             self.changed.notify_all()

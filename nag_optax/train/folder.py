@@ -91,7 +91,8 @@ class Folder:
                 self._clear()
             if not self.spec.resume:
                 self.write_config()
-            yield  # The lock's file stays: a process that had opened one that is removed would lock nothing.
+            # The lock's file stays. Were it removed, a process that has opened it would lock nothing.
+            yield
 
     def write_config(self) -> None:
         self.write(CONFIG, self.spec.to_json())

@@ -96,9 +96,7 @@ def _images(
             )
         if channels == 1 < pixels.shape[2]:
             pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-        black, white = trained.black, trained.white
-        if np.any(black != 0) or np.any(white != 255):  # Digits go from 0 to 16.
-            pixels = (black + (white - black) * (pixels / 255)).astype(np.float32)
+        pixels = (trained.black + (trained.white - trained.black) * (pixels / 255)).astype(np.float32)
         yield str(file), np.broadcast_to(pixels, trained.image_shape)
 
 

@@ -136,7 +136,7 @@ class Spec(Stored, Options):
 
 
 def default_folder(*parts: object) -> Path:
-    """The folder with such a name. No name of a module puts a colon into it: `scp` takes that for a host."""
+    """The folder of this name. A dot takes the place of a colon, which `scp` would take for a host."""
     return Path("runs", "-".join(map(str, parts)).replace(":", "."))
 
 

@@ -116,7 +116,7 @@ def test_the_label_of_another_optimizer_does_not_bring_its_program(mlp, nag_lane
 
 def test_a_stopwatch_times_single_steps(mlp, monkeypatch):
     seconds = mlp.stopwatch(CONTENDERS["nag"], Lane(0.05, 4))
-    clock = itertools.count(step=12)  # By which whatever is timed takes twelve seconds.
+    clock = itertools.count(step=12)  # Whatever is timed takes twelve seconds.
     monkeypatch.setattr("nag_optax.compare.lanes.time", SimpleNamespace(perf_counter=clock.__next__))
     assert [seconds(count) for count in (1, 3, 12)] == [12, 4, 1]
 

@@ -87,7 +87,7 @@ def machines() -> Iterator[dict[str, str]]:
     """Two network namespaces, each a machine of its own to TCP, and where each finds the server."""
     if os.geteuid() or shutil.which("ip") is None:
         pytest.skip("a network namespace needs root, and iproute2")
-    # Of the addresses that are for tests of networks, those of this process.
+    # Each process has its own addresses, in the range that is meant for tests of networks.
     first = ipaddress.ip_address("198.18.0.0") + 8 * (os.getpid() % 2**14)
     found = {f"nag{os.getpid()}{end}": str(first + i) for end, i in (("a", 1), ("b", 5))}
     try:
@@ -140,7 +140,7 @@ def test_workers_of_two_machines_train_one_model(tmp_path, machines):
 
 
 def pids_at_work(lines: str) -> list[int]:
-    """Those of the workers that a server tells of."""
+    """The process numbers of the workers that a server names."""
     return [int(pid) for pid in re.findall(r"worker \d+ is at work \(.*:(\d+)\)", lines)]
 
 

@@ -136,7 +136,7 @@ def test_one_worker_of_dana_learns_as_train_does(tmp_path):
         ({"method": "delayed", "outer_momentum": 1.0}, "--outer-momentum 1.0"),
         ({"workers": -1}, "--workers -1"),
         ({"port": 70000}, "--port 70000"),
-        ({"host": ""}, '--host "": must be an address of this machine'),  # It would listen at all of them.
+        ({"host": ""}, '--host "": must be an address of this machine'),  # Else it would listen at all.
         ({"timeout": 0.0}, "--timeout 0.0"),
         ({"timeout": 1e9}, "--timeout 1000000000.0: must be a number above 0 and up to 1e6"),
         ({"ray_address": "auto"}, "--ray-address auto: is only for --workers"),

@@ -89,7 +89,7 @@ def test_no_thread_is_at_work_after_the_end(serving):
 
 
 def test_who_still_computes_a_first_update_when_the_run_ends_is_told_so(serving):
-    """As where it compiles. It would look for the server in vain, and fail."""
+    """It may still compile. If nobody told it, it would look for the server in vain, and fail."""
     server = serving()
     with connect(address(server), TOKEN) as client:
         closing = threading.Thread(target=server.close, args=(True, 60.0))

@@ -108,7 +108,7 @@ def test_who_says_nothing_is_shown_out(serving, monkeypatch):
                 slow.sendall(bytes([byte]))
             except OSError:
                 break
-            time.sleep(0.05)  # Each byte within the time; the whole, of half a minute, not.
+            time.sleep(0.05)  # Each byte comes within the time, but the whole takes half a minute.
         else:
             pytest.fail("it was listened to until its end")
         everything(silent)

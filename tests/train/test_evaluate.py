@@ -65,7 +65,7 @@ def test_a_run_that_never_had_test_files_is_evaluated_on_its_training_images(idx
 
 
 def striped(request):
-    """A source of one's own, which has data elsewhere too."""
+    """A dataset of one's own. It has other data where a folder is named."""
     count = 20 if request.data_dir else 40
     part = Split(np.random.default_rng(0).integers(0, 255, (count, 8, 8), np.uint8), np.arange(count) % 2)
     return Splits(part, part)

@@ -61,11 +61,11 @@ class Plain(nnx.Module):
 
 
 def nothing(_: Any) -> None:
-    """Its return was forgotten."""
+    """A factory whose return was forgotten."""
 
 
 def no_model(image_shape: Any, num_classes: int, *, rngs: nnx.Rngs) -> None:
-    """As that of a model was."""
+    """A model's factory whose return was forgotten."""
 
 
 def faulty(learning_rate: Any) -> Any:

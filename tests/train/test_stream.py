@@ -254,7 +254,7 @@ def test_workers_decode_the_same_batches_and_leave_nothing_behind(pictures):
 
 
 def shared_memory(size: int) -> set[Path]:
-    """Of all programs, in pieces of this size."""
+    """The pieces of shared memory of this size, whichever program has them."""
     found = set()
     for path in Path("/dev/shm").glob("psm_*"):
         with suppress(FileNotFoundError):  # Another program may free its own.

@@ -106,7 +106,7 @@ def test_a_picture_of_another_size_is_resized_and_the_csv_is_printed(finished_ru
     [((0, 0, 0), (16, 16, 16)), ((0, 0, 0), (1, 1, 1)), ((-2.1, -2, -1.8), (2.2, 2.4, 2.6)), (0, 255)],
 )
 def test_a_picture_is_brought_to_the_scale_of_the_training_images(black, white, tmp_path, console, capsys):
-    """As digits have, as arrays between 0 and 1, standardised ones, and dark pictures."""
+    """The scales are those of digits, of numbers from 0 to 1, of standardised ones and of dark pictures."""
     noise = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
     noise[0, 0, 0], noise[0, 0, 1] = 0, 255
     images = np.asarray(black) + np.subtract(white, black) * (noise / 255)

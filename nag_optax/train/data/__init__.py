@@ -225,9 +225,10 @@ def _ends_of(images: Any) -> tuple[Any, Any]:
     """0 and 255 where the images have the scale of picture files, else the least and the largest numbers."""
     if isinstance(images, Pictures):
         return 0.0, 255.0
-    black, white = images.min((0, 1, 2)), images.max((0, 1, 2))
     # Dark pictures have the scale too. Digits end at 16.
-    return (0.0, 255.0) if black.min() >= 0 and 32 <= white.max() <= 255 else (black, white)
+    if images.min() >= 0 and 32 <= images.max() <= 255:
+        return 0.0, 255.0
+    return images.min((0, 1, 2)), images.max((0, 1, 2))
 
 
 def statistics_of(images: np.ndarray) -> Statistics:
